@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: a tiny language model, a few reviews, and what a machine may lack."""
+"""Fixtures that every test may use: a tiny language model, a few reviews, real data if any."""
 
 import importlib.util
 import json
@@ -104,7 +104,7 @@ def _reviews(count: int) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def review_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`train.jsonl` (24 rows), `validation.jsonl` (10) and `test.jsonl` (8): columns text, label."""
+    """`train.jsonl` (24 rows), `validation.jsonl` (10), `test.jsonl` (8): columns text, label."""
     folder = tmp_path_factory.mktemp("reviews")
     rows = list(_reviews(24 + 10 + 8))
     for split, part in (("train", rows[:24]), ("validation", rows[24:34]), ("test", rows[34:])):

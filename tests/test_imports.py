@@ -1,0 +1,78 @@
+"""Imports point one way, transformers stays in few files, and nothing prints."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "lightning_prompts"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# From the top down; a module may import its own layer and those below it. What is not named here
+# belongs to the lowest layer, so that a new module starts with the strictest rule.
+LAYERS = (
+    {"cli", "__main__", "run_folder", "checkpoint", "summary", "predictions", "demo"},
+    {"tuners", "tasks", "callbacks", "style_classifier"},
+    {"metrics", "rewards", "policy", "soft_q"},
+)
+SIBLINGS = {"tuners", "tasks", "callbacks"}  # these three never import one another
+KNOW_TRANSFORMERS = {
+    "language_model.py",
+    "model_files.py",  # finds, converts and loads what language_model.py freezes
+    "generation.py",
+    "style_classifier.py",
+    "tasks/base.py",
+}
+MAY_PRINT = {"cli.py", "summary.py"}
+
+
+def layer(part: str) -> int:
+    return next((i for i, names in enumerate(LAYERS) if part in names), len(LAYERS))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports, with its names: `a.b.c` for `from a.b import c`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part(path: Path) -> str:
+    """The package's part that a file belongs to: a subpackage, or the module's own name."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path):
+    here = part(path)
+    for name in imported(path):
+        top, _, rest = name.partition(".")
+        if top == "lightning_prompts" and rest:
+            there = rest.partition(".")[0]
+            assert layer(here) <= layer(there), f"{here} imports {name}"
+            if here in SIBLINGS and there in SIBLINGS - {here}:
+                for_its_type = here == "callbacks" and rest.startswith("tuners.base")
+                assert for_its_type, f"{here} imports {name}"
+        if top in ("lightning", "pytorch_lightning"):
+            assert layer(here) < 2, f"{here} imports Lightning"
+        if top == "transformers":
+            assert str(path.relative_to(PACKAGE)) in KNOW_TRANSFORMERS
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_prints(path: Path):
+    calls = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print"
+    ]
+    assert not calls or str(path.relative_to(PACKAGE)) in MAY_PRINT
+
+
+def test_the_rules_see_the_package():
+    """The walk finds files of every layer, so that the tests above cannot pass on nothing."""
+    assert {layer(part(path)) for path in FILES} == {0, 1, 2, 3}
