@@ -78,8 +78,10 @@ def class_path(config: Path, block: str) -> type:
 
 @pytest.mark.parametrize(
     "name",
-    "pyproject.toml lightning_prompts/ configs/ tests/ logs/ logs/.gitkeep Makefile README.md "
-    "LICENSE CITATION.cff constraints.txt .ci/run".split(),
+    [
+        *("pyproject.toml", "lightning_prompts/", "configs/", "tests/", "logs/", "Makefile"),
+        *("README.md", "LICENSE", "CITATION.cff", "constraints.txt", ".ci/run", "logs/.gitkeep"),
+    ],
 )
 def test_top_level(name: str):
     path = ROOT / name
@@ -120,15 +122,15 @@ def test_python_versions_agree():
 
 
 def test_every_tuner_is_a_lightning_module():
-    found = classes("tuners")
-    for module, members in found.items():
-        assert any(issubclass(c, LightningModule) for c in members), module
-    names = {c.__name__ for members in found.values() for c in members}
-    assert {"PromptTuner", "SoftPrompt", "PEZ", "ManualPrompt"} <= names
+    found = {c.__name__: c for members in classes("tuners").values() for c in members}
+    for name in ("PromptTuner", "SoftPrompt", "PEZ", "ManualPrompt"):
+        assert issubclass(found[name], LightningModule)
     configs = sorted((ROOT / "configs" / "tuner").glob("*.yaml"))
     assert configs
     for config in configs:
-        assert issubclass(class_path(config, "model"), LightningModule), config.name
+        tuner = class_path(config, "model")
+        assert issubclass(tuner, LightningModule), config.name
+        assert found[tuner.__name__] is tuner
 
 
 def test_every_task_is_a_lightning_data_module():
@@ -138,7 +140,9 @@ def test_every_task_is_a_lightning_data_module():
     configs = sorted((ROOT / "configs" / "task").glob("*.yaml"))
     assert configs
     for config in configs:
-        assert issubclass(class_path(config, "data"), LightningDataModule), config.name
+        task = class_path(config, "data")
+        assert issubclass(task, LightningDataModule), config.name
+        assert found[task.__name__] is task
 
 
 def test_interpretability_callbacks_act_at_every_validation_step():
