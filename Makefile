@@ -25,6 +25,7 @@ help:  ## Show this list
 	@echo '           TUNER=soft TASK=demo LM=smollm2 (for fit), RUN=logs/... (for validate), ARGS="..."'
 
 setup: $(STAMP)  ## Make .venv and install everything (again only after a change of versions)
+	@echo '.venv is ready: make demo, make test, or $(BIN)/lightning-prompts --help'
 
 demo: $(STAMP)  ## Compare prompts for SmolLM2 on short reviews: a table in a few minutes
 	$(BIN)/lightning-prompts demo $(ARGS)
