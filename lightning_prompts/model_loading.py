@@ -1,0 +1,106 @@
+"""Reading a causal language model and its tokenizer, from the hub, a folder or a `.gguf` file."""
+
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.hub import offline_unless_reachable
+from lightning_prompts.model_files import SMOLLM2, ModelSource, converted_folder
+
+log = logging.getLogger(__name__)
+
+
+def load_model(source: ModelSource, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Read model and tokenizer from wherever `source` is.
+
+    Args:
+        source: From `find_model`.
+        options: Of `from_pretrained`, for the model.
+
+    Raises:
+        PromptError: If they cannot be reached or read.
+    """
+    transformers_logging.disable_progress_bar()
+    if source.kind == "hub":
+        return _load_from_hub(source, options)
+    folder = _converted(source) if source.kind == "gguf" else Path(source.location)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **options)
+        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise PromptError(
+            f"--lm.name {source.location}: cannot be read as a causal language model with its "
+            f"tokenizer ({_first_line(error)}); save both there with save_pretrained."
+        ) from error
+
+
+def _load_from_hub(source: ModelSource, options: dict[str, Any]) -> tuple[Any, Any]:
+    with offline_unless_reachable() as reachable:
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                source.location, revision=source.revision, **options
+            )
+            return model, AutoTokenizer.from_pretrained(source.location, revision=source.revision)
+        except (OSError, ValueError, ImportError) as error:
+            if reachable:
+                cause = f"could not be loaded from the hub ({_first_line(error)})"
+            else:
+                cause = "is not in the local cache and the Hugging Face hub cannot be reached"
+            at = f" at revision {source.revision}" if source.revision else ""
+            raise PromptError(
+                f"Language model {source.location!r}{at} {cause}; check the name and the network, "
+                f"or give a local copy with --lm.name FOLDER, or use --lm.name {SMOLLM2} (a real "
+                "model from PyPI)."
+            ) from error
+
+
+def _converted(source: ModelSource) -> Path:
+    """Safetensors folder of a `.gguf` file, written once; other processes may race for it."""
+    folder = converted_folder(source)
+    if (folder / "config.json").is_file():
+        return folder
+    log.info(
+        "Converting %s to safetensors, once (about 20 s, 538 MB for SmolLM2), in %s; "
+        "LIGHTNING_PROMPTS_CACHE moves it.",
+        *(source.label, folder),
+    )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
+    except OSError as error:
+        raise PromptError(
+            f"The cache folder {folder.parent} cannot be written ({error.strerror}); set "
+            "LIGHTNING_PROMPTS_CACHE to a folder that can."
+        ) from error
+    try:
+        file = Path(source.location)
+        files = {"gguf_file": file.name}
+        model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **files)
+        # The weights are dequantised by now; these marks only forbid saving them as such.
+        model.hf_quantizer = None  # type: ignore[assignment]
+        vars(model.config).pop("quantization_config", None)
+        model.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(file.parent, **files).save_pretrained(partial)
+        os.replace(partial, folder)
+    except (OSError, ValueError, ImportError) as error:
+        if not (folder / "config.json").is_file():  # not simply the loser of a race
+            raise PromptError(
+                f"--lm.name {source.location}: the GGUF file cannot be converted "
+                f"({_first_line(error)})."
+            ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

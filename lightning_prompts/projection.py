@@ -1,0 +1,107 @@
+"""Nearest tokens of a soft prompt, and the straight-through estimator that trains through them.
+
+PEZ (Wen et al. 2023, arXiv:2302.03668) projects with `nearest_tokens`; faithfulness (Patel et al.
+2025, arXiv:2504.02144) measures the distances that it returns.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Distance = Literal["cosine", "euclidean"]
+
+# Candidates whose distance is computed again without cancellation, so that a row of the table finds
+# itself even beside near copies.
+_CANDIDATES = 8
+
+
+class Nearest(NamedTuple):
+    """Nearest token of each prompt vector.
+
+    Attributes:
+        ids: [P] Token ids.
+        distances: [P] Cosine distance in [0, 2], or Euclidean distance.
+    """
+
+    ids: Tensor
+    distances: Tensor
+
+
+@torch.no_grad()
+def nearest_tokens(
+    prompt: Tensor,
+    table: "Tensor | EmbeddingIndex",
+    metric: Distance = "cosine",
+    excluded: Tensor | None = None,
+) -> Nearest:
+    """u(p_i) = argmin_y D(E_y, p_i) over the vocabulary.
+
+    In float32 whatever autocast says: in bfloat16 the argmin would be another token's.
+
+    Args:
+        prompt: [P, H] Prompt embeddings.
+        table: [V, H] Token embeddings, or their index where many searches follow.
+        metric: D.
+        excluded: [n] Token ids that may not be chosen, e.g. special tokens.
+
+    Returns:
+        Nearest tokens, ties to the lower id among the nearest candidates.
+    """
+    index = table if isinstance(table, EmbeddingIndex) else EmbeddingIndex(table)
+    with torch.autocast(prompt.device.type, enabled=False):
+        prompt = prompt.float()
+        nearness = index.nearness(prompt, metric)  # (P, V)
+        if excluded is not None:
+            nearness[:, excluded] = -torch.inf
+        candidates = nearness.topk(min(_CANDIDATES, nearness.shape[1])).indices.sort().values
+        rows = index.table[candidates].float()  # (P, k, H)
+        exact = distance(prompt[:, None], rows, metric)
+        if excluded is not None:  # where fewer tokens than candidates are allowed
+            exact = exact.masked_fill(torch.isin(candidates, excluded), torch.inf)
+        best = exact.min(-1)
+        return Nearest(candidates.gather(1, best.indices[:, None])[:, 0], best.values)
+
+
+class EmbeddingIndex:
+    """A table of embeddings with what every search over it needs, computed once.
+
+    Args:
+        table: [V, H]
+    """
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table.detach()
+        self._unit: Tensor | None = None
+        self._half_squares: Tensor | None = None
+
+    def nearness(self, prompt: Tensor, metric: Distance) -> Tensor:
+        """[P, H] to [P, V]: larger is nearer, up to a constant of each row."""
+        table = self.table.float()
+        if metric == "cosine":
+            if self._unit is None:
+                self._unit = F.normalize(table, dim=1)
+            return F.normalize(prompt, dim=1) @ self._unit.T
+        if self._half_squares is None:
+            self._half_squares = table.square().sum(1) / 2
+        return prompt @ table.T - self._half_squares
+
+
+def distance(prompt: Tensor, rows: Tensor, metric: Distance) -> Tensor:
+    """Distance of vectors over the last dimension: [..., H] and [..., H] to [...].
+
+    Cosine distance is half the squared distance of the unit vectors: exactly 0 for equal vectors,
+    where 1 - cos would leave a rounding error.
+    """
+    if metric == "cosine":
+        return (F.normalize(prompt, dim=-1) - F.normalize(rows, dim=-1)).square().sum(-1) / 2
+    return torch.linalg.vector_norm(prompt - rows, dim=-1)
+
+
+def straight_through(continuous: Tensor, projected: Tensor) -> Tensor:
+    """Forward the projected rows, backward to the continuous prompt.
+
+    `projected + (p - sg p)` is bitwise a table row; `p + sg(projected - p)` is off by rounding.
+    """
+    return projected.detach() + (continuous - continuous.detach())

@@ -1,0 +1,151 @@
+"""Initial prompts: from the vocabulary, a text, the verbalizer, or an earlier run.
+
+Each one *produces* [P, H] vectors; where they sit among the text is the template's business.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.verbalizer import Verbalizer
+
+
+class PromptInit(ABC):
+    """Makes the first [P, H] of a prompt."""
+
+    def __call__(
+        self, lm: FrozenLM, verbalizer: Verbalizer, prompt_length: int | None, seed: int
+    ) -> Tensor:
+        """Initial prompt embeddings.
+
+        Args:
+            lm: Whose embedding table to draw from.
+            verbalizer: The task's answer words.
+            prompt_length: P, or None for the initialiser's own length.
+            seed: Of whatever is drawn.
+
+        Returns:
+            [P, H] float32.
+
+        Raises:
+            PromptError: If the length is missing or does not fit.
+        """
+        rows = self.rows(lm, verbalizer, prompt_length, seed).detach().float().clone()
+        wanted = len(rows) if prompt_length is None else prompt_length
+        if wanted < 1 or not len(rows):
+            raise PromptError(
+                f"A prompt needs at least one token; --model.prompt_length is {wanted}."
+            )
+        # Shorter sources are repeated and longer ones cut, as PEFT does with its text start.
+        return rows.repeat(-(-wanted // len(rows)), 1)[:wanted]
+
+    @abstractmethod
+    def rows(
+        self, lm: FrozenLM, verbalizer: Verbalizer, prompt_length: int | None, seed: int
+    ) -> Tensor:
+        """[n, H] for any n >= 1."""
+
+
+class FromVocabulary(PromptInit):
+    """Embeddings of tokens drawn from the vocabulary (Lester et al. 2021, arXiv:2104.08691).
+
+    Args:
+        top: Draw from the first `top` ids only: byte-pair ids are ordered by frequency.
+    """
+
+    def __init__(self, top: int | None = 5000) -> None:
+        self.top = top
+
+    def rows(
+        self, lm: FrozenLM, verbalizer: Verbalizer, prompt_length: int | None, seed: int
+    ) -> Tensor:
+        """[P, H] rows of the table, special tokens left out."""
+        if prompt_length is None:
+            raise PromptError("Set --model.prompt_length: the vocabulary has no length of its own.")
+        special = set(lm.special_ids)
+        allowed = [i for i in range(lm.vocab_size) if i not in special][: self.top]
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randint(len(allowed), (prompt_length,), generator=generator)
+        return lm.embed(torch.tensor(allowed)[drawn])
+
+
+class FromText(PromptInit):
+    """Embeddings of a text's tokens.
+
+    Args:
+        text: A leading space matters: it is part of the first token.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def rows(
+        self, lm: FrozenLM, verbalizer: Verbalizer, prompt_length: int | None, seed: int
+    ) -> Tensor:
+        """[n, H] for a text of n tokens."""
+        return lm.embed(text_ids(self.text, lm))
+
+
+class FromVerbalizer(PromptInit):
+    """Embeddings of the answer words, one after another (Lester et al.'s class labels)."""
+
+    def rows(
+        self, lm: FrozenLM, verbalizer: Verbalizer, prompt_length: int | None, seed: int
+    ) -> Tensor:
+        """[C, H] for C classes."""
+        return lm.embed(torch.tensor(verbalizer.token_ids))
+
+
+class FromCheckpoint(PromptInit):
+    """The prompt of an earlier run: vectors from a `.ckpt`, tokens from a `prompt.json`.
+
+    Args:
+        path: A checkpoint of the same language model, or a `prompt.json`.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def rows(
+        self, lm: FrozenLM, verbalizer: Verbalizer, prompt_length: int | None, seed: int
+    ) -> Tensor:
+        """[n, H] for a prompt of n tokens."""
+        path = Path(self.path).expanduser()
+        if not path.is_file():
+            raise PromptError(
+                f"Initial prompt {path}: no such file; give a .ckpt or a prompt.json."
+            )
+        if path.suffix == ".json":
+            ids = json.loads(path.read_text(encoding="utf-8"))["ids"]
+            if not ids or max(ids) >= lm.vocab_size:
+                raise PromptError(f"{path}: its token ids are not of {lm.label}.")
+            return lm.embed(torch.tensor(ids))
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = checkpoint["state_dict"]
+        rows = state["prompt"] if "prompt" in state else lm.embed(state["token_ids"])
+        if rows.shape[1] != lm.hidden_size:
+            raise PromptError(
+                f"{path}: its prompt has width {rows.shape[1]}, {lm.label} has {lm.hidden_size}; "
+                "use the language model that it was trained with."
+            )
+        return rows
+
+
+def text_ids(text: str, lm: FrozenLM) -> Tensor:
+    """[n] Token ids of a prompt's text.
+
+    Raises:
+        PromptError: If the text is empty.
+    """
+    ids = lm.encode(text)
+    if not ids:
+        raise PromptError(
+            "The prompt's text is empty; give one, for example --model.text 'Review:'."
+        )
+    return torch.tensor(ids)

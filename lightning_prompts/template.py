@@ -1,0 +1,215 @@
+"""Where text and prompt sit: a string over the data's columns with one `{prompt}`.
+
+A *piece* is the whole string on one side of `{prompt}` with its columns filled in, tokenized once;
+pieces never merge across the prompt's border. The model answers after the template's end.
+"""
+
+import string
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+import torch
+from torch import Tensor
+
+from lightning_prompts.errors import PromptError
+
+if TYPE_CHECKING:
+    from lightning_prompts.language_model import FrozenLM
+
+PROMPT = "prompt"
+
+
+class Example(NamedTuple):
+    """One row of data in its template: the two pieces as text and as token ids."""
+
+    before: str
+    after: str
+    before_ids: list[int]
+    after_ids: list[int]
+    cut: bool
+
+
+class Batch(TypedDict):
+    """B examples as token pieces; ids are right-padded with 0.
+
+    Keys:
+        before_ids, before_lengths: [B, T0], [B] The piece before the prompt, BOS included.
+        after_ids, after_lengths: [B, T1], [B] The piece after the prompt.
+        labels: [B] Class indices, -1 where unlabelled.
+        rows: [B] Index of the row in its split, from 0.
+        texts: The two pieces as text, for B rows.
+        shared_before: Whether `before_ids` is the same for all rows.
+    """
+
+    before_ids: Tensor
+    before_lengths: Tensor
+    after_ids: Tensor
+    after_lengths: Tensor
+    labels: Tensor
+    rows: Tensor
+    texts: list[tuple[str, str]]
+    shared_before: bool
+
+
+class Template:
+    """Turns rows into token pieces around the prompt.
+
+    Args:
+        text: For example `"{prompt} {text} It was"` (prompt first) or `"{text}{prompt}"` (last).
+        lm: Gives the tokenizer.
+
+    Raises:
+        PromptError: If `{prompt}` is not there exactly once, follows white space, or no column is
+            named.
+    """
+
+    def __init__(self, text: str, lm: "FrozenLM") -> None:
+        self.text, self._lm = text, lm
+        before, after = _split(text)
+        self._before, self._after = before, after
+        self.columns = tuple(dict.fromkeys(_fields(before) + _fields(after)))
+        self.shared_before = not _fields(before)
+        if not self.columns:
+            raise PromptError(
+                f"Template {text!r} names no column of the data; add one, e.g. {{text}}."
+            )
+
+    def __repr__(self) -> str:
+        return f"Template({self.text!r})"
+
+    def encode(
+        self, row: Mapping[str, Any], max_tokens: int | None = None, truncate: str | None = None
+    ) -> Example:
+        """Fill in one row, cutting one column from its end where the pieces are too long.
+
+        Args:
+            row: Has every column of the template.
+            max_tokens: Most tokens of both pieces together, BOS included, the prompt not.
+            truncate: The column to cut; by default the longest.
+
+        Raises:
+            PromptError: If cutting the whole column is not enough.
+        """
+        values = {column: str(row[column]) for column in self.columns}
+        column = truncate or max(self.columns, key=lambda name: len(values[name]))
+        cut = False
+        while True:
+            before, after = self._before.format(**values), self._after.format(**values)
+            before_ids = self._lm.prefix_ids + (self._lm.encode(before) if before else [])
+            after_ids = self._lm.encode(after) if after else []
+            excess = len(before_ids) + len(after_ids) - max_tokens if max_tokens is not None else 0
+            if excess <= 0:
+                return Example(before, after, before_ids, after_ids, cut)
+            spans = self._lm.offsets(values[column])
+            if len(spans) <= excess:
+                raise PromptError(
+                    f"A row needs {excess} tokens fewer to fit in {max_tokens}, but its column "
+                    f"{column!r} has only {len(spans)}; raise --data.max_tokens, shorten the "
+                    "prompt, or name a longer column with --data.truncate."
+                )
+            values[column] = values[column][: spans[len(spans) - excess - 1][1]]
+            cut = True
+
+    def paste(self, prompt_text: str, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """Token ids of whole strings with the prompt's text pasted in, as a user would do it.
+
+        Tokens may merge across the prompt's border, and the prompt's own text may tokenize anew.
+        """
+        encode, prefix = self._lm.encode, self._lm.prefix_ids
+        return [prefix + encode(before + prompt_text + after) for before, after in texts]
+
+
+def collate(examples: Sequence[Example], labels: Sequence[int], rows: Sequence[int]) -> Batch:
+    """Pad B examples into a batch."""
+    before_ids, before_lengths = _pad([example.before_ids for example in examples])
+    after_ids, after_lengths = _pad([example.after_ids for example in examples])
+    return Batch(
+        before_ids=before_ids,
+        before_lengths=before_lengths,
+        after_ids=after_ids,
+        after_lengths=after_lengths,
+        labels=torch.tensor(labels, dtype=torch.long),
+        rows=torch.tensor(rows, dtype=torch.long),
+        texts=[(example.before, example.after) for example in examples],
+        shared_before=all(e.before_ids == examples[0].before_ids for e in examples),
+    )
+
+
+def whole_batch(token_rows: Sequence[Sequence[int]], like: Batch) -> Batch:
+    """Rows of token ids as a batch with nothing before the prompt; for use with an empty prompt.
+
+    Args:
+        token_rows: B rows, each the whole input of the model.
+        like: The batch that they stand for: its labels, rows, texts and device.
+    """
+    device = like["labels"].device
+    after_ids, after_lengths = (x.to(device) for x in _pad(token_rows))
+    return Batch(
+        before_ids=after_ids.new_zeros(len(after_ids), 0),
+        before_lengths=torch.zeros_like(after_lengths),
+        after_ids=after_ids,
+        after_lengths=after_lengths,
+        labels=like["labels"],
+        rows=like["rows"],
+        texts=like["texts"],
+        shared_before=True,
+    )
+
+
+def piece_order(batch: Batch, num_prompt: int) -> tuple[Tensor, Tensor]:
+    """Order that closes the gaps of `[before | prompt | after]`, whose pieces are padded.
+
+    Args:
+        batch: B examples, pieces of T0 and T1 tokens.
+        num_prompt: P.
+
+    Returns:
+        order: [B, T0 + P + T1] Index into the padded pieces; past an example's end, any index.
+        lengths: [B] Tokens of each example.
+    """
+    before, after = batch["before_lengths"][:, None], batch["after_lengths"]
+    num_before, num_after = batch["before_ids"].shape[1], batch["after_ids"].shape[1]
+    total = num_before + num_prompt + num_after
+    slots = torch.arange(total, device=after.device)[None]  # (1, T)
+    order = torch.where(slots < before, slots, slots + (num_before - before))
+    return order.clamp(max=total - 1), before[:, 0] + num_prompt + after
+
+
+def _pad(token_rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([len(row) for row in token_rows], dtype=torch.long)
+    padded = torch.zeros(len(token_rows), int(lengths.max()), dtype=torch.long)
+    for row, ids in zip(padded, token_rows, strict=True):
+        row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
+    return padded, lengths
+
+
+def _split(text: str) -> tuple[str, str]:
+    """The format strings before and after `{prompt}`."""
+    try:
+        fields = _fields(text)
+    except ValueError as error:
+        raise PromptError(f"Template {text!r} is not a format string ({error}).") from error
+    marker = "{" + PROMPT + "}"
+    if fields.count(PROMPT) != 1 or marker not in text:
+        raise PromptError(
+            f"Template {text!r} has {fields.count(PROMPT)} {marker}, not one; write for example "
+            "'{prompt} {text} It was'."
+        )
+    if bad := next((name for name in fields if not name.isidentifier()), None):
+        raise PromptError(
+            f"Template {text!r} names {bad!r}, which is no column name; use plain names in braces."
+        )
+    before, after = text.split(marker)
+    if before[-1:].isspace():
+        raise PromptError(
+            f"Template {text!r} has white space before {marker}, which would be a token of its own "
+            f"before tokens that carry their space; write {before.rstrip() + marker + after!r}."
+        )
+    return before, after
+
+
+def _fields(text: str) -> list[str]:
+    parsed = list(string.Formatter().parse(text))
+    if any(spec or conversion for _, _, spec, conversion in parsed):
+        raise ValueError("format specifications are not supported")
+    return [name for _, name, _, _ in parsed if name is not None]

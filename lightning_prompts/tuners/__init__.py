@@ -1,0 +1,8 @@
+"""Tuners: one LightningModule a file, each learning (or holding) one prompt."""
+
+from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.manual import ManualPrompt
+from lightning_prompts.tuners.pez import PEZ
+from lightning_prompts.tuners.soft import SoftPrompt
+
+__all__ = ["PEZ", "ManualPrompt", "PromptTuner", "SoftPrompt"]

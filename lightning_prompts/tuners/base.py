@@ -1,0 +1,263 @@
+"""What every tuner is: a LightningModule around a frozen language model and one prompt."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ConstantLR
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.projection import Distance, Nearest, nearest_tokens, straight_through
+from lightning_prompts.schedule import WarmupLinear
+from lightning_prompts.template import Batch, Template
+from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
+from lightning_prompts.verbalizer import Verbalizer
+
+Stage = Literal["val", "test"]
+RECORD = "lightning_prompts"
+
+
+class PromptTuner(LightningModule, ABC):
+    """Learns one prompt for one task on a frozen language model.
+
+    Three views of the prompt: `soft_prompt()` continuous, `hard_prompt()` tokens, and
+    `prompt_embeddings()`, which is the one in use. Loss, in nats:
+    (1 - w) * task_loss + w * log_perplexity, w = `perplexity_weight` (arXiv:2504.02144).
+
+    Dimensions: B examples, P prompt tokens, H hidden size, C classes.
+
+    Args:
+        lm: The frozen language model; given by `--lm.*`.
+        template: Where text and prompt sit; given by `--data.template`.
+        verbalizer: The answer word of each label; given by `--data.verbalizer`.
+        optimizer: Made from the trainable parameters.
+        lr_scheduler: Made from the optimizer and stepped every step.
+        perplexity_weight: w in [0, 1], the weight of the prompt's log-perplexity in the loss.
+        projection: Distance by which nearest tokens are chosen.
+        exclude_special: Whether special tokens are kept out of the hard prompt.
+        seed: Of everything that the tuner draws.
+
+    Raises:
+        PromptError: If `perplexity_weight` is not in [0, 1].
+    """
+
+    slug: ClassVar[str]
+    """Short name, for folders and tables."""
+    learns: ClassVar[bool] = True
+    """Whether `fit` trains; where not, it validates once and leaves the same files."""
+    soft_in_use: ClassVar[bool] = False
+    """Whether the prompt in use is the soft prompt rather than tokens."""
+    has_soft_prompt: ClassVar[bool] = True
+    """Whether there is a continuous prompt apart from token rows."""
+
+    def __init__(
+        self,
+        lm: FrozenLM,
+        template: Template,
+        verbalizer: Verbalizer,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable = ConstantLR,
+        perplexity_weight: float = 0.0,
+        projection: Distance = "cosine",
+        exclude_special: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= perplexity_weight <= 1.0:
+            raise PromptError(
+                f"--model.perplexity_weight is {perplexity_weight}; it weighs two losses, so it "
+                "must be between 0 and 1."
+            )
+        self.lm, self.template, self.verbalizer = lm, template, verbalizer
+        self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
+        self.perplexity_weight, self.projection = perplexity_weight, projection
+        self.exclude_special, self.seed = exclude_special, seed
+        # Not persistent: the verbalizer is the task's, and a checkpoint holds the prompt alone.
+        self.class_ids: Tensor
+        self.special_ids: Tensor
+        self.register_buffer("class_ids", torch.tensor(verbalizer.token_ids), persistent=False)
+        self.register_buffer("special_ids", torch.tensor(lm.special_ids), persistent=False)
+        num_classes = len(verbalizer.labels)
+        self.val_metrics, self.test_metrics = (_task_metrics(num_classes) for _ in range(2))
+        self._scored: tuple[list[int], Tensor] | None = None
+
+    # ---- three views of the prompt
+
+    @abstractmethod
+    def soft_prompt(self) -> Tensor:
+        """[P, H] The continuous prompt; token rows where there is none."""
+
+    @abstractmethod
+    def prompt_embeddings(self) -> Tensor:
+        """[P, H] The prompt in use: what the forward pass reads."""
+
+    def hard_prompt(self) -> Tensor:
+        """[P] Token ids: nearest to the soft prompt by the tuner's projection."""
+        return self.nearest(self.projection, self.exclude_special).ids
+
+    @property
+    def prompt_length(self) -> int:
+        """P."""
+        return len(self.soft_prompt())
+
+    def nearest(self, metric: Distance, exclude_special: bool = False) -> Nearest:
+        """Nearest tokens of the soft prompt and their distances."""
+        excluded = self.special_ids if exclude_special else None
+        return nearest_tokens(self.soft_prompt(), self.lm.index, metric, excluded)
+
+    # ---- forward
+
+    def answer_hidden(self, prompt: Tensor, batch: Batch) -> Tensor:
+        """[P, H] prompt and B examples to the [B, H] hidden states that the answer is read from."""
+        return self.lm.answer_hidden(prompt, batch)
+
+    def class_logits(self, hidden: Tensor) -> Tensor:
+        """[B, H] to [B, C] float32 logits of the verbalizer's words."""
+        return self.lm.logits(hidden, self.class_ids)
+
+    def log_perplexity(self) -> Tensor:
+        """Mean nats per token of the nearest-token prompt, with a gradient to the soft prompt.
+
+        -1/P sum_i log p(u_i | bos, u_<i) with straight-through inputs and hard labels, so the
+        gradient flows through the inputs (ours for soft prompts; PEZ's released form for PEZ).
+        """
+        ids = self.hard_prompt()
+        inputs = straight_through(self.soft_prompt(), self.lm.embed(ids).float())
+        return self.lm.token_nll(ids[None], inputs[None]).mean()
+
+    @torch.no_grad()
+    def hard_log_perplexity(self) -> Tensor:
+        """Mean nats per token of `hard_prompt()` under the task LM; remembered until it changes."""
+        ids = self.hard_prompt()
+        key = ids.tolist()
+        if self._scored is None or self._scored[0] != key:
+            self._scored = key, self.lm.token_nll(ids[None]).mean()
+        return self._scored[1]
+
+    # ---- steps
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One batch; returns the loss in nats."""
+        hidden = self.answer_hidden(self.prompt_embeddings(), batch)
+        task_loss = F.cross_entropy(self.class_logits(hidden), batch["labels"])
+        loss, w = task_loss, self.perplexity_weight
+        if w > 0:
+            log_perplexity = self.log_perplexity()
+            loss = (1 - w) * task_loss + w * log_perplexity
+            self.log("train/task_loss", task_loss)
+            self.log("train/log_perplexity", log_perplexity)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Stop at a loss that is no number, and validate at the last step whatever the interval."""
+        trainer = self.trainer
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.global_step % every == 0:  # not each step: this waits for the device
+            self._check_finite(outputs["loss"])
+        last_step = 0 < trainer.max_steps <= trainer.global_step
+        last_epoch = trainer.max_epochs is not None and (
+            0 < trainer.max_epochs <= trainer.current_epoch + 1 and trainer.is_last_batch
+        )
+        if last_step or last_epoch or not self.learns:
+            # Lightning validates whenever it is asked to stop.
+            trainer.should_stop = True
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Score the prompt in use; the callbacks reuse `hidden` [B, H] and `logits` [B, C]."""
+        return self._evaluate(batch, self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """As `validation_step`."""
+        return self._evaluate(batch, self.test_metrics)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Class probabilities [B, C] under the prompt in use, with the rows that they belong to."""
+        logits = self.class_logits(self.answer_hidden(self.prompt_embeddings(), batch))
+        return {"rows": batch["rows"], "probabilities": logits.softmax(-1)}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the task's metrics and the objective that chooses the best prompt."""
+        self._log_metrics("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """As `on_validation_epoch_end`."""
+        self._log_metrics("test", self.test_metrics)
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer over the trainable parameters, its schedule stepped every step."""
+        optimizer: Optimizer = self._make_optimizer(self._trainable())
+        scheduler = self._make_scheduler(optimizer)
+        if isinstance(scheduler, WarmupLinear) and scheduler.total_steps is None:
+            scheduler.total_steps = int(self.trainer.estimated_stepping_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _trainable(self) -> list[nn.Parameter]:
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> dict[str, Tensor]:
+        hidden = self.answer_hidden(self.prompt_embeddings(), batch)
+        logits, labels = self.class_logits(hidden), batch["labels"]
+        metrics["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
+        metrics["accuracy"].update(logits, labels)
+        metrics["macro_f1"].update(logits, labels)
+        return {"hidden": hidden, "logits": logits}
+
+    def _log_metrics(self, stage: Stage, metrics: MetricCollection) -> None:
+        values = metrics.compute()  # gathered over ranks: equal on each, so nothing is averaged
+        metrics.reset()
+        w, objective = self.perplexity_weight, values["loss"]
+        if w > 0:
+            objective = (1 - w) * objective + w * self.hard_log_perplexity()
+        self._check_finite(objective)
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
+        self.log(f"{stage}/objective", objective)
+
+    def _check_finite(self, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise PromptError(
+                f"The loss is {float(value)} after step {self.global_step}; lower the learning "
+                "rate (--model.optimizer.lr) or compute in --trainer.precision 32-true. Checkpoints "
+                "already saved are kept."
+            )
+
+    # ---- checkpoints: the prompt, never the language model
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Drop the language model's weights and add what the prompt belongs to."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("lm.")}
+        checkpoint[RECORD] = prompt_record(self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse another setting's prompt; put this module's own language model back.
+
+        Raises:
+            PromptError: If the checkpoint is of another tuner, template, verbalizer, language model
+                or prompt length.
+        """
+        refuse_other_setting(checkpoint.get(RECORD), prompt_record(self))
+        # Loading stays strict, so that a missing or misspelt prompt cannot go unnoticed.
+        checkpoint["state_dict"] |= {f"lm.{k}": v for k, v in self.lm.state_dict().items()}
+
+
+def _task_metrics(num_classes: int) -> MetricCollection:
+    return MetricCollection(
+        {
+            "loss": MeanMetric(),
+            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+            "macro_f1": MulticlassF1Score(num_classes, average="macro"),
+        },
+        compute_groups=False,
+    )

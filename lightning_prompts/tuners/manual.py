@@ -1,0 +1,53 @@
+"""A prompt that a person wrote: the baseline that every learned prompt has to beat."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.prompt_init import text_ids
+from lightning_prompts.template import Batch, Template
+from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.verbalizer import Verbalizer
+
+
+class ManualPrompt(PromptTuner):
+    """Holds a text's tokens and learns nothing; `fit` validates it once.
+
+    Args:
+        lm: The frozen language model; given by `--lm.*`.
+        template: Where text and prompt sit; given by `--data.template`.
+        verbalizer: The answer word of each label; given by `--data.verbalizer`.
+        text: The prompt; a leading space matters: it is part of the first token.
+        **kwargs: Of `PromptTuner`.
+    """
+
+    slug = "manual"
+    learns = False
+    has_soft_prompt = False
+
+    def __init__(
+        self, lm: FrozenLM, template: Template, verbalizer: Verbalizer, text: str, **kwargs: Any
+    ) -> None:
+        super().__init__(lm, template, verbalizer, **kwargs)
+        self.token_ids: Tensor
+        self.register_buffer("token_ids", text_ids(text, lm))
+        # Lightning's loop and DDP want one parameter and a step; this one stays 0.
+        self.idle = nn.Parameter(torch.zeros(()))
+
+    def soft_prompt(self) -> Tensor:
+        """[P, H] The tokens' rows."""
+        return self.lm.embed(self.token_ids)
+
+    def hard_prompt(self) -> Tensor:
+        """[P] The text's tokens."""
+        return self.token_ids
+
+    def prompt_embeddings(self) -> Tensor:
+        """[P, H] The tokens' rows."""
+        return self.soft_prompt()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Nothing to learn: a loss of 0, after which the base class stops."""
+        return self.idle * 0

@@ -1,0 +1,48 @@
+"""Soft prompt tuning (Lester et al. 2021, arXiv:2104.08691)."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.prompt_init import FromVocabulary, PromptInit
+from lightning_prompts.template import Template
+from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.verbalizer import Verbalizer
+
+
+class SoftPrompt(PromptTuner):
+    """Free prompt embeddings; its hard prompt is only read, never used in training.
+
+    Args:
+        lm: The frozen language model; given by `--lm.*`.
+        template: Where text and prompt sit; given by `--data.template`.
+        verbalizer: The answer word of each label; given by `--data.verbalizer`.
+        prompt_length: P, or null for the initialiser's own length.
+        init: Where the prompt starts; rows of the vocabulary by default.
+        **kwargs: Of `PromptTuner`.
+    """
+
+    slug = "soft"
+    soft_in_use = True
+
+    def __init__(
+        self,
+        lm: FrozenLM,
+        template: Template,
+        verbalizer: Verbalizer,
+        prompt_length: int | None = None,
+        init: PromptInit | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(lm, template, verbalizer, **kwargs)
+        start = (init or FromVocabulary())(lm, verbalizer, prompt_length, self.seed)
+        self.prompt = nn.Parameter(start)
+
+    def soft_prompt(self) -> Tensor:
+        """[P, H] The parameters."""
+        return self.prompt
+
+    def prompt_embeddings(self) -> Tensor:
+        """[P, H] The parameters themselves are in use."""
+        return self.prompt

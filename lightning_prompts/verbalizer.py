@@ -1,0 +1,81 @@
+"""Label to answer token: the class logits are the logits of one token a label."""
+
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lightning_prompts.errors import PromptError
+
+if TYPE_CHECKING:
+    from lightning_prompts.language_model import FrozenLM
+
+
+class Verbalizer:
+    """The answer word of each label, each one token of the model.
+
+    Args:
+        words: Label to word, e.g. `{"0": " terrible", "1": " great"}`; its order is the order of
+            the classes.
+        lm: Gives the tokenizer.
+
+    Raises:
+        PromptError: If there are fewer than two labels, a word is not exactly one token, or two
+            labels share a token.
+    """
+
+    def __init__(self, words: Mapping[str, str], lm: "FrozenLM") -> None:
+        if len(words) < 2:
+            raise PromptError(
+                f"The verbalizer has {len(words)} label(s); give one word for each of at least two "
+                "labels with --data.verbalizer."
+            )
+        self.labels = tuple(str(label) for label in words)
+        self.words = tuple(words.values())
+        self.token_ids = [_one_token(word, lm) for word in self.words]
+        if len(set(self.token_ids)) < len(self.token_ids):
+            raise PromptError(
+                f"The verbalizer gives two labels the same token: {dict(words)}; use other words."
+            )
+
+    def __repr__(self) -> str:
+        return f"Verbalizer({dict(zip(self.labels, self.words, strict=True))})"
+
+    def index(self, label: object) -> int:
+        """Class index of a label.
+
+        Raises:
+            PromptError: If the verbalizer has no word for it.
+        """
+        try:
+            return self.labels.index(str(label))
+        except ValueError:
+            raise PromptError(
+                f"Label {label!r} has no word in the verbalizer, which knows "
+                f"{', '.join(map(repr, self.labels))}; add it with --data.verbalizer."
+            ) from None
+
+
+def _one_token(word: str, lm: "FrozenLM") -> int:
+    ids = lm.encode(word)
+    if len(ids) == 1:
+        return ids[0]
+    if not ids:
+        raise PromptError("A word of the verbalizer is empty; give each label a word.")
+    pieces = " + ".join(map(repr, lm.token_strings(ids)))
+    spaced = " " + word.lstrip()
+    if spaced != word and len(lm.encode(spaced)) == 1:
+        fix = f"did you mean {spaced!r}, with the leading space?"
+    else:
+        fix = "use a word that is one token."
+    others = ", ".join(map(repr, _similar_tokens(word, lm)))
+    raise PromptError(
+        f"Verbalizer word {word!r} is {len(ids)} tokens of {lm.label} ({pieces}); {fix} "
+        f"One-token words spelt like it: {others}."
+    )
+
+
+def _similar_tokens(word: str, lm: "FrozenLM", count: int = 3) -> list[str]:
+    """Whole words with a leading space that are one token and are spelt most like `word`."""
+    texts = (lm.decode([i]) for i in range(lm.vocab_size))
+    words = [text for text in texts if text.startswith(" ") and text[1:].isalpha()]
+    return difflib.get_close_matches(" " + word.strip(), words, count, cutoff=0.0)
