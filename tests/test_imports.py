@@ -19,7 +19,7 @@ LAYERS = (
 SIBLINGS = {"tuners", "tasks", "callbacks"}  # these three never import one another
 KNOW_TRANSFORMERS = {
     "language_model.py",
-    "model_files.py",  # finds, converts and loads what language_model.py freezes
+    "model_loading.py",  # reads the model that language_model.py freezes
     "generation.py",
     "style_classifier.py",
     "tasks/base.py",
