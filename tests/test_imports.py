@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the top down; a module may import its own layer and those below it. What is not named here
 # belongs to the lowest layer, so that a new module starts with the strictest rule.
 LAYERS = (
-    {"cli", "__main__", "run_folder", "checkpoint", "summary", "predictions", "demo"},
+    {"cli", "__main__", "arguments", "run_folder", "checkpoint", "summary", "predictions", "demo"},
     {"tuners", "tasks", "callbacks", "style_classifier"},
     {"metrics", "rewards", "policy", "soft_q"},
 )
