@@ -46,7 +46,7 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
                 f"--lm.name {name}: no such GGUF file; give the path of an existing one."
             )
         return ModelSource(str(path), "gguf", f"{path.stem} (dequantised)", _sha256(path))
-    if path.is_dir():
+    if name and path.is_dir():
         if not (path / "config.json").is_file():
             raise PromptError(
                 f"--lm.name {name}: the folder has no config.json; give a folder written by "

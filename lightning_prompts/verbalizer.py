@@ -78,4 +78,6 @@ def _similar_tokens(word: str, lm: "FrozenLM", count: int = 3) -> list[str]:
     """Whole words with a leading space that are one token and are spelt most like `word`."""
     texts = (lm.decode([i]) for i in range(lm.vocab_size))
     words = [text for text in texts if text.startswith(" ") and text[1:].isalpha()]
-    return difflib.get_close_matches(" " + word.strip(), words, count, cutoff=0.0)
+    wanted = " " + word.strip()  # named as the likely fix where it is one of them
+    others = [text for text in words if text != wanted]
+    return difflib.get_close_matches(wanted, others, count, cutoff=0.0)

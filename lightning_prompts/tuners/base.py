@@ -228,8 +228,8 @@ class PromptTuner(LightningModule, ABC):
         if not torch.isfinite(value):
             raise PromptError(
                 f"The loss is {float(value)} after step {self.global_step}; lower the learning "
-                "rate (--model.optimizer.lr) or compute in --trainer.precision 32-true. Checkpoints "
-                "already saved are kept."
+                "rate (--model.optimizer.lr) or compute in --trainer.precision 32-true. What "
+                "was saved is kept."
             )
 
     # ---- checkpoints: the prompt, never the language model

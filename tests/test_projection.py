@@ -1,0 +1,107 @@
+"""Nearest tokens against a loop in float64, and the straight-through estimator."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_prompts.projection import (
+    Distance,
+    EmbeddingIndex,
+    distance,
+    nearest_tokens,
+    straight_through,
+)
+
+METRICS: list[Distance] = ["cosine", "euclidean"]
+
+
+def brute_force(
+    prompt: Tensor, table: Tensor, metric: str, excluded: set[int]
+) -> tuple[list, list]:
+    """One distance at a time, in Python floats."""
+    ids, distances = [], []
+    for p in prompt.double().tolist():
+        best = None
+        for y, row in enumerate(table.double().tolist()):
+            if y in excluded:
+                continue
+            if metric == "cosine":
+                dot = sum(a * b for a, b in zip(p, row, strict=True))
+                norms = sum(a * a for a in p) ** 0.5 * sum(b * b for b in row) ** 0.5
+                d = 1 - dot / norms
+            else:
+                d = sum((a - b) ** 2 for a, b in zip(p, row, strict=True)) ** 0.5
+            if best is None or d < best[0]:
+                best = (d, y)
+        distances.append(best[0])
+        ids.append(best[1])
+    return ids, distances
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("excluded", [None, [0, 3, 17]])
+def test_nearest_tokens_is_the_argmin(metric: Distance, excluded: list[int] | None):
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(40, 6, generator=generator) * torch.rand(40, 1, generator=generator) * 3
+    prompt = torch.randn(25, 6, generator=generator)
+    banned = None if excluded is None else torch.tensor(excluded)
+    got = nearest_tokens(prompt, table, metric, banned)
+    ids, distances = brute_force(prompt, table, metric, set(excluded or ()))
+    assert got.ids.tolist() == ids
+    torch.testing.assert_close(got.distances.tolist(), distances, rtol=1e-5, atol=1e-6)
+    # The two distances must be able to disagree, or this test could not tell them apart.
+    other = brute_force(prompt, table, "euclidean" if metric == "cosine" else "cosine", set())
+    assert other[0] != ids
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_find_themselves_at_distance_zero_beside_near_copies(metric: Distance):
+    table = torch.randn(30, 8, generator=torch.Generator().manual_seed(0)) * 50
+    table[21] = table[4] + 1e-3 * torch.eye(8)[0]  # nearly a copy of row 4, in another direction
+    ids = torch.tensor([4, 21, 4, 29, 0])
+    got = nearest_tokens(table[ids], table, metric)
+    assert got.ids.tolist() == ids.tolist()
+    assert got.distances.tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_autocast_does_not_change_the_tokens(metric: Distance):
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(2000, 16, generator=generator)
+    prompt = torch.randn(50, 16, generator=generator)
+    expected = nearest_tokens(prompt, table, metric)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = nearest_tokens(prompt, table, metric)
+    assert torch.equal(got.ids, expected.ids)
+
+
+def test_fewer_tokens_than_candidates():
+    table = torch.eye(4)
+    got = nearest_tokens(table[:2], table, "cosine", torch.tensor([0, 1, 3]))
+    assert got.ids.tolist() == [2, 2]
+
+
+def test_an_index_searches_as_its_table_does():
+    table = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    index, prompt = EmbeddingIndex(table), table[:7] * 0.7 + 0.1
+    for metric in METRICS * 2:  # twice: what was cached must serve again
+        assert torch.equal(
+            nearest_tokens(prompt, index, metric).ids, nearest_tokens(prompt, table, metric).ids
+        )
+
+
+def test_cosine_distance_is_one_minus_the_cosine():
+    a, b = torch.randn(2, 9, 5, generator=torch.Generator().manual_seed(0)).unbind()
+    expected = 1 - F.cosine_similarity(a.double(), b.double(), dim=-1)
+    torch.testing.assert_close(distance(a, b, "cosine").double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_straight_through_is_bitwise_a_row_with_the_gradient_at_the_projection():
+    table = torch.randn(30, 8)
+    continuous = torch.randn(4, 8, requires_grad=True)
+    rows = table[nearest_tokens(continuous, table).ids]
+    out = straight_through(continuous, rows)
+    assert torch.equal(out, rows)
+    out.pow(3).sum().backward()
+    torch.testing.assert_close(continuous.grad, 3 * rows**2)

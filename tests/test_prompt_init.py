@@ -1,0 +1,72 @@
+"""Initial prompts are rows of the table, of the asked length, the same for a seed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.prompt_init import FromCheckpoint, FromText, FromVerbalizer, FromVocabulary
+from lightning_prompts.verbalizer import Verbalizer
+
+
+@pytest.fixture(scope="module")
+def verbalizer(lm: FrozenLM) -> Verbalizer:
+    return Verbalizer({"0": " bad", "1": " good"}, lm)
+
+
+def test_vocabulary_rows_by_seed(lm: FrozenLM, verbalizer: Verbalizer):
+    first, again, other = (FromVocabulary(top=20)(lm, verbalizer, 50, s) for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    ids = {(lm.embedding_table == row).all(1).nonzero()[0, 0].item() for row in first}
+    assert ids <= set(range(1, 21))  # the 20 most common tokens, the special one (id 0) left out
+    assert len(ids) > 10
+
+
+def test_vocabulary_needs_a_length(lm: FrozenLM, verbalizer: Verbalizer):
+    with pytest.raises(PromptError, match=r"--model\.prompt_length"):
+        FromVocabulary()(lm, verbalizer, None, 0)
+
+
+@pytest.mark.parametrize(("length", "text"), [(None, "abc"), (2, "ab"), (5, "abcab")])
+def test_text_is_repeated_or_cut_to_the_length(
+    lm: FrozenLM, verbalizer: Verbalizer, length: int | None, text: str
+):
+    got = FromText("abc")(lm, verbalizer, length, 0)
+    assert torch.equal(got, lm.embed(torch.tensor(lm.encode(text))))
+
+
+def test_text_may_not_be_empty(lm: FrozenLM, verbalizer: Verbalizer):
+    with pytest.raises(PromptError, match="empty"):
+        FromText("")(lm, verbalizer, 3, 0)
+
+
+def test_verbalizer_words(lm: FrozenLM, verbalizer: Verbalizer):
+    got = FromVerbalizer()(lm, verbalizer, 3, 0)
+    bad, good = verbalizer.token_ids
+    assert torch.equal(got, lm.embed(torch.tensor([bad, good, bad])))
+
+
+def test_a_length_of_zero_is_refused(lm: FrozenLM, verbalizer: Verbalizer):
+    with pytest.raises(PromptError, match="is 0"):
+        FromText("abc")(lm, verbalizer, 0, 0)
+
+
+def test_checkpoint_and_prompt_file(lm: FrozenLM, verbalizer: Verbalizer, tmp_path: Path):
+    vectors = torch.randn(3, lm.hidden_size)
+    torch.save({"state_dict": {"prompt": vectors}}, tmp_path / "a.ckpt")
+    assert torch.equal(FromCheckpoint(str(tmp_path / "a.ckpt"))(lm, verbalizer, None, 0), vectors)
+    (tmp_path / "prompt.json").write_text(json.dumps({"ids": [5, 6]}))
+    got = FromCheckpoint(str(tmp_path / "prompt.json"))(lm, verbalizer, None, 0)
+    assert torch.equal(got, lm.embed(torch.tensor([5, 6])))
+
+
+def test_another_models_checkpoint_is_refused(lm: FrozenLM, verbalizer: Verbalizer, tmp_path: Path):
+    torch.save({"state_dict": {"prompt": torch.zeros(3, 99)}}, tmp_path / "a.ckpt")
+    with pytest.raises(PromptError, match="width 99"):
+        FromCheckpoint(str(tmp_path / "a.ckpt"))(lm, verbalizer, None, 0)
+    with pytest.raises(PromptError, match="no such file"):
+        FromCheckpoint(str(tmp_path / "b.ckpt"))(lm, verbalizer, None, 0)

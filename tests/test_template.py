@@ -1,0 +1,115 @@
+"""Templates: pieces, truncation, pasting, batches, and what is refused."""
+
+import pytest
+import torch
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.template import Template, collate, piece_order, whole_batch
+
+
+def test_pieces_are_the_strings_on_each_side(lm: FrozenLM):
+    example = Template("{prompt} {text} It was", lm).encode({"text": "Fun {x}"})
+    assert (example.before, example.after) == ("", " Fun {x} It was")
+    assert example.before_ids == []
+    assert lm.decode(example.after_ids) == " Fun {x} It was"
+    assert not example.cut
+
+
+def test_bos_heads_the_first_piece(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lm, "prefix_ids", [lm.bos_id])
+    assert Template("{prompt} {text}", lm).encode({"text": "x"}).before_ids == [lm.bos_id]
+    example = Template("{text}{prompt}", lm).encode({"text": "ab"})
+    assert example.before_ids == [lm.bos_id, *lm.encode("ab")]
+
+
+def test_columns_and_order(lm: FrozenLM):
+    template = Template("{passage} {question}?{prompt} {passage}", lm)
+    assert template.columns == ("passage", "question")
+    assert not template.shared_before
+    assert Template("Read:{prompt} {text}", lm).shared_before
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("{text} It was", "0 {prompt}"),
+        ("{prompt}{text}{prompt}", "2 {prompt}"),
+        ("{text} {prompt}", "'{text}{prompt}'"),
+        ("{text}\n{prompt} It", "white space"),
+        ("{prompt} It was", "no column"),
+        ("{prompt} {0}", "no column name"),
+        ("{prompt} {text", "not a format string"),
+        ("{prompt} {text:>9}", "not a format string"),
+    ],
+)
+def test_bad_templates_are_refused(lm: FrozenLM, text: str, named: str):
+    with pytest.raises(PromptError) as caught:
+        Template(text, lm)
+    assert named in str(caught.value)
+
+
+def test_the_longest_column_is_cut_from_its_end(lm: FrozenLM):
+    template = Template("{passage} {question}?{prompt}", lm)
+    row = {"passage": "abcdefgh", "question": "why"}
+    example = template.encode(row, max_tokens=10)
+    assert example.before == "abcde why?"
+    assert len(example.before_ids) == 10
+    assert example.cut
+    assert template.encode(row, max_tokens=13) == template.encode(row)
+
+
+def test_the_named_column_is_cut(lm: FrozenLM):
+    template = Template("{prompt} {passage} {question}?", lm)
+    row = {"passage": "abc", "question": "why not this"}
+    example = template.encode(row, max_tokens=16, truncate="passage")
+    assert example.after == " a why not this?"
+    with pytest.raises(PromptError, match="'passage'"):
+        template.encode(row, max_tokens=14, truncate="passage")
+
+
+def test_paste_tokenizes_the_whole_string(lm: FrozenLM):
+    template = Template("{prompt} {text} It was", lm)
+    pasted = template.paste("ab", [("", " good It was")])
+    assert pasted == [lm.encode("ab good It was")]
+    # " bad" is one token of this tokenizer, so a border can merge.
+    assert template.paste(" ", [("", "bad")]) == [lm.encode(" bad")]
+    assert len(lm.encode(" bad")) == 1
+
+
+def test_collate_pads_right_and_knows_what_is_shared(lm: FrozenLM):
+    first = Template("{prompt}{text}", lm)
+    batch = collate([first.encode({"text": t}) for t in ("a", "bcd")], [1, 0], [5, 6])
+    a, b, c, d = (lm.encode(x)[0] for x in "abcd")
+    assert batch["after_ids"].tolist() == [[a, 0, 0], [b, c, d]]
+    assert batch["after_lengths"].tolist() == [1, 3]
+    assert batch["before_ids"].shape == (2, 0)
+    assert batch["labels"].tolist() == [1, 0]
+    assert batch["rows"].tolist() == [5, 6]
+    assert batch["texts"] == [("", "a"), ("", "bcd")]
+    assert batch["shared_before"]
+    last = Template("{text}{prompt}", lm)
+    assert not collate([last.encode({"text": t}) for t in "ab"], [0, 0], [0, 1])["shared_before"]
+
+
+def test_piece_order_closes_the_gaps(lm: FrozenLM):
+    template = Template("{text}{prompt}{other}", lm)
+    rows = [{"text": "ab", "other": "wxyz"}, {"text": "cdefg", "other": "w"}]
+    batch = collate([template.encode(row) for row in rows], [0, 0], [0, 1])
+    order, lengths = piece_order(batch, 2)
+    prompt = torch.tensor([[-1, -2]]).expand(2, -1)
+    padded = torch.cat([batch["before_ids"], prompt, batch["after_ids"]], dim=1)
+    closed = padded.gather(1, order)
+    for line, length, row in zip(closed.tolist(), lengths.tolist(), rows, strict=True):
+        expected = [*lm.encode(row["text"]), -1, -2, *lm.encode(row["other"])]
+        assert line[:length] == expected
+
+
+def test_whole_batch_keeps_labels_and_rows(lm: FrozenLM):
+    template = Template("{text}{prompt}", lm)
+    like = collate([template.encode({"text": t}) for t in ("a", "bc")], [1, 0], [3, 4])
+    batch = whole_batch([[5, 6], [7]], like)
+    assert batch["after_ids"].tolist() == [[5, 6], [7, 0]]
+    assert batch["labels"].tolist() == [1, 0]
+    assert batch["before_ids"].shape == (2, 0)
+    assert batch["shared_before"]
