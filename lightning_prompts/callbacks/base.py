@@ -1,0 +1,162 @@
+"""What callbacks that measure at each validation share: when, how, and under which names."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.template import Batch
+from lightning_prompts.tuners.base import PromptTuner
+
+Stage = Literal["val", "test"]
+
+
+class EvaluationCallback(Callback):
+    """Measures a prompt batch by batch in validation and test, and logs at the end.
+
+    Acts in the validations of `fit` and in `validate` and `test`; never in the sanity check, whose
+    few batches would pass for a validation.
+
+    Args:
+        every_n_validations: In `fit`, measure at every n-th validation, beginning with the first.
+            The last one is measured too, because the best prompt's file and the closing table want
+            every metric, and a run that improves to its end has its best prompt there.
+        max_batches: Measure only the first batches of each evaluation (of each process).
+
+    Raises:
+        PromptError: If a number is below 1.
+    """
+
+    def __init__(self, every_n_validations: int = 1, max_batches: int | None = None) -> None:
+        for name, value in (
+            ("every_n_validations", every_n_validations),
+            ("max_batches", max_batches),
+        ):
+            if value is not None and value < 1:
+                raise PromptError(
+                    f"{type(self).__name__}'s {name} is {value}; it must be at least 1."
+                )
+        self.every_n_validations, self.max_batches = every_n_validations, max_batches
+        self._validations = 0
+        self._active = False
+        self._logged: set[str] = set()
+
+    # ---- for subclasses
+
+    def wanted(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> bool:
+        """Whether to measure in the evaluation that begins."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return True
+        last = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
+        return last or self._validations % self.every_n_validations == 0
+
+    def begin(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> None:
+        """Prepare for an evaluation."""
+
+    def measure(self, tuner: PromptTuner, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Take in one batch.
+
+        Args:
+            tuner: The tuner under evaluation.
+            outputs: `hidden` [B, H] and `logits` [B, C] of the prompt in use, from its step.
+            batch: B examples.
+        """
+
+    def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:
+        """Metrics of the evaluation that ends, equal on every rank, by name without prefix."""
+        return {}
+
+    @staticmethod
+    def precision(trainer: Trainer) -> AbstractContextManager[None]:
+        """The context of the steps, so that a pass of a callback gives the numbers of a step.
+
+        Lightning opens it around steps alone: without it a hook would compute in float32 what
+        `bf16-mixed` computes in bfloat16.
+        """
+        return trainer.precision_plugin.forward_context()
+
+    # ---- Lightning's hooks
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin."""
+        self._start(trainer, pl_module, "val")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin."""
+        self._start(trainer, pl_module, "test")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure one batch."""
+        self._batch(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure one batch."""
+        self._batch(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log, before the checkpoints are written, which carry the metrics."""
+        self._end(trainer, pl_module, "val")
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._validations += 1
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log."""
+        self._end(trainer, pl_module, "test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Validations so far, so that a resumed run measures at the same ones."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue to count."""
+        self._validations = state_dict["validations"]
+
+    @torch.no_grad()
+    def _start(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
+        tuner = cast(PromptTuner, pl_module)
+        self._active = not trainer.sanity_checking and self.wanted(trainer, tuner, stage)
+        if self._active:
+            self.begin(trainer, tuner, stage)
+
+    @torch.no_grad()
+    def _batch(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if self._active and (self.max_batches is None or index < self.max_batches):
+            with self.precision(trainer):
+                self.measure(cast(PromptTuner, pl_module), outputs, batch)
+
+    @torch.no_grad()
+    def _end(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
+        if not self._active:
+            # What an earlier validation logged says nothing about the prompt of this one, whose
+            # checkpoint would carry it.
+            for name in self._logged:
+                trainer.callback_metrics.pop(name, None)
+            return
+        for name, value in self.values(trainer, cast(PromptTuner, pl_module)).items():
+            # `values` are equal on every rank; to say so by `sync_dist` spares a warning.
+            pl_module.log(f"{stage}/{name}", value, sync_dist=True)
+            self._logged.add(f"{stage}/{name}")
+        self._active = False

@@ -1,0 +1,154 @@
+"""What every prompt has to beat: the most frequent class, and the model without a prompt."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from tqdm import tqdm
+
+from lightning_prompts.callbacks.base import EvaluationCallback, Stage
+from lightning_prompts.template import Batch
+from lightning_prompts.tuners.base import PromptTuner
+
+MAJORITY, NO_PROMPT, CALIBRATED = "majority", "no prompt", "no prompt, calibrated"
+PROGRESS_AFTER_SECONDS = 2.0
+
+
+class Baselines(EvaluationCallback):
+    """Measures the baselines on the rows of an evaluation, once for each of validation and test.
+
+    *majority* answers the most frequent label of the training rows; *no prompt* is the template
+    with nothing in its place; *calibrated*, the mean log-probability of each class over training
+    texts, without their labels, is subtracted first. A tuner that does not beat that one has only
+    learned which class is frequent.
+
+    They do not change while a prompt is trained, so they are measured in the first evaluation, one
+    pass a batch, kept in the checkpoint, and measured again only where the data or the model are
+    others. Without a data module (plain loaders) there is only *no prompt*.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.results: dict[str, dict[str, float]] = {}
+        """Of the latest evaluation: `accuracy`, `macro_f1` and, but for *majority*, `loss`."""
+        self._known: dict[str, dict[str, Any]] = {}
+        self._stage: Stage = "val"
+
+    def wanted(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> bool:
+        """Whether the baselines of this stage, on this data, are not known yet."""
+        self._stage = stage
+        self._identity = _identity(trainer, tuner, stage)
+        known = self._known.get(stage)
+        if known is None or known["identity"] != self._identity:
+            return True
+        self.results = known["results"]
+        return False
+
+    def begin(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> None:
+        """Calibrate on the training texts."""
+        task: Any = trainer.datamodule
+        num_classes = len(tuner.verbalizer.labels)
+        names = [NO_PROMPT] if task is None else [MAJORITY, NO_PROMPT, CALIBRATED]
+        self._metrics = {name: _metrics(num_classes).to(tuner.device) for name in names}
+        if task is not None:
+            self._majority = tuner.verbalizer.index(task.report.majority_label)
+            self._prior = self._calibrate(trainer, tuner)
+
+    def measure(self, tuner: PromptTuner, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Answer one batch without the prompt."""
+        logits = _no_prompt_logits(tuner, batch)
+        answers = {NO_PROMPT: logits}
+        if CALIBRATED in self._metrics:
+            answers[CALIBRATED] = logits.log_softmax(-1) - self._prior
+            majority = torch.full_like(batch["labels"], self._majority)
+            answers[MAJORITY] = F.one_hot(majority, logits.shape[1]).float()
+        for name, answer in answers.items():
+            metrics, labels = self._metrics[name], batch["labels"]
+            metrics["loss"].update(F.cross_entropy(answer, labels, reduction="none"))
+            metrics["accuracy"].update(answer, labels)
+            metrics["macro_f1"].update(answer, labels)
+
+    def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:
+        """Keep the results and log them once, under `baseline/...`, apart from the prompt's own."""
+        self.results = {
+            name: {key: value.item() for key, value in metrics.compute().items()}
+            for name, metrics in self._metrics.items()
+        }
+        if MAJORITY in self.results:
+            del self.results[MAJORITY]["loss"]  # a constant answer has no probabilities
+        self._known[self._stage] = {"identity": self._identity, "results": self.results}
+        named = {
+            f"baseline/{self._stage}_{name.replace(',', '').replace(' ', '_')}_{key}": value
+            for name, values in self.results.items()
+            for key, value in values.items()
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(named, step=trainer.global_step)
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The results with what they were measured on."""
+        return super().state_dict() | {"known": self._known}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As saved; whether they still hold is asked before each evaluation."""
+        super().load_state_dict(state_dict)
+        self._known = state_dict["known"]
+
+    def _calibrate(self, trainer: Trainer, tuner: PromptTuner) -> Tensor:
+        """[C] Mean log-probability of each class without a prompt, over training texts."""
+        task: Any = trainer.datamodule
+        batches = tqdm(
+            task.calibration_batches(),
+            desc="Calibrating on training texts",
+            unit=" batches",
+            leave=False,
+            delay=PROGRESS_AFTER_SECONDS,
+            disable=not trainer.is_global_zero,
+        )
+        parts = []
+        for batch in batches:
+            with self.precision(trainer):
+                logits = _no_prompt_logits(tuner, trainer.strategy.batch_to_device(batch))
+            parts.append(logits.log_softmax(-1))
+        return torch.cat(parts).mean(0)
+
+
+def _no_prompt_logits(tuner: PromptTuner, batch: Batch) -> Tensor:
+    """[B, C] Class logits of the template with nothing in the prompt's place."""
+    nothing = tuner.lm.embedding_table[:0]
+    return tuner.class_logits(tuner.answer_hidden(nothing, batch))
+
+
+def _metrics(num_classes: int) -> MetricCollection:
+    return MetricCollection(
+        {
+            "loss": MeanMetric(),
+            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+            "macro_f1": MulticlassF1Score(num_classes, average="macro"),
+        },
+        compute_groups=False,
+    )
+
+
+def _identity(trainer: Trainer, tuner: PromptTuner, stage: Stage) -> str:
+    """Names all that the results depend on: model, template, words, rows, and how many of them."""
+    batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
+    report = getattr(trainer.datamodule, "report", None)
+    parts = (
+        tuner.lm.fingerprint,
+        trainer.precision,
+        tuner.template.text,
+        tuner.verbalizer.labels,
+        tuner.verbalizer.words,
+        report,
+        batches,
+        trainer.world_size,
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,144 @@
+"""Faithfulness at each validation: does the prompt behave like its nearest tokens, and its text?"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from lightning_prompts.callbacks.base import EvaluationCallback, Stage
+from lightning_prompts.callbacks.remembered import RememberedPasses
+from lightning_prompts.metrics.faithfulness import (
+    OutputDifferential,
+    PerformanceDifferential,
+    distance_differential,
+    prompt_hidden,
+)
+from lightning_prompts.metrics.scrutability import round_trip
+from lightning_prompts.template import Batch, whole_batch
+from lightning_prompts.tuners.base import PromptTuner
+
+# Full-vocabulary logits are made for as many rows at a time as fit in 64 MiB of float32.
+_LOGITS_AT_ONCE = 2**24
+
+
+class Faithfulness(EvaluationCallback):
+    """Logs how far the soft prompt is from its nearest tokens, and those from their own text.
+
+    Makes only passes that nobody made: the prompt in use comes from the step, and tokens that were
+    already scored on a batch are remembered. Under a soft prompt that is one pass more a batch
+    (its tokens), under PEZ one (its iterate), under a written prompt none; one more where the text,
+    tokenized as a whole, gives other tokens.
+
+    Args:
+        every_n_validations: In `fit`, measure at every n-th validation and at the last.
+        max_batches: Measure only the first batches of each evaluation (of each process).
+        positions: Where `output_differential` compares logits: at the `answer`, mean over the
+            examples, or at the `prompt`'s own positions, as the paper does for encoder-decoders.
+    """
+
+    def __init__(
+        self,
+        every_n_validations: int = 1,
+        max_batches: int | None = None,
+        positions: Literal["answer", "prompt"] = "answer",
+    ) -> None:
+        super().__init__(every_n_validations, max_batches)
+        self.positions = positions
+        self._passes = RememberedPasses()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget passes of an earlier run: its model or precision may have been another."""
+        self._passes.clear()
+
+    def begin(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> None:
+        """Read the prompts that all batches are measured with."""
+        ids = tuner.hard_prompt()
+        self._ids: list[int] = ids.tolist()
+        self._text = tuner.lm.decode(self._ids)
+        self._hard, self._soft = tuner.lm.embed(ids), tuner.soft_prompt()
+        self._passes.use(self._ids)
+        self._performance = PerformanceDifferential().to(tuner.device)
+        self._output = OutputDifferential().to(tuner.device)
+        self._round_trip_accuracy = MeanMetric().to(tuner.device)
+        self._prompt_seen = False
+
+    def measure(self, tuner: PromptTuner, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Compare the prompts on one batch."""
+        soft, hard = self._answers(tuner, outputs["hidden"], batch)
+        hard_logits = tuner.class_logits(hard)
+        self._performance.update(tuner.class_logits(soft), hard_logits, batch["labels"])
+        self._compare_outputs(tuner, soft, hard, batch)
+
+        pasted = tuner.template.paste(self._text, batch["texts"])
+        if pasted != _pieces(batch, self._ids):
+            hard_logits = tuner.class_logits(self._read(tuner, pasted, batch))
+        self._round_trip_accuracy.update((hard_logits.argmax(-1) == batch["labels"]).float())
+
+    def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:
+        """All metrics; the soft prompt's own where it is not the prompt in use."""
+        performance = self._performance.compute()._asdict()
+        if tuner.soft_in_use or not tuner.has_soft_prompt:
+            del performance["soft_loss"], performance["soft_accuracy"]
+        return performance | {
+            "output_differential": self._output.compute(),
+            "distance_differential_cosine": self._distance(tuner, "cosine"),
+            "distance_differential_euclidean": self._distance(tuner, "euclidean"),
+            "round_trip": round_trip(self._ids, tuner.lm.encode(self._text)),
+            "round_trip_accuracy": self._round_trip_accuracy.compute(),
+        }
+
+    def _distance(self, tuner: PromptTuner, metric: Literal["cosine", "euclidean"]) -> Tensor:
+        return distance_differential(self._soft, tuner.lm.index, metric)
+
+    def _answers(self, tuner: PromptTuner, in_use: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Hidden states [B, H] at the answer, of the soft prompt and of its nearest tokens."""
+        if tuner.soft_in_use:
+            hard = self._passes("tokens", batch, lambda: tuner.answer_hidden(self._hard, batch))
+            return in_use, hard
+        if tuner.has_soft_prompt:  # its iterate moves at every step: nothing to remember
+            return tuner.answer_hidden(self._soft, batch), in_use
+        return in_use, in_use
+
+    def _compare_outputs(
+        self, tuner: PromptTuner, soft: Tensor, hard: Tensor, batch: Batch
+    ) -> None:
+        """Update the output differential, a few rows of V logits at a time."""
+        if not tuner.has_soft_prompt:  # equal by construction: C logits show it as well as V
+            soft = hard = tuner.class_logits(hard)
+            self._output.update(soft, hard)
+            return
+        if self.positions == "prompt":
+            if self._prompt_seen and tuner.template.shared_before:
+                return  # what stands before is the same for all rows, and so are these logits
+            self._prompt_seen = True
+            soft, hard = (
+                prompt_hidden(tuner.lm, prompt, batch).flatten(0, 1)
+                for prompt in (self._soft, self._hard)
+            )
+        rows = max(1, _LOGITS_AT_ONCE // tuner.lm.vocab_size)
+        for some_soft, some_hard in zip(soft.split(rows), hard.split(rows), strict=True):
+            self._output.update(tuner.lm.logits(some_soft), tuner.lm.logits(some_hard))
+
+    def _read(self, tuner: PromptTuner, pasted: list[list[int]], batch: Batch) -> Tensor:
+        """Hidden states [B, H] after whole rows of token ids."""
+        # A text can take more tokens than the prompt it came from, and then no longer fit. Its
+        # beginning goes, as in any program that keeps the latest tokens.
+        fixed, most = tuner.lm.prefix_ids, tuner.lm.max_positions
+        room = most - len(fixed)
+        rows = [row if len(row) <= most else fixed + row[-room:] for row in pasted]
+        whole = whole_batch(rows, like=batch)
+        return self._passes("text", whole, lambda: tuner.answer_hidden(self._hard[:0], whole))
+
+
+def _pieces(batch: Batch, prompt: list[int]) -> list[list[int]]:
+    """Each row's token ids with the prompt's between its two pieces."""
+    rows = zip(
+        batch["before_ids"].tolist(),
+        batch["before_lengths"].tolist(),
+        batch["after_ids"].tolist(),
+        batch["after_lengths"].tolist(),
+        strict=True,
+    )
+    return [before[:t0] + prompt + after[:t1] for before, t0, after, t1 in rows]

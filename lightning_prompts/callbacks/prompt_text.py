@@ -1,0 +1,178 @@
+"""The prompt itself in TensorBoard: its tokens as text, its vectors, its hyperparameters."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from lightning_prompts.projection import distance
+from lightning_prompts.tuners.base import RECORD, PromptTuner
+
+COLUMNS = ["token", "kind", "distance"]
+
+
+class PromptText(Callback):
+    """Writes the prompt to TensorBoard; does nothing where the run has no TensorBoard logger.
+
+    At every validation of `fit` the hard prompt as text, each token with the cosine distance of the
+    soft prompt to it. At the end of `fit`, and of the best prompt, its vectors among their nearest
+    tokens (the projector's files are too large to write at each validation) and its
+    hyperparameters with its metrics, under `best/...`, so that no `val/...` curve gets a point that
+    no validation made.
+
+    Args:
+        neighbours: Nearest tokens of each prompt vector to show in the projector.
+    """
+
+    def __init__(self, neighbours: int = 8) -> None:
+        self.neighbours = neighbours
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the tokens as text."""
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if fitting and (logger := _tensorboard(trainer)) is not None:
+            tuner = cast(PromptTuner, pl_module)
+            logger.experiment.add_text("prompt", prompt_table(tuner), trainer.global_step)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the best prompt's vectors and hyperparameters."""
+        self.write_best(trainer, cast(PromptTuner, pl_module))
+
+    @torch.no_grad()
+    def write_best(self, trainer: Trainer, tuner: PromptTuner) -> None:
+        """Write vectors and hyperparameters of the best prompt, or where none was saved, the last.
+
+        Also for whoever ends a run otherwise, where Lightning does not call `on_fit_end`.
+        """
+        if (logger := _tensorboard(trainer)) is None:
+            return
+        best = _best_checkpoint(trainer)
+        record = best[RECORD] if best else {}
+        metrics = record.get("metrics", trainer.callback_metrics)
+        step = record.get("step", trainer.global_step)
+        with _holding(tuner, best["state_dict"] if best else {}):
+            vectors, labels = prompt_neighbourhood(tuner, self.neighbours)
+        logger.experiment.add_embedding(
+            vectors, labels, metadata_header=COLUMNS, tag="prompt", global_step=step
+        )
+        logger.log_hyperparams(
+            hyperparameters(trainer, tuner),
+            {
+                f"best/{name.removeprefix('val/')}": float(value)
+                for name, value in metrics.items()
+                if name.startswith("val/")
+            },
+            step,
+        )
+
+
+def prompt_table(tuner: PromptTuner) -> str:
+    """The hard prompt in Markdown: the whole text, then a token a row with its cosine distance."""
+    ids = tuner.hard_prompt()
+    distances = _distances(tuner, ids).tolist()
+    tokens = tuner.lm.token_strings(ids.tolist())
+    rows = [
+        f"| {code(token)} | {value:.4f} |" for token, value in zip(tokens, distances, strict=True)
+    ]
+    head = ["", "| token | cosine distance |", "| --- | --- |"]
+    return "\n".join([code(tuner.lm.decode(ids.tolist())), *head, *rows])
+
+
+def code(text: str) -> str:
+    """A string as Python would write it, between backticks that it cannot break.
+
+    Line breaks and control characters come out as escapes; the fence is longer than any run of
+    backticks inside.
+
+    >>> print(code("a ` b"))
+    ``'a ` b'``
+    """
+    shown = repr(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    return f"{fence}{shown}{fence}"
+
+
+def prompt_neighbourhood(tuner: PromptTuner, neighbours: int) -> tuple[Tensor, list[list[str]]]:
+    """The prompt's vectors and their nearest tokens' rows, for the embedding projector.
+
+    Args:
+        tuner: Its projection decides what is near.
+        neighbours: Tokens for each vector; one that is near to several is shown once.
+
+    Returns:
+        vectors: [P + n, H] The prompt's vectors, then the tokens' rows.
+        labels: For each vector, values of `COLUMNS`: the token (a vector's own nearest one), the
+            kind, and the cosine distance from the vector to its token, or from the token to the
+            nearest vector.
+    """
+    soft, ids = tuner.soft_prompt().detach().float(), tuner.hard_prompt()
+    nearness = tuner.lm.index.nearness(soft, tuner.projection)  # (P, V)
+    near = nearness.topk(min(neighbours, nearness.shape[1])).indices.unique()
+    rows = tuner.lm.embed(near).float()
+    to_prompt = distance(rows[:, None], soft[None], "cosine").amin(1)
+    kinds = ["prompt"] * len(ids) + ["token"] * len(near)
+    tokens = tuner.lm.token_strings([*ids.tolist(), *near.tolist()])
+    distances = [*_distances(tuner, ids).tolist(), *to_prompt.tolist()]
+    # `repr`: a line break or a tab inside a token would break the file's rows.
+    labels = [
+        [repr(token), kind, f"{value:.4f}"]
+        for token, kind, value in zip(tokens, kinds, distances, strict=True)
+    ]
+    return torch.cat([soft, rows]).cpu(), labels
+
+
+def hyperparameters(trainer: Trainer, tuner: PromptTuner) -> dict[str, Any]:
+    """What tells one run from another in TensorBoard's table."""
+    defaults = trainer.optimizers[0].defaults if trainer.optimizers else {}
+    return {
+        "tuner": tuner.slug,
+        "task": getattr(trainer.datamodule, "slug", None),
+        "lm": tuner.lm.label,
+        "template": tuner.template.text,
+        "prompt_length": tuner.prompt_length,
+        "perplexity_weight": tuner.perplexity_weight,
+        "projection": tuner.projection,
+        "seed": tuner.seed,
+        "lr": defaults.get("lr") if tuner.learns else None,
+    }
+
+
+def _distances(tuner: PromptTuner, ids: Tensor) -> Tensor:
+    """[P] Cosine distance of the soft prompt to its tokens."""
+    soft = tuner.soft_prompt().detach().float()
+    return distance(soft, tuner.lm.embed(ids).float(), "cosine")
+
+
+def _tensorboard(trainer: Trainer) -> TensorBoardLogger | None:
+    """The run's TensorBoard logger on the first process, None elsewhere."""
+    loggers: Sequence[Any] = trainer.loggers if trainer.is_global_zero else ()
+    return next((each for each in loggers if isinstance(each, TensorBoardLogger)), None)
+
+
+@contextmanager
+def _holding(tuner: PromptTuner, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let the tuner hold another prompt for a while."""
+    own = {name: value.clone() for name, value in tuner.state_dict().items() if name in state}
+    tuner.load_state_dict(state, strict=False)  # the language model is not in a checkpoint
+    try:
+        yield
+    finally:
+        tuner.load_state_dict(own, strict=False)
+
+
+def _best_checkpoint(trainer: Trainer) -> dict[str, Any] | None:
+    """The saved checkpoint with the best prompt, or None."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
+            path = Path(callback.best_model_path)
+            if path.is_file():
+                return torch.load(path, map_location="cpu", weights_only=True)
+    return None

@@ -1,0 +1,73 @@
+"""Forward passes that are not repeated while the prompt's tokens stay the same."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from lightning_prompts.template import Batch
+
+# Hidden states of 80,000 rows at GPT-2's width.
+MAX_BYTES = 2**28
+
+
+class RememberedPasses:
+    """Final hidden states [B, H] of batches under one prompt, kept on the CPU.
+
+    A soft prompt's nearest tokens often stay the same from one validation to the next, and so does
+    all that the model says of them. States are found by the token ids of their batch, so those of
+    another stage, loader, batch size or limit can never be taken for them; they are the exact
+    tensors of the earlier pass. Beyond `max_bytes` nothing more is kept, only computed.
+
+    Args:
+        max_bytes: Bound of the memory.
+    """
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self._prompt: list[int] | None = None
+        self._states: dict[bytes, Tensor] = {}
+
+    def clear(self) -> None:
+        """Forget everything, e.g. because the model or its precision may be another."""
+        self._prompt, self._states = None, {}
+
+    def use(self, prompt: list[int]) -> None:
+        """Name the prompt that the next passes are of; another than before forgets all states."""
+        if prompt != self._prompt:
+            self._prompt, self._states = prompt, {}
+
+    def __call__(self, kind: str, batch: Batch, run: Callable[[], Tensor]) -> Tensor:
+        """Remembered states, or those of `run()`.
+
+        Args:
+            kind: Tells passes of different prompts over equal batches apart.
+            batch: B examples, on whose device the states are returned.
+            run: Makes the pass: [B, H].
+
+        Returns:
+            [B, H]
+        """
+        key = _digest(kind, batch)
+        if (found := self._states.get(key)) is not None:
+            return found.to(batch["labels"].device)
+        hidden = run()
+        used = sum(state.nbytes for state in self._states.values())
+        if used + hidden.nbytes <= self.max_bytes:
+            self._states[key] = hidden.detach().cpu()
+        return hidden
+
+
+def _digest(kind: str, batch: Batch) -> bytes:
+    """Names a pass: its kind and its batch's token ids, padding and all."""
+    digest = hashlib.blake2b(kind.encode(), digest_size=16)
+    tensors: Sequence[Tensor] = (
+        batch["before_ids"],
+        batch["before_lengths"],
+        batch["after_ids"],
+        batch["after_lengths"],
+    )
+    for tensor in tensors:
+        digest.update(repr(tuple(tensor.shape)).encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.digest()

@@ -1,0 +1,1 @@
+"""What makes a prompt interpretable, as pure functions and the metrics that aggregate them."""
