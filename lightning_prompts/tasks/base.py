@@ -1,0 +1,289 @@
+"""What every task is: a LightningDataModule that serves rows in a template, tokenized once."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import BatchSampler, DataLoader
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.tasks.loading import (
+    BucketBatches,
+    EncodedRows,
+    EpochOrder,
+    LongestFirst,
+    ResumableLoader,
+    collate_rows,
+    even_batch_size,
+)
+from lightning_prompts.tasks.rows import Rows
+from lightning_prompts.template import Batch, Example, Template
+from lightning_prompts.verbalizer import Verbalizer
+
+# The splits whose examples each stage of the trainer needs.
+STAGE_SPLITS = {
+    "fit": ("train", "validation"),
+    "validate": ("validation",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
+PROGRESS_AFTER_SECONDS = 2.0
+
+
+@dataclass
+class TaskReport:
+    """What was read, for the tables of a run.
+
+    Attributes:
+        sources: Split to file, or to data set and split on the Hub.
+        rows: Split to number of rows.
+        cut: Split to number of rows whose text was cut to `max_tokens`; tokenized splits only.
+        classes: Split to number of rows of each label.
+        majority_label: The most frequent label of the training rows, or of the first split read
+            where there are none.
+        max_tokens: Most tokens that an example may have beside the prompt.
+    """
+
+    sources: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    majority_label: str | None = None
+    max_tokens: int = 0
+
+
+class PromptTask(LightningDataModule, ABC):
+    """Rows in a template, for training, validation, test and prediction.
+
+    A subclass says where rows come from (`slug`, `read`). Every device takes its own rows, so the
+    trainer must not add a sampler of its own (`--trainer.use_distributed_sampler false`).
+
+    Args:
+        lm: The frozen language model; gives tokenizer and positions.
+        template: Where the columns and `{prompt}` sit; the model answers after its end.
+        verbalizer: Label to answer word, each one token.
+        seed: Order of the training rows, and which of them a subset has.
+        truncate: Column that is cut from its end where an example is too long; by default the
+            longest.
+        max_tokens: Most tokens of an example beside the prompt; by default the model's positions
+            less the prompt.
+        batch_size: Training rows a step on each device.
+        val_batch_size: Rows of an evaluation batch on each device.
+        num_workers: Processes that build batches; the rows are tokenized before, so 0 is fast.
+
+    Raises:
+        PromptError: If template or verbalizer do not fit the model.
+    """
+
+    def __init__(
+        self,
+        lm: FrozenLM,
+        template: str,
+        verbalizer: dict[str, str],
+        seed: int = 0,
+        truncate: str | None = None,
+        max_tokens: int | None = None,
+        batch_size: int = 32,
+        val_batch_size: int = 64,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.lm, self.seed, self.truncate, self.max_tokens = lm, seed, truncate, max_tokens
+        self.template = Template(template, lm)
+        self.verbalizer = Verbalizer(verbalizer, lm)
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size
+        self.num_workers = num_workers
+        if truncate is not None and truncate not in self.template.columns:
+            raise PromptError(
+                f"--data.truncate {truncate} is no column of the template {template!r}, which has "
+                f"{', '.join(self.template.columns)}; name one of these, or null for the longest."
+            )
+        for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size)):
+            if value < 1:
+                raise PromptError(f"--data.{name} is {value}; give at least 1.")
+        self.report = TaskReport()
+        self._rows: dict[str, Rows] = {}
+        self._encoded: dict[str, EncodedRows] = {}
+
+    # ---- for a subclass
+
+    @property
+    @abstractmethod
+    def slug(self) -> str:
+        """The task's name, in folders and tables."""
+
+    @abstractmethod
+    def read(self, split: str) -> Rows:
+        """The rows of `train`, `validation`, `test` or `predict`.
+
+        Returns:
+            Rows that have the template's columns as text, and their labels.
+
+        Raises:
+            PromptError: If there is no such split, or a row is bad.
+        """
+
+    @abstractmethod
+    def has(self, split: str) -> bool:
+        """Whether there is such a split."""
+
+    # ---- the trainer's hooks
+
+    def setup(self, stage: str) -> None:
+        """Read and tokenize what `stage` needs."""
+        self._check_sampler()
+        max_tokens = self._token_limit()
+        if max_tokens != self.report.max_tokens:
+            self._encoded.clear()
+            self.report.max_tokens = max_tokens
+        for split in STAGE_SPLITS[stage]:
+            if split not in self._encoded:
+                self._encoded[split] = self._encode(self._read(split), split)
+        if stage == "fit":
+            self._check_classes()
+        if stage != "predict":
+            labels = Counter(self._reference_rows().labels)
+            # Of equally frequent labels the verbalizer's first, whatever the order of the rows.
+            majority = max(range(len(self.verbalizer.labels)), key=lambda i: labels[i])
+            self.report.majority_label = self.verbalizer.labels[majority]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Length-bucketed batches that follow from (seed, epoch) and resume within an epoch."""
+        rows = self._encoded["train"]
+        rank, num_ranks = self._ranks()
+        batches = BucketBatches(
+            EpochOrder(len(rows), self.seed), rows.lengths, self.batch_size, rank, num_ranks
+        )
+        return ResumableLoader(
+            rows, batch_sampler=batches, collate_fn=collate_rows, num_workers=self.num_workers
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Each validation row once."""
+        return self._evaluation_loader("validation")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Each test row once."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Each row to predict once, labelled or not."""
+        return self._evaluation_loader("predict")
+
+    # ---- for the baselines
+
+    def calibration_batches(self, n: int = 256) -> Iterator[Batch]:
+        """Training texts without their labels, drawn by seed and not by class.
+
+        Args:
+            n: Most texts to draw. Where there are no training rows, the texts of the first split
+                read stand in for them.
+
+        Yields:
+            Batches with label -1, the same on every rank.
+        """
+        rows = self._reference_rows()
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = rows.take(torch.randperm(len(rows), generator=generator)[:n].tolist())
+        examples = [self._encode_row(drawn, i) for i in range(len(drawn))]
+        encoded = EncodedRows(examples, [-1] * len(drawn), drawn.numbers)
+        for indices in BatchSampler(LongestFirst(encoded.lengths), self.val_batch_size, False):
+            yield collate_rows([encoded[i] for i in indices])
+
+    # ---- steps
+
+    def _read(self, split: str) -> Rows:
+        if split in self._rows:
+            return self._rows[split]
+        rows = self._rows[split] = self.read(split)
+        names = self.verbalizer.labels
+        counts = Counter(rows.labels)
+        self.report.sources[split] = rows.source
+        self.report.rows[split] = len(rows)
+        self.report.classes[split] = {name: counts[i] for i, name in enumerate(names)}
+        return rows
+
+    def _reference_rows(self) -> Rows:
+        """The training rows; without any, the first rows that were read."""
+        if self.has("train"):
+            return self._read("train")
+        return next(iter(self._rows.values()))
+
+    def _encode(self, rows: Rows, split: str) -> EncodedRows:
+        indices = tqdm(
+            range(len(rows)),
+            desc=f"Tokenizing {split}",
+            unit=" rows",
+            leave=False,
+            delay=PROGRESS_AFTER_SECONDS,
+            disable=self._ranks()[0] > 0,
+        )
+        examples = [self._encode_row(rows, i) for i in indices]
+        self.report.cut[split] = sum(example.cut for example in examples)
+        return EncodedRows(examples, rows.labels, rows.numbers)
+
+    def _encode_row(self, rows: Rows, index: int) -> Example:
+        try:
+            return self.template.encode(rows.rows[index], self.report.max_tokens, self.truncate)
+        except PromptError as error:
+            raise PromptError(f"{rows.place(index)}: {error}") from error
+
+    def _evaluation_loader(self, split: str) -> DataLoader[Any]:
+        rows = self._encoded[split]
+        rank, num_ranks = self._ranks()
+        # Keywords and a plain sampler: Lightning rebuilds the loader for `predict` from them.
+        return DataLoader(
+            dataset=rows,
+            sampler=LongestFirst(rows.lengths, rank, num_ranks),
+            batch_size=even_batch_size(len(rows), self.val_batch_size, num_ranks),
+            collate_fn=collate_rows,
+            num_workers=self.num_workers,
+        )
+
+    def _token_limit(self) -> int:
+        """Tokens that an example may have beside the prompt."""
+        module = getattr(self.trainer, "lightning_module", None)
+        prompt_length = getattr(module, "prompt_length", 0)
+        room = self.lm.max_positions - prompt_length
+        if room < 1:
+            raise PromptError(
+                f"A prompt of {prompt_length} tokens leaves no room for a text in {self.lm.label}, "
+                f"which has {self.lm.max_positions} positions; lower --model.prompt_length."
+            )
+        if self.max_tokens is None:
+            return room
+        if not 1 <= self.max_tokens <= room:
+            raise PromptError(
+                f"--data.max_tokens is {self.max_tokens}, but beside a prompt of {prompt_length} "
+                f"tokens {self.lm.label} has room for 1 to {room}; choose one of these."
+            )
+        return self.max_tokens
+
+    def _check_classes(self) -> None:
+        counts = self.report.classes["train"]
+        if absent := [label for label, count in counts.items() if not count]:
+            raise PromptError(
+                f"No training row ({self.report.sources['train']}, {self.report.rows['train']} "
+                f"rows) has the label {' or '.join(map(repr, absent))} of the verbalizer; remove "
+                "it from --data.verbalizer, or train on more rows."
+            )
+
+    def _check_sampler(self) -> None:
+        """Refuse Lightning's own distributed sampler, which would drop buckets and repeat rows."""
+        connector = getattr(self.trainer, "_accelerator_connector", None)
+        if self._ranks()[1] > 1 and getattr(connector, "use_distributed_sampler", False):
+            raise PromptError(
+                "The task gives each device its own rows, and trainer.use_distributed_sampler "
+                "would divide them again; set --trainer.use_distributed_sampler false."
+            )
+
+    def _ranks(self) -> tuple[int, int]:
+        """This process among those that share the rows, and their number."""
+        kwargs = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
+        return kwargs.get("rank", 0), kwargs.get("num_replicas", 1)

@@ -1,0 +1,27 @@
+"""Demo: a few hundred short reviews that come with the package, so that nothing is downloaded."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.tasks.classification import TextClassification
+
+WORDS = {"negative": " terrible", "positive": " great"}
+REVIEWS = Path(__file__).parent / "reviews"
+
+
+class Demo(TextClassification):
+    """The package's own reviews, described in their README.md."""
+
+    def __init__(
+        self,
+        lm: FrozenLM,
+        template: str = "{prompt} {text} It was",
+        verbalizer: dict[str, str] = WORDS,
+        path: str | None = None,
+        name: str | None = "demo",
+        **kwargs: Any,
+    ) -> None:
+        # Null stands for the package's folder, so that a saved config.yaml works elsewhere.
+        path = path or str(REVIEWS)
+        super().__init__(lm, template, verbalizer, path=path, name=name, **kwargs)

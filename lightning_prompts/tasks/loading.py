@@ -1,0 +1,220 @@
+"""Which examples stand in which batch: bucketed by length, split over ranks, resumable anywhere."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.template import Batch, Example, collate
+
+# Batches that are drawn together and sorted by length: 16 of SST-2 leave 7 % padding, against 96 %
+# without sorting and 3 % with 50, which mix the data less.
+BATCHES_A_BUCKET = 16
+MIN_BUCKETS = 4  # a small data set sorted as a whole would give the same batches every epoch
+
+
+class EncodedRows(Dataset[tuple[Example, int, int]]):
+    """The examples of one split, tokenized, with the class and the number of each row.
+
+    Args:
+        examples: The rows in their template.
+        labels: Class of each row, -1 where unlabelled.
+        numbers: Index of each row in its source.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], labels: Sequence[int], numbers: Sequence[int]
+    ) -> None:
+        self.examples, self.labels, self.numbers = examples, labels, numbers
+        self.lengths = [len(e.before_ids) + len(e.after_ids) for e in examples]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> tuple[Example, int, int]:
+        return self.examples[index], self.labels[index], self.numbers[index]
+
+
+def collate_rows(items: Sequence[tuple[Example, int, int]]) -> Batch:
+    """Items of `EncodedRows` as a batch."""
+    examples, labels, numbers = zip(*items, strict=True)
+    return collate(examples, labels, numbers)
+
+
+class EpochOrder(Sampler[int]):
+    """A shuffle of n rows that follows from (seed, epoch); Lightning calls `set_epoch`."""
+
+    def __init__(self, num_rows: int, seed: int) -> None:
+        self.num_rows, self.seed, self.epoch = num_rows, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def generator(self) -> torch.Generator:
+        """Random numbers of this epoch alone, the same on every rank."""
+        # The multiplier keeps (seed 0, epoch 1) apart from (seed 1, epoch 0).
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(torch.randperm(self.num_rows, generator=self.generator()).tolist())
+
+
+class BucketBatches(Sampler[list[int]]):
+    """Training batches of rows of similar length, in an order that follows from (seed, epoch).
+
+    The shuffled rows are cut into buckets of several global batches, each bucket is sorted by
+    length and cut into global batches, and their order is shuffled. A rank takes its slice of each
+    global batch, so that all ranks have equally many batches.
+
+    Args:
+        sampler: The shuffle. Under this name Lightning finds its `set_epoch`.
+        lengths: Tokens of each row.
+        batch_size: Rows of one rank's batch; the last batch of an epoch may have fewer.
+        rank: This rank.
+        num_ranks: Ranks that share the rows.
+    """
+
+    def __init__(
+        self,
+        sampler: EpochOrder,
+        lengths: Sequence[int],
+        batch_size: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        self.sampler, self.lengths = sampler, lengths
+        self.rank, self.num_ranks = rank, num_ranks
+        self.global_size = batch_size * num_ranks
+        self.skip = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.global_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # Not a generator: the skip must be taken now, not when a worker asks for the first batch.
+        batches, self.skip = self._batches()[self.skip :], 0
+        return iter(batches)
+
+    def _batches(self) -> list[list[int]]:
+        """This rank's batches of the epoch."""
+        order = list(self.sampler)
+        num_sorted = max(1, min(BATCHES_A_BUCKET, len(self) // MIN_BUCKETS)) * self.global_size
+        batches: list[list[int]] = []
+        for bucket in _cut(order, num_sorted):
+            batches += _cut(sorted(bucket, key=self.lengths.__getitem__), self.global_size)
+        for batch in batches:
+            # A rank without rows would leave the others waiting, so it borrows some.
+            batch += itertools.islice(itertools.cycle(order), max(0, self.num_ranks - len(batch)))
+        shuffled = torch.randperm(len(batches), generator=self.sampler.generator()).tolist()
+        return [batches[i][self.rank :: self.num_ranks] for i in shuffled]
+
+
+class LongestFirst(Sampler[int]):
+    """Evaluation order: one rank's rows by falling length; each row on one rank, once.
+
+    The longest come first so that memory that is too small shows at once.
+    """
+
+    def __init__(self, lengths: Sequence[int], rank: int = 0, num_ranks: int = 1) -> None:
+        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        self.order = order[rank::num_ranks]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order)
+
+
+def even_batch_size(num_rows: int, batch_size: int, num_ranks: int) -> int:
+    """The batch size nearest below `batch_size` that gives all ranks equally many batches.
+
+    A rank with a batch fewer would leave the others waiting in a collective call.
+
+    >>> even_batch_size(33, 16, num_ranks=2)  # 17 and 16 rows
+    15
+
+    Raises:
+        PromptError: If there are fewer rows than ranks.
+    """
+    if num_rows < num_ranks:
+        raise PromptError(
+            f"{num_rows} rows cannot be shared by {num_ranks} devices; use fewer devices "
+            "(--trainer.devices) or more rows."
+        )
+    fewest, most = num_rows // num_ranks, -(-num_rows // num_ranks)
+    sizes = itertools.chain(range(batch_size, 0, -1), itertools.count(batch_size + 1))
+    return next(size for size in sizes if -(-fewest // size) == -(-most // size))
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A training loader that a checkpoint can resume within an epoch, batch by batch.
+
+    Lightning saves its state in the checkpoint because it has `state_dict`. The state is the epoch
+    and the number of batches that the training loop has had from it. Skipping happens among the
+    indices, so no skipped batch is built. The state of an epoch that is over is dropped by the
+    epoch's number and not by its length, which `limit_train_batches` can shorten.
+
+    Args:
+        dataset: The examples.
+        batch_sampler: Knows the epoch and can skip batches.
+        kwargs: Further arguments of `DataLoader`.
+    """
+
+    def __init__(self, dataset: EncodedRows, batch_sampler: BucketBatches, **kwargs: Any) -> None:
+        # Its own generator: a loader without one draws from the global one at each epoch, so that
+        # a resumed run would not continue the uninterrupted run's random numbers.
+        generator = torch.Generator().manual_seed(batch_sampler.sampler.seed)
+        super().__init__(dataset, batch_sampler=batch_sampler, generator=generator, **kwargs)
+        self._batches = batch_sampler
+        self._state = {"epoch": 0, "done": 0}
+        self._resume: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # A generator, so that this runs at the first batch, after Lightning has set the epoch.
+        epoch = self._batches.sampler.epoch
+        resume, self._resume = self._resume, {}
+        done = resume["done"] if resume.get("epoch") == epoch else 0
+        if done:
+            self._check_layout(resume)
+        self._batches.skip = done
+        self._state = {"epoch": epoch, "done": done}
+        for batch in super().__iter__():
+            self._state["done"] += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch, batches done in it, and what the batches follow from."""
+        return {**self._state, **self._layout()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue after the batches of `state` once its epoch comes."""
+        self._resume = dict(state)
+
+    def _layout(self) -> dict[str, int]:
+        sampler = self._batches.sampler
+        return {
+            "rows": len(sampler),
+            "global_batch_size": self._batches.global_size,
+            "seed": sampler.seed,
+        }
+
+    def _check_layout(self, saved: dict[str, int]) -> None:
+        if any(saved[key] != value for key, value in self._layout().items()):
+            was = ", ".join(f"{key} {saved[key]}" for key in self._layout())
+            now = ", ".join(f"{key} {value}" for key, value in self._layout().items())
+            raise PromptError(
+                f"The checkpoint stopped within an epoch of other batches ({was}) than this run's "
+                f"({now}); resume with the same --data settings and number of devices."
+            )
+
+
+def _cut(items: list[int], size: int) -> list[list[int]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
