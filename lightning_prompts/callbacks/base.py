@@ -16,6 +16,11 @@ from lightning_prompts.tuners.base import PromptTuner
 Stage = Literal["val", "test"]
 
 
+def task_of(trainer: Trainer) -> Any:
+    """The data module, a `PromptTask`, or None where plain loaders are used."""
+    return getattr(trainer, "datamodule", None)
+
+
 class EvaluationCallback(Callback):
     """Measures a prompt batch by batch in validation and test, and logs at the end.
 

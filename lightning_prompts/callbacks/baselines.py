@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from tqdm import tqdm
 
-from lightning_prompts.callbacks.base import EvaluationCallback, Stage
+from lightning_prompts.callbacks.base import EvaluationCallback, Stage, task_of
 from lightning_prompts.template import Batch
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -52,7 +52,7 @@ class Baselines(EvaluationCallback):
 
     def begin(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> None:
         """Calibrate on the training texts."""
-        task: Any = trainer.datamodule
+        task = task_of(trainer)
         num_classes = len(tuner.verbalizer.labels)
         names = [NO_PROMPT] if task is None else [MAJORITY, NO_PROMPT, CALIBRATED]
         self._metrics = {name: _metrics(num_classes).to(tuner.device) for name in names}
@@ -103,7 +103,7 @@ class Baselines(EvaluationCallback):
 
     def _calibrate(self, trainer: Trainer, tuner: PromptTuner) -> Tensor:
         """[C] Mean log-probability of each class without a prompt, over training texts."""
-        task: Any = trainer.datamodule
+        task = task_of(trainer)
         batches = tqdm(
             task.calibration_batches(),
             desc="Calibrating on training texts",
@@ -138,17 +138,18 @@ def _metrics(num_classes: int) -> MetricCollection:
 
 
 def _identity(trainer: Trainer, tuner: PromptTuner, stage: Stage) -> str:
-    """Names all that the results depend on: model, template, words, rows, and how many of them."""
-    batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
-    report = getattr(trainer.datamodule, "report", None)
-    parts = (
-        tuner.lm.fingerprint,
-        trainer.precision,
-        tuner.template.text,
-        tuner.verbalizer.labels,
-        tuner.verbalizer.words,
-        report,
-        batches,
-        trainer.world_size,
-    )
+    """Names all that the results depend on: model, template, words, rows and texts to calibrate."""
+    split, batches = {
+        "val": ("validation", trainer.num_val_batches),
+        "test": ("test", trainer.num_test_batches),
+    }[stage]
+    parts = [
+        (tuner.lm.fingerprint, trainer.precision, tuner.template.text, tuner.verbalizer),
+        (stage, batches, trainer.world_size),
+    ]
+    if (task := task_of(trainer)) is not None:
+        report = task.report
+        of_splits = (report.sources, report.rows, report.classes)
+        parts.append((task.slug, report.majority_label, report.max_tokens, task.seed))
+        parts.append((report.cut[split], *([d.get("train"), d[split]] for d in of_splits)))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

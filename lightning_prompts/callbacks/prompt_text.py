@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from lightning_prompts.callbacks.base import task_of
 from lightning_prompts.projection import distance
 from lightning_prompts.tuners.base import RECORD, PromptTuner
 
@@ -134,7 +135,7 @@ def hyperparameters(trainer: Trainer, tuner: PromptTuner) -> dict[str, Any]:
     defaults = trainer.optimizers[0].defaults if trainer.optimizers else {}
     return {
         "tuner": tuner.slug,
-        "task": getattr(trainer.datamodule, "slug", None),
+        "task": getattr(task_of(trainer), "slug", None),
         "lm": tuner.lm.label,
         "template": tuner.template.text,
         "prompt_length": tuner.prompt_length,

@@ -183,10 +183,11 @@ class PerformanceDifferential(Metric):
 
 def _sums(soft_logits: Tensor, hard_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Losses [2] in nats and right answers [2], summed over examples: soft first, then hard."""
-    logits = torch.stack([soft_logits.float(), hard_logits.float()])  # (2, B, C)
-    both = labels.expand(2, -1)  # (2, B)
-    losses = F.cross_entropy(logits.transpose(1, 2), both, reduction="none")
-    return losses.sum(dim=1), (logits.argmax(dim=-1) == both).sum(dim=1)
+    sides = (soft_logits.float(), hard_logits.float())
+    # Side by side, so that equal logits give equal sums, and those of the tuner's own loss.
+    losses = [F.cross_entropy(logits, labels, reduction="none").sum() for logits in sides]
+    correct = [(logits.argmax(dim=-1) == labels).sum() for logits in sides]
+    return torch.stack(losses), torch.stack(correct)
 
 
 def _performance(losses: Tensor, correct: Tensor, count: Tensor) -> Performance:
