@@ -1,0 +1,231 @@
+"""The command line before LightningCLI: shipped configurations, linked options, plain errors."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_prompts.errors import PromptError
+
+# In a wheel the configurations lie inside the package, in a checkout beside it.
+_PACKAGE = Path(__file__).resolve().parent
+CONFIGS = next((c for c in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if c.is_dir()), None)
+
+# What is said once elsewhere. jsonargparse would accept these and silently ignore them.
+LINKED = {
+    "model.lm": "--lm.name and the other --lm options",
+    "data.lm": "--lm.name and the other --lm options",
+    "model.template": "--data.template",
+    "model.verbalizer": "--data.verbalizer",
+    "trainer.logger.name": "--experiment",
+}
+MANY = 30  # names that are too many to list in one sentence
+
+
+class PromptParser(LightningArgumentParser):
+    """Reports a mistake as one sentence instead of a usage dump."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise a `PromptError` with what went wrong."""
+        if not self.exit_on_error:  # a parser inside a parser: its caller words the message
+            super().error(message, ex)
+        raise PromptError(explain(message, _options(self))) from ex
+
+
+def default_config() -> Path:
+    """The configuration that every command loads first.
+
+    Raises:
+        PromptError: If the installation lost its configurations.
+    """
+    if CONFIGS is None:
+        raise PromptError("configs/default.yaml is not in this installation; install it again.")
+    return CONFIGS / "default.yaml"
+
+
+def find_configs(args: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Let `--config configs/tuner/soft.yaml` name a shipped file where there is no such path.
+
+    Returns:
+        The arguments with the paths found, and these paths.
+
+    Raises:
+        PromptError: If a configuration is neither there nor shipped.
+    """
+    found, paths, after_flag = list(args), [], False
+    for i, arg in enumerate(args):
+        flag, _, given = arg.rpartition("=") if arg.startswith("--config=") else ("", "", arg)
+        if flag or after_flag:
+            path = _find_config(given)
+            found[i] = f"{flag}={path}" if flag else str(path)
+            paths.append(path)
+        after_flag = arg in ("--config", "-c")
+    return found, paths
+
+
+def given_options(args: Sequence[str], configs: Sequence[Path], command: str) -> set[str]:
+    """Dotted names of all options given, in files or flags, without `init_args`."""
+    names: list[str] = []
+    for path in configs:
+        content = _load(path)
+        names += flat_names(content)
+        names += flat_names(content.get(command) or {})
+    for i, arg in enumerate(args):
+        if arg.startswith("--"):
+            name, _, value = arg[2:].partition("=")
+            follows = args[i + 1] if not value and i + 1 < len(args) else value
+            # A whole block can be given as one value: --model '{class_path: ..., init_args: ...}'.
+            names += flat_names(_parsed(follows), name.rstrip("+"))
+    return set(names)
+
+
+def refuse_linked(given: set[str]) -> None:
+    """Stop at options that another one decides.
+
+    Raises:
+        PromptError: With the option to use instead.
+    """
+    for target, flag in LINKED.items():
+        if any(name == target or name.startswith(target + ".") for name in given):
+            raise PromptError(f"--{target} is not set by itself: use {flag}.")
+
+
+def flat_names(value: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names in a nested mapping; a block may also be the path of a file."""
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")) and Path(value).is_file():
+        value = _load(Path(value))
+    if prefix:
+        yield ".".join(
+            part for part in prefix.split(".") if part not in ("init_args", "dict_kwargs")
+        )
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from flat_names(inner, f"{prefix}.{key}" if prefix else str(key))
+
+
+def explain(message: str, options: Sequence[str]) -> str:
+    """One sentence out of jsonargparse's nested report.
+
+    Args:
+        message: The report, over several lines.
+        options: Names of the parser's options, for a suggestion.
+    """
+    where = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
+    if name := _last(r"Option '([^']+)' is not accepted", message):
+        class_path = _last(r"class_path[=:]? ?'([^']+)'", message) or ""
+        tail = _suggest(name, _parameters(class_path), f"--{where}.")
+        return f"--{where}.{name}: {class_path.rpartition('.')[2]} has no such option{tail}"
+    if names := _last(r"arguments are required: (.+)", message):
+        flags = " and ".join("--" + name.strip().partition(".")[2] for name in names.split(","))
+        return (
+            f"Missing {flags}: give a tuner and a task, for example "
+            "--config configs/tuner/soft.yaml --config configs/task/demo.yaml."
+        )
+    if name := _last(r"unrecognized arguments: (.+)", message):
+        return f"{name}: no such option{_suggest(_flag_name(name), options, '--')}"
+    if name := _last(r"does not accept option '([^']+)'", message):
+        return f"{name}: no such option{_suggest(name, options, '--')}"
+    if name := _last(r"Expected a dot import path string: (.+)", message):
+        known = _subclasses(re.findall(r"<class '(lightning_prompts[\w.]+)'>", message))
+        return f"--{where} {name}: no such class{_suggest(name, known, f'--{where} ')}"
+    if 'expected "subcommand"' in message or "argument subcommand" in message:
+        return "Say what to do: lightning-prompts fit, validate, test, predict or demo (or --help)."
+    if kinds := re.findall(r"Expected an? (?:<class ')?([\w.\[\], ]+)", message):
+        kinds = [kind for kind in dict.fromkeys(kinds) if kind != "NoneType"] or ["null"]
+        value = re.findall(r"(?:Got|Given) value: (.+)", message)
+        got = f", got {value[0].strip()!r}" if value else ""
+        return f"--{where}: expected {' or '.join(kinds)}{got}."
+    return " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
+
+
+def _find_config(given: str) -> Path:
+    if Path(given).is_file() or CONFIGS is None:
+        return Path(given)
+    shipped = CONFIGS / given.removeprefix("configs/")
+    if shipped.is_file():
+        return shipped
+    names = [f"configs/{path.relative_to(CONFIGS)}" for path in CONFIGS.rglob("*.yaml")]
+    raise PromptError(f"--config {given}: no such file{_suggest(given, names)}")
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise PromptError(f"--config {path}: not readable as YAML ({reason}).") from error
+    if not isinstance(content, Mapping):
+        raise PromptError(f"--config {path}: holds no options; see configs/ for how one looks.")
+    return content
+
+
+def _parsed(value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def _options(parser: LightningArgumentParser) -> list[str]:
+    """Names of all options, also of the parsers of the subcommands."""
+    found = []
+    for action in parser._actions:
+        found += [option.lstrip("-") for option in action.option_strings]
+        if isinstance(action.choices, Mapping):
+            for inner in action.choices.values():
+                found += _options(inner)
+    return [*found, *(name.partition(".")[0] for name in found)]
+
+
+@cache
+def _parameters(class_path: str) -> tuple[str, ...]:
+    """Constructor arguments of a class and of those that it extends."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return ()
+    kinds = found.__mro__[:-1] if isinstance(found, type) else (found,)
+    names = [n for kind in kinds for n in inspect.signature(kind).parameters]
+    return tuple(n for n in dict.fromkeys(names) if n not in ("kwargs", "args", "lm"))
+
+
+def _subclasses(class_paths: Sequence[str]) -> list[str]:
+    """Short names of the classes, imported so far, that could stand for `class_paths`."""
+    found: list[str] = []
+    for path in class_paths:
+        module, _, name = path.rpartition(".")
+        base = getattr(import_module(module), name, None) if module else None
+        if isinstance(base, type) and path.startswith("lightning_prompts"):
+            found += [kind.__name__ for kind in _below(base) if not inspect.isabstract(kind)]
+    return found
+
+
+def _below(base: type) -> list[type]:
+    direct: list[type] = base.__subclasses__()
+    return direct + [kind for one in direct for kind in _below(one)]
+
+
+def _suggest(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """The end of a sentence: the nearest known name, or all of them where they are few."""
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f"; did you mean {prefix}{near[0]}?"
+    if 0 < len(known) < MANY:
+        return f"; it knows {', '.join(sorted(set(known)))}."
+    return "."
+
+
+def _flag_name(argument: str) -> str:
+    return argument.split()[0].partition("=")[0].lstrip("-")
+
+
+def _last(pattern: str, message: str) -> str | None:
+    found = re.findall(pattern, message)
+    return found[-1].strip() if found else None

@@ -1,0 +1,268 @@
+"""The command line: the only place that knows every part."""
+
+import importlib
+import pkgutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+import lightning_prompts.tasks
+import lightning_prompts.tuners
+from lightning_prompts import __version__, summary
+from lightning_prompts.arguments import (
+    PromptParser,
+    default_config,
+    find_configs,
+    flat_names,
+    given_options,
+    refuse_linked,
+)
+from lightning_prompts.callbacks.baselines import Baselines
+from lightning_prompts.callbacks.faithfulness import Faithfulness
+from lightning_prompts.callbacks.prompt_text import PromptText
+from lightning_prompts.callbacks.scrutability import Scrutability
+from lightning_prompts.checkpoint import BestPrompt, LastPrompt, callback_of, load_prompt
+from lightning_prompts.demo import demo
+from lightning_prompts.errors import PromptError
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.outcome import announce, evaluated, fitted
+from lightning_prompts.predictions import Predictions
+from lightning_prompts.progress import StepProgress
+from lightning_prompts.quiet import silence
+from lightning_prompts.run_folder import CONFIG, run_folder
+from lightning_prompts.settings import complete, reusable
+from lightning_prompts.tasks.base import PromptTask
+from lightning_prompts.tuners.base import PromptTuner
+
+COMMANDS = ("fit", "validate", "test", "predict")
+# Sections of a configuration, at its top level: a YAML's own `trainer.callbacks` cannot lose them.
+SECTIONS: dict[str, type[Callback]] = {
+    "scrutability": Scrutability,
+    "faithfulness": Faithfulness,
+    "prompt_text": PromptText,
+    "baselines": Baselines,
+    "checkpoint": BestPrompt,
+}
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the configuration of a fit as config.yaml of its run."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, given: set[str]) -> None:
+        super().__init__(parser, config, overwrite=True)
+        self.given = given
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save on the first rank; a resumed run replaces its own."""
+        folder = run_folder(trainer)
+        if stage == "fit" and trainer.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            config = reusable(self.config, self.given)
+            path = folder / CONFIG
+            self.parser.save(config, path, overwrite=True, multifile=False, skip_none=False)
+
+
+class PromptCLI(LightningCLI):
+    """fit, validate, test and predict for every tuner and task.
+
+    Args:
+        args: As on the command line.
+        run: False builds everything and runs nothing.
+        show: False leaves out the closing table.
+    """
+
+    model: PromptTuner
+    datamodule: PromptTask
+
+    def __init__(self, args: ArgsType, run: bool = True, show: bool = True) -> None:
+        self.given: set[str] = set()
+        self.runs, self.shows = run, show
+        for package in (lightning_prompts.tuners, lightning_prompts.tasks):
+            import_all(package)
+        defaults = {"default_config_files": [str(default_config())]}
+        super().__init__(
+            PromptTuner,
+            PromptTask,
+            args=args,
+            parser_class=PromptParser,
+            # An abbreviated option would be taken for another one some day.
+            parser_kwargs={
+                "prog": "lightning-prompts",
+                "description": "Learn prompts for a frozen language model and measure how "
+                "interpretable they are. `lightning-prompts demo` shows it in a few minutes.",
+                "allow_abbrev": False,
+                **{command: defaults.copy() for command in COMMANDS},
+            },
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"given": self.given},
+        )
+
+    # ---- parsing
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the language model, the sections and --experiment, and link what is said once."""
+        parser.add_argument(
+            "--experiment",
+            type=str | None,
+            default=None,
+            help="Runs go to logs/EXPERIMENT/version_N; by default <tuner>-<task>.",
+        )
+        parser.add_class_arguments(FrozenLM, "lm")
+        for part in ("model", "data"):
+            parser.link_arguments("lm", f"{part}.init_args.lm", apply_on="instantiate")
+        for name in ("template", "verbalizer"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        for section, callback in SECTIONS.items():
+            parser.add_lightning_class_args(callback, section)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, refuse what would be ignored, and decide what follows from the rest."""
+        configs: list[Path] = []
+        if isinstance(args, list):
+            args, configs = find_configs(args)
+            command = next((arg for arg in args if arg in COMMANDS), "")
+            self.given.update(given_options(args, configs, command))
+            refuse_linked(self.given)
+            self.config = parser.parse_args(args)
+        else:
+            self.config = parser.parse_object(args)
+            self.given.update(flat_names(dict(args or {})[self.config.subcommand]))
+            refuse_linked(self.given)
+        command = self.config.subcommand
+        complete(self.config[command], command, self.given, configs)
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        # The table at the end and predictions.jsonl take their place.
+        unwanted = {"validate": "verbose", "test": "verbose", "predict": "return_predictions"}
+        if subcommand in unwanted:
+            parser.set_defaults({unwanted[subcommand]: False})
+        return parser
+
+    def _parse_ckpt_path(self) -> None:
+        """The configuration decides: Lightning would overwrite it from the checkpoint."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add the callbacks that have no options."""
+        configured = self._get(self.config_init, "trainer")
+        given = configured.callbacks if isinstance(configured.callbacks, list) else []
+        own_bar = any(isinstance(callback, ProgressBar) for callback in given)
+        callbacks: list[Callback] = [Predictions(), LastPrompt()]
+        if configured.enable_progress_bar is not False and not own_bar:
+            callbacks.append(StepProgress())
+        self.trainer_defaults["callbacks"] = callbacks
+        return super().instantiate_trainer(**kwargs)
+
+    # ---- running
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if self.runs:
+            super()._run_subcommand(subcommand)
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train, take back the best prompt, and show it; also where the run was stopped."""
+        signum = None
+        announce(self.trainer, self.model, self.datamodule, kwargs["ckpt_path"])
+        try:
+            self.trainer.fit(**kwargs)
+        except SIGTERMException:
+            signum = callback_of(self.trainer, LastPrompt).stopped_by or signal.SIGTERM
+        best = Path(callback_of(self.trainer, BestPrompt).best_model_path)
+        if best.is_file():
+            load_prompt(self.model, best)
+        if self.shows and self.trainer.is_global_zero:
+            fitted(self.trainer, self.model, self.datamodule, stopped=signum is not None)
+        if signum is not None:
+            raise SystemExit(128 + signum)
+
+    def validate(self, **kwargs: Any) -> None:
+        """Measure a prompt on the validation rows."""
+        self._evaluate(self.trainer.validate, "val", **kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        """Measure a prompt on the test rows."""
+        self._evaluate(self.trainer.test, "test", **kwargs)
+
+    def predict(self, **kwargs: Any) -> None:
+        """Write predictions.jsonl."""
+        announce(self.trainer, self.model, self.datamodule, kwargs["ckpt_path"])
+        self.trainer.predict(**kwargs)
+        if self.trainer.is_global_zero:
+            summary.written(callback_of(self.trainer, Predictions).path)
+
+    def _evaluate(self, run: Callable[..., Any], stage: str, **kwargs: Any) -> None:
+        step = announce(self.trainer, self.model, self.datamodule, kwargs["ckpt_path"])
+        # Lightning would log the metrics at step 0, in the middle of the run's own curves.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = step
+        run(**kwargs)
+        if self.shows and self.trainer.is_global_zero:
+            evaluated(self.trainer, self.model, self.datamodule, stage, step)
+
+
+def import_all(package: ModuleType) -> None:
+    """Import every module of a package, so that its classes are known by their bare names."""
+    for found in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{found.name}")
+
+
+def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCLI | None:
+    """Entry point of `lightning-prompts`.
+
+    Args:
+        args: As on the command line, which is the default.
+        run: False builds everything that the arguments name and runs nothing.
+        show: False leaves out the closing table.
+
+    Raises:
+        SystemExit: 2 after a mistake that the user can fix, 130 or 143 where a signal stopped it.
+    """
+    given: Any = sys.argv[1:] if args is None else args
+    debug = isinstance(given, list) and "--debug" in given
+    silence()
+    try:
+        if isinstance(given, dict | Namespace):
+            return PromptCLI(given, run, show)
+        if given[:1] == ["--version"]:
+            summary.console.print(__version__)
+            return None
+        if given[:1] == ["demo"]:
+            demo(given[1:])
+            return None
+        return PromptCLI([arg for arg in given if arg != "--debug"], run, show)
+    except KeyboardInterrupt:
+        code, message = 130, "Stopped."
+    except SystemExit as stop:
+        # Lightning exits with 1 where it caught a Ctrl-C.
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        code, message = 130, "Stopped."
+    except (PromptError, MisconfigurationException) as error:
+        if debug:
+            raise
+        code, message = 2, str(error)
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        code, message = 2, f"{error.filename}: {error.strerror} (--debug shows where)."
+    summary.fail(message)
+    raise SystemExit(code)

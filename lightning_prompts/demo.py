@@ -1,0 +1,80 @@
+"""`lightning-prompts demo`: written, soft and PEZ prompts for one small model, in one table."""
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from lightning_prompts import summary
+from lightning_prompts.callbacks.baselines import CALIBRATED
+from lightning_prompts.checkpoint import BestPrompt, callback_of
+from lightning_prompts.outcome import best_evaluation
+from lightning_prompts.run_folder import run_folder
+from lightning_prompts.summary import Evaluation
+
+# Steps that fit into a few minutes on two cores, three validations each.
+STEPS = {"manual": 1, "soft": 60, "pez": 60}
+BASE = ("--config", "configs/task/demo.yaml", "--lm.name", "smollm2")
+
+
+def demo(extra: Sequence[str]) -> None:
+    """Fit the three tuners on the package's own reviews and show what they show.
+
+    Args:
+        extra: Options for all three runs, e.g. `--lm.name gpt2` or `--trainer.max_steps 300`.
+    """
+    from lightning_prompts.cli import main  # which imports this module
+
+    found: dict[str, Evaluation] = {}
+    notes: list[Text] = []
+    title = ""
+    for tuner, steps in STEPS.items():
+        limits = (f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={-(-steps // 3)}")
+        config = f"configs/tuner/{tuner}.yaml"
+        cli = main(["fit", "--config", config, *BASE, *limits, *extra], show=False)
+        if cli is None:
+            continue
+        evaluation = best_evaluation(cli.trainer, cli.model, cli.datamodule)
+        if evaluation is None:
+            continue
+        found[tuner] = evaluation
+        title = summary.title(evaluation, cli.datamodule.slug, cli.model.lm.label)
+        run = summary.shown(run_folder(cli.trainer))
+        notes.append(summary.prompt_text(evaluation.prompt, type(cli.model).__name__))
+        if cli.model.learns:
+            best = callback_of(cli.trainer, BestPrompt)
+            outcome = summary.convergence(best.history, best.mode) or "No longer improving."
+            notes.append(Text(f"  {cli.trainer.global_step} steps. {outcome} Files: {run}"))
+    rows = summary.baseline_rows(found["manual"].baselines)
+    for tuner, evaluation in found.items():
+        rows += summary.prompt_rows(evaluation, "written prompt" if tuner == "manual" else None)
+    summary.console.print()
+    summary.console.print(summary.table(rows, title))
+    for note in notes:
+        summary.console.print(note, soft_wrap=True)
+    summary.console.print()
+    summary.console.print(Text(lesson(found), style="bold"))
+
+
+def lesson(found: dict[str, Evaluation]) -> str:
+    """One sentence on what the numbers show.
+
+    Args:
+        found: Evaluations of the tuners manual, soft and pez.
+    """
+    written, soft, pez = (found[name].metrics for name in ("manual", "soft", "pez"))
+    vectors, tokens = soft["accuracy"] or 0.0, soft["hard_accuracy"] or 0.0
+    empty = found["manual"].baselines.get(CALIBRATED, {}).get("accuracy")
+    share = summary.share
+    others = (
+        f"a written text reaches {share(written['accuracy'])}, PEZ's tokens "
+        f"{share(pez['accuracy'])}, no prompt, calibrated, {share(empty)}"
+    )
+    if tokens < vectors - summary.standard_error(vectors, found["soft"].rows):
+        return (
+            f"The learned vectors reach {share(vectors)} but their nearest tokens only "
+            f"{share(tokens)}: what was learned cannot be read off them; {others}."
+        )
+    return (
+        f"The learned vectors reach {share(vectors)} and their nearest tokens {share(tokens)}: "
+        f"here the tokens stand for the vectors; {others}."
+    )

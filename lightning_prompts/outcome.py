@@ -1,0 +1,103 @@
+"""What a finished or stopped trainer has to say, taken to the terminal."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from lightning_prompts import summary
+from lightning_prompts.callbacks.baselines import Baselines
+from lightning_prompts.checkpoint import BestPrompt, callback_of, describe
+from lightning_prompts.run_folder import CONFIG, PROMPT, run_folder
+from lightning_prompts.settings import read_step
+from lightning_prompts.summary import Evaluation
+from lightning_prompts.tasks.base import PromptTask
+from lightning_prompts.tuners.base import PromptTuner
+
+SPLITS = {"val": "validation", "test": "test"}
+
+
+def announce(trainer: Trainer, tuner: PromptTuner, task: PromptTask, checkpoint: str | None) -> int:
+    """Say what runs on what; return the step that it begins from.
+
+    Args:
+        trainer: About to run.
+        tuner: To train or to measure.
+        task: Whose rows are used.
+        checkpoint: The file that the prompt comes from, None for a new prompt.
+    """
+    step = read_step(Path(checkpoint)) if checkpoint else 0
+    if trainer.is_global_zero:
+        devices = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
+        where = f"{devices}{trainer.strategy.root_device.type}, {trainer.precision}"
+        summary.notice(f"{type(tuner).__name__} on {task.slug} with {tuner.lm.label} ({where})")
+        if checkpoint:
+            summary.notice(f"from {summary.shown(Path(checkpoint))} (step {step})")
+    return step
+
+
+def fitted(trainer: Trainer, tuner: PromptTuner, task: PromptTask, stopped: bool) -> None:
+    """Show the best prompt of a run, as its prompt.json describes it.
+
+    Args:
+        trainer: After `fit`.
+        tuner: Of the run.
+        task: Of the run.
+        stopped: Whether a signal ended it.
+    """
+    run = run_folder(trainer)
+    best = callback_of(trainer, BestPrompt)
+    notes: list[str | None] = []
+    if stopped:
+        notes.append(
+            f"Stopped at step {trainer.global_step} of {trainer.max_steps}; to go on:\n"
+            f"  lightning-prompts fit --config {summary.shown(run / CONFIG)} --ckpt_path last"
+        )
+    elif tuner.learns:
+        notes.append(summary.convergence(best.history, best.mode))
+    if evaluation := best_evaluation(trainer, tuner, task):
+        summary.show(evaluation, task.slug, tuner.lm.label, run, notes)
+    else:
+        summary.unmeasured(run, notes)
+
+
+def best_evaluation(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> Evaluation | None:
+    """The best validation of a run, None where there was none."""
+    if not Path(callback_of(trainer, BestPrompt).best_model_path).is_file():
+        return None
+    prompt = json.loads((run_folder(trainer) / PROMPT).read_text(encoding="utf-8"))
+    return _evaluation(prompt, prompt["baselines"], tuner, task, "val")
+
+
+def evaluated(
+    trainer: Trainer, tuner: PromptTuner, task: PromptTask, stage: str, step: int
+) -> None:
+    """Show the prompt that was just validated or tested.
+
+    Args:
+        trainer: After `validate` or `test`.
+        tuner: Holds the prompt.
+        task: Whose rows were scored.
+        stage: `val` or `test`.
+        step: Of the prompt.
+    """
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    prompt = {**describe(trainer, tuner, metrics), "step": step}
+    baselines = callback_of(trainer, Baselines).results
+    evaluation = _evaluation(prompt, baselines, tuner, task, stage)
+    summary.show(evaluation, task.slug, tuner.lm.label, run_folder(trainer))
+
+
+def _evaluation(
+    prompt: dict[str, Any], baselines: Any, tuner: PromptTuner, task: PromptTask, stage: str
+) -> Evaluation:
+    prefix, split, report = f"{stage}/", SPLITS[stage], task.report
+    metrics = {
+        name.removeprefix(prefix): value
+        for name, value in prompt["metrics"].items()
+        if name.startswith(prefix)
+    }
+    iterate = tuner.has_soft_prompt and not tuner.soft_in_use
+    rows, cut = report.rows.get(split), report.cut.get(split, 0)
+    return Evaluation(prompt, metrics, baselines, stage, rows, cut, iterate)

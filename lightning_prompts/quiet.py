@@ -1,0 +1,41 @@
+"""Warnings and hints of libraries that do not apply here, each by its name."""
+
+import logging
+import re
+import warnings
+
+WARNINGS = (
+    # The rows are tokenized before the first step; workers would only copy them.
+    r".*does not have many workers.*",
+    # Lightning calls jsonargparse by an old name.
+    r".*skip_none.*",
+    # The frozen language model is meant to be in eval mode.
+    r".*module\(s\) in eval mode.*",
+    # A resumed run goes on in its own folder.
+    r"Checkpoint directory .* exists and is not empty.*",
+    # Small data sets have fewer batches than a logging interval; it counts steps across epochs.
+    r"The number of training batches .* is smaller than the logging interval.*",
+    # Lightning uses a torch name that is being renamed.
+    r".*isinstance\(treespec, LeafSpec\).*",
+    # One process for each device is what devices: 1 asks for.
+    r".*was configured to use a single GPU.*",
+)
+HINTS = re.compile(
+    r"(GPU|TPU|HPU) available|^💡|LOCAL_RANK|litlogger|LitLogger"
+    # Said by the command line itself, in a line or in the table.
+    r"|Seed set to|Automatic Mixed Precision|`Trainer.fit` stopped|[Ff]rom the checkpoint"
+)
+
+
+def silence() -> None:
+    """Filter them for this process."""
+    for message in WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logger = logging.getLogger(name)
+        if _wanted not in logger.filters:
+            logger.addFilter(_wanted)
+
+
+def _wanted(record: logging.LogRecord) -> bool:
+    return not HINTS.search(record.getMessage())

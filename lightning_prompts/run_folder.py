@@ -1,0 +1,86 @@
+"""Where a run lies, `logs/<experiment>/version_N`, and which run `best` and `last` mean."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from lightning_prompts.errors import PromptError
+
+CONFIG = "config.yaml"
+PROMPT = "prompt.json"
+CHECKPOINTS = "checkpoints"
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Folder of the trainer's run. Call it on every rank: the first one's is sent to all."""
+    first = trainer.logger
+    if first is None or isinstance(first, TensorBoardLogger | CSVLogger):
+        return Path(str(trainer.log_dir))
+    # Other loggers have no folder of a run's own; the command line made one.
+    return Path(trainer.strategy.broadcast(trainer.default_root_dir))
+
+
+def next_version(experiment: Path) -> Path:
+    """First free `version_N` of an experiment, counted as Lightning's loggers do."""
+    taken = [_version(folder) for folder in _subfolders(experiment)]
+    return experiment / f"version_{max(taken, default=-1) + 1}"
+
+
+def newest_run(experiment: Path) -> Path | None:
+    """The experiment's latest fit: the highest version that saved a configuration."""
+    runs = [folder for folder in _subfolders(experiment) if (folder / CONFIG).is_file()]
+    return max(runs, key=lambda run: (_version(run), run.stat().st_mtime), default=None)
+
+
+def run_of_config(configs: Iterable[Path]) -> Path | None:
+    """The run that a given configuration was saved by; the last one counts."""
+    folders = [path.resolve().parent for path in configs]
+    return next((f for f in reversed(folders) if (f / CHECKPOINTS).is_dir()), None)
+
+
+def run_of_checkpoint(checkpoint: Path) -> Path | None:
+    """The run that a checkpoint lies in, None for one that was copied elsewhere."""
+    folder = checkpoint.resolve().parent
+    return folder.parent if folder.name == CHECKPOINTS else None
+
+
+def find_checkpoint(wanted: str, configs: Iterable[Path], experiment: Path) -> Path:
+    """The file that `--ckpt_path` means.
+
+    Args:
+        wanted: `best`, `last` or a file.
+        configs: The configurations given; one inside a run decides which run is meant.
+        experiment: Folder of the experiment, whose newest run is meant otherwise.
+
+    Raises:
+        PromptError: If there is no such run or file; another run's is never taken.
+    """
+    if wanted not in ("best", "last"):
+        if not Path(wanted).is_file():
+            raise PromptError(
+                f"--ckpt_path {wanted}: no such file; give best, last or a .ckpt file."
+            )
+        return Path(wanted)
+    run = run_of_config(configs) or newest_run(experiment)
+    if run is None:
+        raise PromptError(
+            f"--ckpt_path {wanted}: no run in {experiment}; name one with "
+            "--config logs/EXPERIMENT/version_N/config.yaml."
+        )
+    found = run / CHECKPOINTS / f"{wanted}.ckpt"
+    if not found.is_file():
+        raise PromptError(f"--ckpt_path {wanted}: the run {run} has not saved {found.name} yet.")
+    return found
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+
+
+def _version(folder: Path) -> int:
+    """N of `version_N`, -1 for a run that was named otherwise."""
+    match = re.fullmatch(r"version_(\d+)", folder.name)
+    return int(match[1]) if match else -1

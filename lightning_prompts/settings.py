@@ -1,0 +1,158 @@
+"""What follows from a parsed configuration: seed, precision, run folder, checkpoint."""
+
+import pickle
+import random
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.run_folder import (
+    find_checkpoint,
+    next_version,
+    run_of_checkpoint,
+    run_of_config,
+)
+
+LOGS = "logs"
+
+
+def complete(config: Namespace, command: str, given: set[str], configs: Sequence[Path]) -> None:
+    """Fill in, in place, what was left open and depends on machine, folder or other options.
+
+    Args:
+        config: Of one command, parsed.
+        command: fit, validate, test or predict.
+        given: Names of the options that were given, without `init_args`.
+        configs: The configurations that were given.
+
+    Raises:
+        PromptError: If a checkpoint is missing, unreadable or needed.
+    """
+    _seed(config, given)
+    if config.trainer.precision is None and not config.trainer.plugins:
+        config.trainer.precision = native_precision(str(config.trainer.accelerator))
+    folder = logs_folder(config) / experiment(config)
+    run = _resolve_checkpoint(config, command, configs, folder)
+    _place(config, folder, run)
+
+
+def reusable(config: Namespace, given: set[str]) -> Namespace:
+    """The configuration to save: what a later run with it should decide anew is left out."""
+    config = config.clone()
+    config.pop("ckpt_path", None)
+    for part in (config.model, config.data):
+        if f"{'model' if part is config.model else 'data'}.seed" not in given:
+            part.init_args.pop("seed", None)
+    for logger in file_loggers(config):
+        logger.init_args.pop("name", None)
+        logger.init_args.pop("version", None)
+    if "trainer.default_root_dir" not in given:
+        config.trainer.default_root_dir = None
+    return config
+
+
+def native_precision(accelerator: str) -> str:
+    """`bf16-mixed` where the hardware computes in bfloat16, else `32-true`."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available()):
+        known = torch.cpu.get_capabilities()
+        fast = any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    else:
+        fast = False
+    return "bf16-mixed" if fast else "32-true"
+
+
+def experiment(config: Namespace) -> str:
+    """`--experiment`, else <tuner>-<task>."""
+    if config.experiment:
+        return str(config.experiment)
+    tuner, task = _class_of(config.model), _class_of(config.data)
+    init_args = config.data.init_args
+    name = init_args.get("name") or getattr(task, "slug", None)
+    if not isinstance(name, str):  # a property: only an instance could tell
+        name = Path(init_args.get("path") or task.__name__.lower()).name.partition(".")[0]
+    return f"{tuner.slug}-{name}"
+
+
+def logs_folder(config: Namespace) -> Path:
+    """Where experiments lie: the logger's folder, else the trainer's, else `logs`."""
+    folders = [logger.init_args.save_dir for logger in file_loggers(config)]
+    return Path((folders or [config.trainer.default_root_dir])[0] or LOGS)
+
+
+def file_loggers(config: Namespace) -> list[Namespace]:
+    """The loggers that write into a run's folder."""
+    loggers = config.trainer.logger
+    loggers = loggers if isinstance(loggers, list) else [loggers]
+    names = ("TensorBoardLogger", "CSVLogger")
+    return [x for x in loggers if isinstance(x, Namespace) and x.class_path.endswith(names)]
+
+
+def _seed(config: Namespace, given: set[str]) -> None:
+    """One seed for all parts that were not given their own."""
+    if config.seed_everything is True:
+        config.seed_everything = random.SystemRandom().randrange(2**31)
+    if config.seed_everything is False:
+        return
+    for name in ("model", "data"):
+        init_args = config[name].init_args
+        if "seed" in init_args and f"{name}.seed" not in given:
+            init_args.seed = config.seed_everything
+
+
+def _resolve_checkpoint(
+    config: Namespace, command: str, configs: Sequence[Path], folder: Path
+) -> Path | None:
+    """Turn best and last into a file; return the run to write into, None for a new one."""
+    if config.ckpt_path is None:
+        if command != "fit" and _class_of(config.model).learns:
+            raise PromptError(
+                f"{command} needs a learned prompt: give --ckpt_path best, last or a .ckpt file."
+            )
+        return None if command == "fit" else run_of_config(configs)
+    checkpoint = find_checkpoint(str(config.ckpt_path), configs, folder)
+    read_step(checkpoint)
+    config.ckpt_path = str(checkpoint)
+    return run_of_checkpoint(checkpoint)
+
+
+def read_step(checkpoint: Path) -> int:
+    """The training step of a checkpoint.
+
+    Raises:
+        PromptError: If the file is no checkpoint.
+    """
+    try:
+        content: Any = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        return int(content["global_step"])
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise PromptError(
+            f"--ckpt_path {checkpoint}: not a checkpoint that lightning-prompts saved, or damaged."
+        ) from error
+
+
+def _place(config: Namespace, folder: Path, run: Path | None) -> None:
+    """Point the loggers at the run: a given one, or a new version of the experiment."""
+    loggers = file_loggers(config)
+    for logger in loggers:
+        if run is None:
+            logger.init_args.name = str(folder.relative_to(logs_folder(config)))
+        else:
+            logger.init_args.save_dir = str(run.parent.parent)
+            logger.init_args.name, logger.init_args.version = run.parent.name, run.name
+    first = config.trainer.logger
+    first = first[0] if isinstance(first, list) and first else first
+    if not loggers or first is not loggers[0]:
+        # No logger, or one without folders, to count versions: they are counted here.
+        config.trainer.default_root_dir = str(run or next_version(folder))
+
+
+def _class_of(part: Namespace) -> Any:
+    module, _, name = part.class_path.rpartition(".")
+    return getattr(import_module(module), name)
