@@ -107,7 +107,10 @@ class Template:
                     f"{column!r} has only {len(spans)}; raise --data.max_tokens, shorten the "
                     "prompt, or name a longer column with --data.truncate."
                 )
-            values[column] = values[column][: spans[len(spans) - excess - 1][1]]
+            keep = len(spans) - excess
+            # One character can be several tokens of one span: then it goes whole.
+            end = min(spans[keep - 1][1], spans[keep][0])
+            values[column] = values[column][:end]
             cut = True
 
     def paste(self, prompt_text: str, texts: Sequence[tuple[str, str]]) -> list[list[int]]:

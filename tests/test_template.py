@@ -1,7 +1,11 @@
 """Templates: pieces, truncation, pasting, batches, and what is refused."""
 
+from pathlib import Path
+from typing import ClassVar
+
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
@@ -57,6 +61,29 @@ def test_the_longest_column_is_cut_from_its_end(lm: FrozenLM):
     assert len(example.before_ids) == 10
     assert example.cut
     assert template.encode(row, max_tokens=13) == template.encode(row)
+
+
+def test_a_character_of_several_tokens_is_cut_whole(shared_data: Path):
+    """GPT-2's byte pairs: an ideograph is three tokens with the same span."""
+    tokenizer = AutoTokenizer.from_pretrained(shared_data / "gpt2_tokenizer")
+
+    class Bytes:
+        prefix_ids: ClassVar[list[int]] = []
+
+        def encode(self, text: str) -> list[int]:
+            return tokenizer(text).input_ids
+
+        def offsets(self, text: str) -> list[tuple[int, int]]:
+            return tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+
+    template = Template("{text}{prompt}", Bytes())
+    text = "a \u9f8d\u9f98 b"
+    whole = len(template.encode({"text": text}).before_ids)
+    for most in range(2, whole):
+        example = template.encode({"text": text}, max_tokens=most)
+        assert text.startswith(example.before)
+        assert len(example.before_ids) <= most
+        assert example.cut
 
 
 def test_the_named_column_is_cut(lm: FrozenLM):
