@@ -9,12 +9,14 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "lightning_prompts"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# From the top down; a module may import its own layer and those below it. What is not named here
-# belongs to the lowest layer, so that a new module starts with the strictest rule.
+# From the top down; a module may import its own layer and those below it. What is not named here is
+# the command line's, at the top: nothing below can use a new module before it has its place here.
 LAYERS = (
-    {"cli", "__main__", "arguments", "run_folder", "checkpoint", "summary", "predictions", "demo"},
+    set(),
     {"tuners", "tasks", "callbacks", "style_classifier"},
     {"metrics", "rewards", "policy", "soft_q"},
+    {"language_model", "model_files", "model_loading", "hub", "errors", "schedule"}
+    | {"template", "verbalizer", "projection", "prompt_init", "generation"},
 )
 SIBLINGS = {"tuners", "tasks", "callbacks"}  # these three never import one another
 KNOW_TRANSFORMERS = {
@@ -28,7 +30,7 @@ MAY_PRINT = {"cli.py", "summary.py"}
 
 
 def layer(part: str) -> int:
-    return next((i for i, names in enumerate(LAYERS) if part in names), len(LAYERS))
+    return next((i for i, names in enumerate(LAYERS) if part in names), 0)
 
 
 def imported(path: Path) -> Iterator[str]:
