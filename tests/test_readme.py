@@ -1,0 +1,88 @@
+"""The README's commands parse, its targets exist, and its versions are the ones that are pinned."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[list[str]]:
+    """Every command line of the bash blocks, split into words."""
+    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+OURS = [words[1:] for words in commands() if words[0] == "lightning-prompts"]
+
+
+@pytest.fixture
+def folder_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder but for what the README's commands name: a run, and a task of one's own."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "logs" / "soft-demo" / "version_0"
+    (run / "checkpoints").mkdir(parents=True)
+    for name in ("best", "last"):
+        torch.save({"global_step": 1}, run / "checkpoints" / f"{name}.ckpt")
+    parts = [ROOT / "configs" / "tuner" / "soft.yaml", ROOT / "configs" / "task" / "demo.yaml"]
+    config = {k: v for part in parts for k, v in yaml.safe_load(part.read_text("utf-8")).items()}
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    for block in blocks("yaml"):
+        name = re.match(r"# (\S+\.yaml)\n", block)[1]
+        (tmp_path / name).write_text(block, encoding="utf-8")
+    return tmp_path
+
+
+def test_the_readme_shows_every_subcommand():
+    assert {words[0] for words in OURS} >= {"fit", "validate", "test", "predict"}
+
+
+@pytest.mark.parametrize("args", OURS, ids=" ".join)
+def test_commands_parse(args: list[str], folder_of_a_user: Path):
+    from lightning_prompts.cli import PromptCLI
+    from lightning_prompts.demo import BASE
+
+    class OnlyParses(PromptCLI):
+        """Builds no model and no data: neither is there."""
+
+        def instantiate_classes(self) -> None:
+            pass
+
+    if args[0] == "demo":
+        args = ["fit", "--config", "configs/tuner/soft.yaml", *BASE, *args[1:]]
+    config = OnlyParses(args, run=False).config[args[0]]
+    assert "--lm.name" in args
+    assert config.lm.name == args[args.index("--lm.name") + 1]
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, flags=re.MULTILINE))
+    named = {word for words in commands() if words[0] == "make" for word in words[1:2]}
+    named |= set(re.findall(r"`make ([a-z-]+)", README))
+    assert {"demo", "test"} <= named
+    assert named <= targets
+    help_line = README[README.index("`make help` lists every target") :].partition("\n\n")[0]
+    assert targets - {"help"} == set(re.findall(r"`([a-z-]+)`", help_line))
+
+
+def test_versions_are_the_pinned_ones():
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    named = re.findall(r"[\w-]+==[\w.]+", README)
+    assert named
+    assert set(named) <= set(pinned)
+
+
+def test_named_files_exist():
+    paths = set(re.findall(r"(?:configs|lightning_prompts)/[\w/]+\.\w+", README))
+    assert paths
+    assert all((ROOT / path).is_file() for path in paths), paths
