@@ -160,8 +160,13 @@ class PromptTask(LightningDataModule, ABC):
         batches = BucketBatches(
             EpochOrder(len(rows), self.seed), rows.lengths, self.batch_size, rank, num_ranks
         )
+        limit = getattr(self.trainer, "limit_train_batches", None)  # a number, or a share
         return ResumableLoader(
-            rows, batch_sampler=batches, collate_fn=collate_rows, num_workers=self.num_workers
+            rows,
+            batch_sampler=batches,
+            max_batches=int(limit * len(batches)) if isinstance(limit, float) else limit,
+            collate_fn=collate_rows,
+            num_workers=self.num_workers,
         )
 
     def val_dataloader(self) -> DataLoader[Any]:

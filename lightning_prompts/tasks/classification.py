@@ -140,10 +140,10 @@ class TextClassification(PromptTask):
             return rows
         if -1 in rows.labels:
             raise PromptError(
-                f"{rows.place(rows.labels.index(-1))} has no label (column {self.label_column!r} is "
-                f"absent, empty or -1; columns found: {', '.join(rows.columns)}), so these {split} "
-                "rows cannot be used; name the column with --data.label_column, or use `predict`, "
-                "which needs no labels."
+                f"{rows.place(rows.labels.index(-1))} has no label (column {self.label_column!r} "
+                f"is absent, empty or -1; columns found: {', '.join(rows.columns)}), so these "
+                f"{split} rows cannot be used; name the column with --data.label_column, or use "
+                "`predict`, which needs no labels."
             )
         if split == "train" and self.shots is not None:
             return rows.take(self._few_shot(rows, self.shots))

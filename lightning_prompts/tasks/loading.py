@@ -48,22 +48,24 @@ class EpochOrder(Sampler[int]):
     """A shuffle of n rows that follows from (seed, epoch); Lightning calls `set_epoch`."""
 
     def __init__(self, num_rows: int, seed: int) -> None:
-        self.num_rows, self.seed, self.epoch = num_rows, seed, 0
+        self.num_rows, self.seed = num_rows, seed
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next."""
         self.epoch = epoch
 
-    def generator(self) -> torch.Generator:
-        """Random numbers of this epoch alone, the same on every rank."""
-        # The multiplier keeps (seed 0, epoch 1) apart from (seed 1, epoch 0).
-        return torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-
     def __len__(self) -> int:
         return self.num_rows
 
     def __iter__(self) -> Iterator[int]:
-        return iter(torch.randperm(self.num_rows, generator=self.generator()).tolist())
+        return iter(self.shuffle(self.num_rows, self.epoch))
+
+    def shuffle(self, count: int, epoch: int) -> list[int]:
+        """The numbers below `count` in an order that follows from (seed, epoch) on every rank."""
+        # The multiplier keeps (seed 0, epoch 1) apart from (seed 1, epoch 0).
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        return torch.randperm(count, generator=generator).tolist()
 
 
 class BucketBatches(Sampler[list[int]]):
@@ -92,19 +94,21 @@ class BucketBatches(Sampler[list[int]]):
         self.sampler, self.lengths = sampler, lengths
         self.rank, self.num_ranks = rank, num_ranks
         self.global_size = batch_size * num_ranks
-        self.skip = 0
+        self._epoch, self._skip = 0, 0
+
+    def start(self, epoch: int, skip: int = 0) -> None:
+        """Choose the epoch of the next iteration, and how many of its batches to leave out."""
+        self._epoch, self._skip = epoch, skip
 
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.global_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        # Not a generator: the skip must be taken now, not when a worker asks for the first batch.
-        batches, self.skip = self._batches()[self.skip :], 0
-        return iter(batches)
+        return iter(self._batches()[self._skip :])
 
     def _batches(self) -> list[list[int]]:
         """This rank's batches of the epoch."""
-        order = list(self.sampler)
+        order = self.sampler.shuffle(len(self.sampler), self._epoch)
         num_sorted = max(1, min(BATCHES_A_BUCKET, len(self) // MIN_BUCKETS)) * self.global_size
         batches: list[list[int]] = []
         for bucket in _cut(order, num_sorted):
@@ -112,7 +116,7 @@ class BucketBatches(Sampler[list[int]]):
         for batch in batches:
             # A rank without rows would leave the others waiting, so it borrows some.
             batch += itertools.islice(itertools.cycle(order), max(0, self.num_ranks - len(batch)))
-        shuffled = torch.randperm(len(batches), generator=self.sampler.generator()).tolist()
+        shuffled = self.sampler.shuffle(len(batches), self._epoch)
         return [batches[i][self.rank :: self.num_ranks] for i in shuffled]
 
 
@@ -157,46 +161,59 @@ def even_batch_size(num_rows: int, batch_size: int, num_ranks: int) -> int:
 class ResumableLoader(DataLoader[Any]):
     """A training loader that a checkpoint can resume within an epoch, batch by batch.
 
-    Lightning saves its state in the checkpoint because it has `state_dict`. The state is the epoch
-    and the number of batches that the training loop has had from it. Skipping happens among the
-    indices, so no skipped batch is built. The state of an epoch that is over is dropped by the
-    epoch's number and not by its length, which `limit_train_batches` can shorten.
+    Its batches are one stream, epoch after epoch, and each iteration goes on where the last one
+    stopped. Lightning saves its place (`state_dict`) in the checkpoint, but miscounts epochs when a
+    run is resumed from an epoch's end, or after `max_steps` ended it within one; the stream does
+    not depend on that count. Batches are skipped as indices, none is built in vain.
 
     Args:
         dataset: The examples.
-        batch_sampler: Knows the epoch and can skip batches.
+        batch_sampler: Gives an epoch's batches. Its own `sampler.epoch`, which Lightning sets, is
+            where a stream without a saved place begins.
+        max_batches: Batches of an epoch that the trainer takes (`limit_train_batches`).
         kwargs: Further arguments of `DataLoader`.
     """
 
-    def __init__(self, dataset: EncodedRows, batch_sampler: BucketBatches, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dataset: EncodedRows,
+        batch_sampler: BucketBatches,
+        max_batches: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         # Its own generator: a loader without one draws from the global one at each epoch, so that
         # a resumed run would not continue the uninterrupted run's random numbers.
         generator = torch.Generator().manual_seed(batch_sampler.sampler.seed)
         super().__init__(dataset, batch_sampler=batch_sampler, generator=generator, **kwargs)
         self._batches = batch_sampler
-        self._state = {"epoch": 0, "done": 0}
-        self._resume: dict[str, int] = {}
+        self._max_batches = min(len(batch_sampler), max_batches or len(batch_sampler))
+        self._epoch: int | None = None
+        self._done = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator, so that this runs at the first batch, after Lightning has set the epoch.
-        epoch = self._batches.sampler.epoch
-        resume, self._resume = self._resume, {}
-        done = resume["done"] if resume.get("epoch") == epoch else 0
-        if done:
-            self._check_layout(resume)
-        self._batches.skip = done
-        self._state = {"epoch": epoch, "done": done}
-        for batch in super().__iter__():
-            self._state["done"] += 1
+        if self._epoch is None:
+            self._epoch = self._batches.sampler.epoch
+        elif self._done >= self._max_batches:
+            self._epoch, self._done = self._epoch + 1, 0
+        self._batches.start(self._epoch, skip=self._done)
+        for batch in itertools.islice(super().__iter__(), self._max_batches - self._done):
+            self._done += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch, batches done in it, and what the batches follow from."""
-        return {**self._state, **self._layout()}
+        """Epoch, batches of it that are done, and what its batches follow from."""
+        return {"epoch": self._epoch or 0, "done": self._done, **self._layout()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue after the batches of `state` once its epoch comes."""
-        self._resume = dict(state)
+        """Go on after the batches of `state`.
+
+        Raises:
+            PromptError: If it stands within an epoch of other batches.
+        """
+        if 0 < state["done"] < self._max_batches:
+            self._check_layout(state)
+        self._epoch, self._done = state["epoch"], state["done"]
 
     def _layout(self) -> dict[str, int]:
         sampler = self._batches.sampler

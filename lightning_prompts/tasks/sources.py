@@ -47,17 +47,19 @@ class DataSource:
         assert self.local is not None
         return read_file(self.local)
 
-    def split(self, name: str) -> Rows | None:
-        """The rows of a split, None where the folder or the Hub data set has no such split."""
-        if self.local is None:
-            return None
+    def has(self, split: str) -> bool:
+        """Whether the folder or the Hub data set has a split."""
         if self.is_hub:
-            splits = self._hub_splits
-            return (
-                Rows.of_dataset(f"{self.path} ({name})", splits[name]) if name in splits else None
-            )
+            return split in self._hub_splits
+        return self.local is not None and self._find_file(split) is not None
+
+    def split(self, name: str) -> Rows:
+        """The rows of a split that is there."""
+        if self.is_hub:
+            return Rows.of_dataset(f"{self.path} ({name})", self._hub_splits[name])
         file = self._find_file(name)
-        return None if file is None else read_file(file)
+        assert file is not None
+        return read_file(file)
 
     def named(self, name: str) -> Rows:
         """The rows of a given file, or of a given split of the Hub data set (`train[:500]`)."""
