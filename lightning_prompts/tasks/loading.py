@@ -202,8 +202,9 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch, batches of it that are done, and what its batches follow from."""
-        return {"epoch": self._epoch or 0, "done": self._done, **self._layout()}
+        """Epoch, batches of it that are done, of how many, and what they follow from."""
+        place = {"epoch": self._epoch or 0, "done": self._done, "batches": self._max_batches}
+        return {**place, **self._layout()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after the batches of `state`.
@@ -211,9 +212,11 @@ class ResumableLoader(DataLoader[Any]):
         Raises:
             PromptError: If it stands within an epoch of other batches.
         """
-        if 0 < state["done"] < self._max_batches:
-            self._check_layout(state)
         self._epoch, self._done = state["epoch"], state["done"]
+        if self._done >= state["batches"]:
+            self._epoch, self._done = self._epoch + 1, 0
+        if self._done:
+            self._check_layout(state)
 
     def _layout(self) -> dict[str, int]:
         sampler = self._batches.sampler

@@ -207,7 +207,7 @@ VALIDATIONS = {
 @pytest.mark.parametrize("validation", VALIDATIONS)
 @pytest.mark.parametrize(
     ("hook", "steps"),
-    [("batch", range(1, 12)), ("epoch", (4, 5, 8, 10)), ("validation", (3, 4, 5, 6, 8, 9, 10))],
+    [("batch", (1, 4, 5, 7, 10)), ("epoch", (4, 5, 8, 10)), ("validation", (3, 4, 5, 6, 8))],
 )
 def test_resumed_run_sees_the_rows_of_the_uninterrupted_one(
     tmp_path: Path, validation: str, hook: str, steps: Any
