@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR
@@ -215,14 +216,18 @@ class PromptTuner(LightningModule, ABC):
         return {"hidden": hidden, "logits": logits}
 
     def _log_metrics(self, stage: Stage, metrics: MetricCollection) -> None:
-        values = metrics.compute()  # gathered over ranks: equal on each, so nothing is averaged
+        values = metrics.compute()  # gathered over ranks, so equal on each
         metrics.reset()
         w, objective = self.perplexity_weight, values["loss"]
         if w > 0:
             objective = (1 - w) * objective + w * self.hard_log_perplexity()
         self._check_finite(objective)
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
-        self.log(f"{stage}/objective", objective)
+        logged = {f"{stage}/{name}": value for name, value in values.items()}
+        logged[f"{stage}/objective"] = objective
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            # Lightning would draw a validation one step early, apart from the prompt's own points.
+            logged["step"] = torch.tensor(float(self.global_step))
+        self.log_dict(logged, sync_dist=True)
 
     def _check_finite(self, value: Tensor) -> None:
         if not torch.isfinite(value):
