@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import BatchSampler, DataLoader
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
@@ -71,8 +71,8 @@ class PromptTask(LightningDataModule, ABC):
         seed: Order of the training rows, and which of them a subset has.
         truncate: Column that is cut from its end where an example is too long; by default the
             longest.
-        max_tokens: Most tokens of an example beside the prompt; by default the model's positions
-            less the prompt.
+        max_tokens: Most tokens of an example beside the prompt; by default, and at most, the
+            model's positions less the prompt.
         batch_size: Training rows a step on each device.
         val_batch_size: Rows of an evaluation batch on each device.
         num_workers: Processes that build batches; the rows are tokenized before, so 0 is fast.
@@ -104,9 +104,10 @@ class PromptTask(LightningDataModule, ABC):
                 f"--data.truncate {truncate} is no column of the template {template!r}, which has "
                 f"{', '.join(self.template.columns)}; name one of these, or null for the longest."
             )
-        for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size)):
-            if value < 1:
-                raise PromptError(f"--data.{name} is {value}; give at least 1.")
+        counts = {"batch_size": batch_size, "val_batch_size": val_batch_size}
+        for name, count in {**counts, "max_tokens": max_tokens}.items():
+            if count is not None and count < 1:
+                raise PromptError(f"--data.{name} is {count}; give at least 1.")
         self.report = TaskReport()
         self._rows: dict[str, Rows] = {}
         self._encoded: dict[str, EncodedRows] = {}
@@ -261,14 +262,7 @@ class PromptTask(LightningDataModule, ABC):
                 f"A prompt of {prompt_length} tokens leaves no room for a text in {self.lm.label}, "
                 f"which has {self.lm.max_positions} positions; lower --model.prompt_length."
             )
-        if self.max_tokens is None:
-            return room
-        if not 1 <= self.max_tokens <= room:
-            raise PromptError(
-                f"--data.max_tokens is {self.max_tokens}, but beside a prompt of {prompt_length} "
-                f"tokens {self.lm.label} has room for 1 to {room}; choose one of these."
-            )
-        return self.max_tokens
+        return min(room, self.max_tokens or room)
 
     def _check_classes(self) -> None:
         counts = self.report.classes["train"]

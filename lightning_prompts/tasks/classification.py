@@ -46,8 +46,8 @@ class TextClassification(PromptTask):
         seed: Order of the training rows, and which of them `shots` and `train_rows` draw.
         truncate: Column that is cut from its end where an example is too long; by default the
             longest.
-        max_tokens: Most tokens of an example beside the prompt; by default the model's positions
-            less the prompt.
+        max_tokens: Most tokens of an example beside the prompt; by default, and at most, the
+            model's positions less the prompt.
         batch_size: Training rows a step on each device.
         val_batch_size: Rows of an evaluation batch on each device.
         num_workers: Processes that build batches; the rows are tokenized before, so 0 is fast.
