@@ -119,29 +119,37 @@ def explain(message: str, options: Sequence[str]) -> str:
     """
     where = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
     if name := _last(r"Option '([^']+)' is not accepted", message):
-        class_path = _last(r"class_path[=:]? ?'([^']+)'", message) or ""
+        before, _, after = message.partition(" is not accepted")
+        # The nearest class: on the same line, else the last one before.
+        pattern = r"class_path[ =]'([^']+)'"
+        class_path = _last(pattern, after.partition("\n")[0]) or _last(pattern, before) or ""
         tail = _suggest(name, _parameters(class_path), f"--{where}.")
         return f"--{where}.{name}: {class_path.rpartition('.')[2]} has no such option{tail}"
     if names := _last(r"arguments are required: (.+)", message):
         flags = " and ".join("--" + name.strip().partition(".")[2] for name in names.split(","))
         return (
-            f"Missing {flags}: give a tuner and a task, for example "
+            f"Missing {flags}: give a run's config.yaml, or a tuner and a task, for example "
             "--config configs/tuner/soft.yaml --config configs/task/demo.yaml."
         )
     if name := _last(r"unrecognized arguments: (.+)", message):
-        return f"{name}: no such option{_suggest(_flag_name(name), options, '--')}"
+        flag = name.split()[0].partition("=")[0].lstrip("-")
+        return f"{name}: no such option{_suggest(flag, options, '--')}"
     if name := _last(r"does not accept option '([^']+)'", message):
-        return f"{name}: no such option{_suggest(name, options, '--')}"
+        near = _suggest(name, options, "--")
+        if near == ".":  # a misspelt block: only its first word is near to anything
+            near = _suggest(name.partition(".")[0], ["model", "data", *options])
+        return f"{name}: no such option{near}"
     if name := _last(r"Expected a dot import path string: (.+)", message):
-        known = _subclasses(re.findall(r"<class '(lightning_prompts[\w.]+)'>", message))
+        bases = re.findall(r"<class '(lightning_prompts[\w.]+)'>", message)
+        known = _subclasses(bases) if "." not in where else []
         return f"--{where} {name}: no such class{_suggest(name, known, f'--{where} ')}"
     if 'expected "subcommand"' in message or "argument subcommand" in message:
         return "Say what to do: lightning-prompts fit, validate, test, predict or demo (or --help)."
-    if kinds := re.findall(r"Expected an? (?:<class ')?([\w.\[\], ]+)", message):
-        kinds = [kind for kind in dict.fromkeys(kinds) if kind != "NoneType"] or ["null"]
-        value = re.findall(r"(?:Got|Given) value: (.+)", message)
-        got = f", got {value[0].strip()!r}" if value else ""
-        return f"--{where}: expected {' or '.join(kinds)}{got}."
+    if kinds := re.findall(r"Expected an? (.+?)(?:\. Got value.*)?$", message, re.MULTILINE):
+        expected = " or ".join(dict.fromkeys(_kind(kind) for kind in kinds if "None" not in kind))
+        values = re.findall(r"(?:Got|Given) value: (?!NestedArg)(.+)", message)
+        got = f", got {values[0].strip()!r}" if values else ""
+        return f"--{where}: expected {expected or 'null'}{got}."
     return " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
 
 
@@ -218,12 +226,14 @@ def _suggest(name: str, known: Sequence[str], prefix: str = "") -> str:
     if near := difflib.get_close_matches(name, known, n=1):
         return f"; did you mean {prefix}{near[0]}?"
     if 0 < len(known) < MANY:
-        return f"; it knows {', '.join(sorted(set(known)))}."
+        return f"; known: {', '.join(sorted(set(known)))}."
     return "."
 
 
-def _flag_name(argument: str) -> str:
-    return argument.split()[0].partition("=")[0].lstrip("-")
+def _kind(described: str) -> str:
+    """A type as a person would name it."""
+    described = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", described)
+    return re.sub(r"typing\.Literal\[(.+)\]", r"\1", described)
 
 
 def _last(pattern: str, message: str) -> str | None:

@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lightning_prompts import __version__
@@ -136,21 +135,21 @@ class LastPrompt(_RunCheckpoint):
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, self._on_signal)
 
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        """Log a resumed run's steps under the numbers of an uninterrupted one."""
+        # Lightning is one behind where the last validation was not a regular one.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Stop all processes after the same step."""
+        """Where a signal came to any process, save and stop all of them after the same step."""
         stop = self.stopped_by is not None
         if trainer.strategy.reduce_boolean_decision(stop, all=False):
+            # Here and not in `on_exception`: that comes after a finished epoch has been counted,
+            # and a run resumed from there counts it again.
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            self._last_global_step_saved = -1  # a validation due now is saved as well
             # Lightning raises SIGTERMException when the step's bookkeeping is done.
             trainer._signal_connector.received_sigterm = True
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Save what a stopped run has reached; after an error there may be half a step."""
-        if isinstance(exception, SIGTERMException) and not self._should_skip_saving_checkpoint(
-            trainer
-        ):
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.stopped_by = signum

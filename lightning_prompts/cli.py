@@ -256,10 +256,12 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         code, message = 130, "Stopped."
-    except (PromptError, MisconfigurationException) as error:
-        if debug:
+    except (PromptError, MisconfigurationException, ValueError) as error:
+        # jsonargparse wraps what a constructor raises.
+        known = error if not isinstance(error, ValueError) else error.__cause__
+        if debug or not isinstance(known, PromptError | MisconfigurationException):
             raise
-        code, message = 2, str(error)
+        code, message = 2, str(known)
     except OSError as error:
         if debug or error.filename is None:
             raise
