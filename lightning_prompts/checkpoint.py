@@ -39,12 +39,15 @@ class _RunCheckpoint(ModelCheckpoint):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**_ONE_FILE, **kwargs)
+        self.run: Path | None = None
+        """The run's folder, known once it has begun."""
         # Lightning starts at 0, which would skip the only validation of a tuner that never steps.
         self._last_global_step_saved = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the run's folder."""
-        self.dirpath = str((run_folder(trainer) / CHECKPOINTS).absolute())
+        self.run = run_folder(trainer)
+        self.dirpath = str((self.run / CHECKPOINTS).absolute())
         super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -106,7 +109,7 @@ class BestPrompt(_RunCheckpoint):
         assert isinstance(trainer.lightning_module, PromptTuner)
         description = describe(trainer, trainer.lightning_module, metrics)
         if trainer.is_global_zero:
-            write_json(Path(filepath).parent.parent / PROMPT, description)
+            write_json(Path(filepath).parents[1] / PROMPT, description)
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's state and the history."""

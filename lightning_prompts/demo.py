@@ -7,8 +7,7 @@ from rich.text import Text
 from lightning_prompts import summary
 from lightning_prompts.callbacks.baselines import CALIBRATED
 from lightning_prompts.checkpoint import BestPrompt, callback_of
-from lightning_prompts.outcome import best_evaluation
-from lightning_prompts.run_folder import run_folder
+from lightning_prompts.outcome import best_evaluation, folder
 from lightning_prompts.summary import Evaluation
 
 # Steps that fit into a few minutes on two cores, three validations each.
@@ -38,7 +37,7 @@ def demo(extra: Sequence[str]) -> None:
             continue
         found[tuner] = evaluation
         title = summary.title(evaluation, cli.datamodule.slug, cli.model.lm.label)
-        run = summary.shown(run_folder(cli.trainer))
+        run = summary.shown(folder(cli.trainer))
         notes.append(summary.prompt_text(evaluation.prompt, type(cli.model).__name__))
         if cli.model.learns:
             best = callback_of(cli.trainer, BestPrompt)

@@ -46,7 +46,7 @@ def fitted(trainer: Trainer, tuner: PromptTuner, task: PromptTask, stopped: bool
         task: Of the run.
         stopped: Whether a signal ended it.
     """
-    run = run_folder(trainer)
+    run = folder(trainer)
     best = callback_of(trainer, BestPrompt)
     notes: list[str | None] = []
     if stopped:
@@ -62,11 +62,19 @@ def fitted(trainer: Trainer, tuner: PromptTuner, task: PromptTask, stopped: bool
         summary.unmeasured(run, notes)
 
 
+def folder(trainer: Trainer) -> Path:
+    """The run's folder; unlike `run_folder` for one rank alone, after the run."""
+    best = callback_of(trainer, BestPrompt)
+    if best.run is None and best.best_model_path:  # the processes were spawned from this one
+        return Path(best.best_model_path).parents[1]
+    return best.run or run_folder(trainer)
+
+
 def best_evaluation(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> Evaluation | None:
     """The best validation of a run, None where there was none."""
     if not Path(callback_of(trainer, BestPrompt).best_model_path).is_file():
         return None
-    prompt = json.loads((run_folder(trainer) / PROMPT).read_text(encoding="utf-8"))
+    prompt = json.loads((folder(trainer) / PROMPT).read_text(encoding="utf-8"))
     return _evaluation(prompt, prompt["baselines"], tuner, task, "val")
 
 
@@ -86,7 +94,7 @@ def evaluated(
     prompt = {**describe(trainer, tuner, metrics), "step": step}
     baselines = callback_of(trainer, Baselines).results
     evaluation = _evaluation(prompt, baselines, tuner, task, stage)
-    summary.show(evaluation, task.slug, tuner.lm.label, run_folder(trainer))
+    summary.show(evaluation, task.slug, tuner.lm.label, folder(trainer))
 
 
 def _evaluation(

@@ -49,6 +49,7 @@ class StepProgress(ProgressBar):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: Any) -> None:
         """Leave the screen in order."""
+        self._draw(self._training, trainer.global_step)
         self._close()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -24,6 +24,7 @@ HINTS = re.compile(
     r"(GPU|TPU|HPU) available|^💡|LOCAL_RANK|litlogger|LitLogger"
     # Said by the command line itself, in a line or in the table.
     r"|Seed set to|Automatic Mixed Precision|`Trainer.fit` stopped|[Ff]rom the checkpoint"
+    r"|Initializing distributed|distributed_backend=|^Restoring states"
 )
 
 
