@@ -228,6 +228,7 @@ class PromptTask(LightningDataModule, ABC):
             unit=" rows",
             leave=False,
             delay=PROGRESS_AFTER_SECONDS,
+            mininterval=0.5,
             disable=self._ranks()[0] > 0,
         )
         examples = [self._encode_row(rows, i) for i in indices]

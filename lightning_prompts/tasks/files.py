@@ -123,6 +123,8 @@ def _read_delimited(path: Path, delimiter: str, quoting: Any) -> Rows:
                 continue
             if not header:
                 header = values
+                if twice := next((name for name in header if header.count(name) > 1), None):
+                    _refuse(path, reader.line_num, f"names the column {twice!r} twice; rename one")
             elif len(values) != len(header):
                 _refuse(
                     path,

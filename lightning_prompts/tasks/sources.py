@@ -78,6 +78,11 @@ class DataSource:
             )
         if self.is_hub:
             return f"{self.path} has no {split} split on the Hub; name a file: --data.{split} FILE."
+        if self.is_file:
+            return (
+                f"--data.split leaves no row of {self.path} to the {split} split; change it, or "
+                f"name a file: --data.{split} FILE."
+            )
         names = " or ".join(f"{name}.*" for name in FILE_NAMES[split])
         kinds = ", ".join(READERS)
         return (

@@ -78,7 +78,7 @@ def test_one_file_is_divided_the_same_way_whatever_the_seed(task: Task, tmp_path
 def test_shares_of_one_file(task: Task, tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", labelled(100))
     assert len(task(path, split="0.5,0.5,0").read("validation")) == 50
-    with pytest.raises(PromptError, match=r"test"):
+    with pytest.raises(PromptError, match=r"--data.split leaves no row of .* to the test split"):
         task(path, split="0.5,0.5,0").read("test")
     for split in ("0.8,0.1", "a,b,c", "0.8,0.1,0.2", "0,0.5,0.5", "1.2,-0.1,-0.1"):
         with pytest.raises(PromptError, match=r"--data.split"):

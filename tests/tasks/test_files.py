@@ -77,6 +77,7 @@ FAULTS: dict[str, tuple[str, Any, str]] = {
     "broken array": ("rows.json", '[{"a": 1},', "is not JSON"),
     "encoding": ("rows.csv", b"text\nplain\ncaf\xe9\n", "line 3 is not UTF-8 text"),
     "encoding in gzip": ("rows.tsv.gz", b"text\ncaf\xe9\n", "line 2 is not UTF-8 text"),
+    "column twice": ("rows.csv", "a,b,a\n1,2,3\n", "line 1 names the column 'a' twice"),
     "too many fields": ("rows.csv", "a,b\n1,2\n3,4,5\n", r"line 3 has 3 fields .* 2 \(a, b\)"),
     "too few fields": ("rows.tsv", "a\tb\n1\n", "line 2 has 1 fields"),
     "open quote": ("rows.csv", 'a,b\n"1,2\n3,4\n', r"line \d cannot be parsed"),
