@@ -26,6 +26,7 @@ LINKED = {
     "model.verbalizer": "--data.verbalizer",
     "trainer.logger.name": "--experiment",
 }
+BLOCKS = ("model", "data", "trainer")  # may be given as the path of a file
 MANY = 30  # names that are too many to list in one sentence
 
 
@@ -99,7 +100,8 @@ def refuse_linked(given: set[str]) -> None:
 
 def flat_names(value: Any, prefix: str = "") -> Iterator[str]:
     """Dotted names in a nested mapping; a block may also be the path of a file."""
-    if isinstance(value, str) and value.endswith((".yaml", ".yml")) and Path(value).is_file():
+    in_file = prefix in BLOCKS and isinstance(value, str) and value.endswith((".yaml", ".yml"))
+    if in_file and Path(value).is_file():
         value = _load(Path(value))
     if prefix:
         yield ".".join(

@@ -171,7 +171,10 @@ class PromptCLI(LightningCLI):
         if configured.enable_progress_bar is not False and not own_bar:
             callbacks.append(StepProgress())
         self.trainer_defaults["callbacks"] = callbacks
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError) as error:  # options that do not go together, or not here
+            raise PromptError(f"--trainer: {error}") from error
 
     # ---- running
 
