@@ -53,6 +53,8 @@ class FrozenLM(nn.Module):
         self.reuse_prompt = reuse_prompt
         options = {"dtype": getattr(torch, dtype), "attn_implementation": attn_implementation}
         self.model, self.tokenizer = load_model(source, options)
+        # Texts are cut after they are tokenized; the tokenizer would warn of each long one.
+        self.tokenizer.model_max_length = 1 << 62
         if source.kind == "hub" and revision is None:
             self.revision = getattr(self.model.config, "_commit_hash", None)
         self.model.requires_grad_(False)
