@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_prompts.errors import PromptError
 
@@ -16,10 +16,9 @@ CHECKPOINTS = "checkpoints"
 
 def run_folder(trainer: Trainer) -> Path:
     """Folder of the trainer's run. Call it on every rank: the first one's is sent to all."""
-    first = trainer.logger
-    if first is None or isinstance(first, TensorBoardLogger | CSVLogger):
+    if isinstance(trainer.logger, TensorBoardLogger):
         return Path(str(trainer.log_dir))
-    # Other loggers have no folder of a run's own; the command line made one.
+    # Other loggers have none, or none that can be written to again; the command line chose one.
     return Path(trainer.strategy.broadcast(trainer.default_root_dir))
 
 

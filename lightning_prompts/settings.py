@@ -1,5 +1,6 @@
 """What follows from a parsed configuration: seed, precision, run folder, checkpoint."""
 
+import itertools
 import pickle
 import random
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def complete(config: Namespace, command: str, given: set[str], configs: Sequence
         config.trainer.precision = native_precision(str(config.trainer.accelerator))
     folder = logs_folder(config) / experiment(config)
     run = _resolve_checkpoint(config, command, configs, folder)
-    _place(config, folder, run)
+    _place(config, command, folder, run)
 
 
 def reusable(config: Namespace, given: set[str]) -> Namespace:
@@ -91,7 +92,7 @@ def file_loggers(config: Namespace) -> list[Namespace]:
     loggers = config.trainer.logger
     loggers = loggers if isinstance(loggers, list) else [loggers]
     names = ("TensorBoardLogger", "CSVLogger")
-    return [x for x in loggers if isinstance(x, Namespace) and x.class_path.endswith(names)]
+    return [logger for logger in loggers if any(_writes(logger, name) for name in names)]
 
 
 def _seed(config: Namespace, given: set[str]) -> None:
@@ -137,20 +138,31 @@ def read_step(checkpoint: Path) -> int:
         ) from error
 
 
-def _place(config: Namespace, folder: Path, run: Path | None) -> None:
+def _place(config: Namespace, command: str, folder: Path, run: Path | None) -> None:
     """Point the loggers at the run: a given one, or a new version of the experiment."""
-    loggers = file_loggers(config)
-    for logger in loggers:
-        if run is None:
+    loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else None
+    first = (loggers or [config.trainer.logger])[0]
+    if not _writes(first, "TensorBoardLogger"):
+        config.trainer.default_root_dir = str(run or next_version(folder))
+    for logger in file_loggers(config):
+        place = run
+        if _writes(logger, "CSVLogger"):
+            # It empties a folder that it is pointed at again, so each command has its own.
+            place = run and _first_free(run, command)
+            place = place or Path(config.trainer.default_root_dir or next_version(folder))
+        if place is None:  # the logger counts the versions itself
             logger.init_args.name = str(folder.relative_to(logs_folder(config)))
         else:
-            logger.init_args.save_dir = str(run.parent.parent)
-            logger.init_args.name, logger.init_args.version = run.parent.name, run.name
-    first = config.trainer.logger
-    first = first[0] if isinstance(first, list) and first else first
-    if not loggers or first is not loggers[0]:
-        # No logger, or one without folders, to count versions: they are counted here.
-        config.trainer.default_root_dir = str(run or next_version(folder))
+            logger.init_args.save_dir = str(place.parent.parent)
+            logger.init_args.name, logger.init_args.version = place.parent.name, place.name
+
+
+def _writes(logger: Any, name: str) -> bool:
+    return isinstance(logger, Namespace) and logger.class_path.endswith(name)
+
+
+def _first_free(run: Path, command: str) -> Path:
+    return next(p for n in itertools.count() if not (p := run / f"{command}_{n}").exists())
 
 
 def _class_of(part: Namespace) -> Any:
