@@ -16,7 +16,6 @@ from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
     LightningCLI,
-    SaveConfigCallback,
 )
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -59,21 +58,24 @@ SECTIONS: dict[str, type[Callback]] = {
 }
 
 
-class SaveConfig(SaveConfigCallback):
-    """Saves the configuration of a fit as config.yaml of its run."""
+class SaveConfig(Callback):
+    """Saves the configuration of a fit as config.yaml of its run.
 
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, given: set[str]) -> None:
-        super().__init__(parser, config, overwrite=True)
-        self.given = given
+    Args:
+        parser: Knows how to write it.
+        config: What to write.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
+        self.parser, self.config = parser, config
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save on the first rank; a resumed run replaces its own."""
-        folder = run_folder(trainer)
-        if stage == "fit" and trainer.is_global_zero:
-            folder.mkdir(parents=True, exist_ok=True)
-            config = reusable(self.config, self.given)
-            path = folder / CONFIG
-            self.parser.save(config, path, overwrite=True, multifile=False, skip_none=False)
+        path = run_folder(trainer) / CONFIG
+        if stage == "fit" and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", 0):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # With its nulls: a null may stand against another value of default.yaml.
+            self.parser.save(self.config, path, overwrite=True, multifile=False, skip_none=False)
 
 
 class PromptCLI(LightningCLI):
@@ -111,8 +113,7 @@ class PromptCLI(LightningCLI):
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"given": self.given},
+            save_config_callback=None,  # SaveConfig is added with the other callbacks
         )
 
     # ---- parsing
@@ -147,7 +148,10 @@ class PromptCLI(LightningCLI):
             self.given.update(flat_names(dict(args or {})[self.config.subcommand]))
             refuse_linked(self.given)
         command = self.config.subcommand
-        complete(self.config[command], command, self.given, configs)
+        config = self.config[command]
+        parsed = config.clone()
+        complete(config, command, self.given, configs)
+        self.saved = reusable(parsed, config, self.given)
 
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
@@ -167,7 +171,8 @@ class PromptCLI(LightningCLI):
         configured = self._get(self.config_init, "trainer")
         given = configured.callbacks if isinstance(configured.callbacks, list) else []
         own_bar = any(isinstance(callback, ProgressBar) for callback in given)
-        callbacks: list[Callback] = [Predictions(), LastPrompt()]
+        save = SaveConfig(self._parser(self.subcommand), self.saved)
+        callbacks: list[Callback] = [save, Predictions(), LastPrompt()]
         if configured.enable_progress_bar is not False and not own_bar:
             callbacks.append(StepProgress())
         self.trainer_defaults["callbacks"] = callbacks

@@ -42,18 +42,24 @@ def complete(config: Namespace, command: str, given: set[str], configs: Sequence
     _place(config, command, folder, run)
 
 
-def reusable(config: Namespace, given: set[str]) -> Namespace:
-    """The configuration to save: what a later run with it should decide anew is left out."""
+def reusable(config: Namespace, completed: Namespace, given: set[str]) -> Namespace:
+    """The configuration to save: what a later run with it should decide anew is left out.
+
+    Args:
+        config: As parsed.
+        completed: The same after `complete`.
+        given: Names of the options that were given.
+    """
     config = config.clone()
+    config.trainer.precision = completed.trainer.precision
+    config.seed_everything = completed.seed_everything
     config.pop("ckpt_path", None)
-    for part in (config.model, config.data):
-        if f"{'model' if part is config.model else 'data'}.seed" not in given:
-            part.init_args.pop("seed", None)
+    for name in ("model", "data"):
+        if f"{name}.seed" not in given:
+            config[name].init_args.pop("seed", None)
     for logger in file_loggers(config):
         logger.init_args.pop("name", None)
         logger.init_args.pop("version", None)
-    if "trainer.default_root_dir" not in given:
-        config.trainer.default_root_dir = None
     return config
 
 
