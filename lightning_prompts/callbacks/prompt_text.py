@@ -68,7 +68,7 @@ class PromptText(Callback):
             hyperparameters(trainer, tuner),
             {
                 f"best/{name.removeprefix('val/')}": float(value)
-                for name, value in metrics.items()
+                for name, value in sorted(metrics.items())  # the table begins with accuracy
                 if name.startswith("val/")
             },
             step,
