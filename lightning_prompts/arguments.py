@@ -52,23 +52,34 @@ def default_config() -> Path:
 
 
 def find_configs(args: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """Let `--config configs/tuner/soft.yaml` name a shipped file where there is no such path.
+    """Find the configurations, shipped ones too, and put them before the options.
+
+    `--config configs/tuner/soft.yaml` names a shipped file where there is no such path. An option
+    counts more than a file and needs the class it belongs to, so files and classes go first,
+    wherever they stood.
 
     Returns:
-        The arguments with the paths found, and these paths.
+        The arguments in their new order, and the paths of the configurations.
 
     Raises:
         PromptError: If a configuration is neither there nor shipped.
     """
-    found, paths, after_flag = list(args), [], False
-    for i, arg in enumerate(args):
-        flag, _, given = arg.rpartition("=") if arg.startswith("--config=") else ("", "", arg)
-        if flag or after_flag:
-            path = _find_config(given)
-            found[i] = f"{flag}={path}" if flag else str(path)
-            paths.append(path)
-        after_flag = arg in ("--config", "-c")
-    return found, paths
+    files: list[Path] = []
+    classes: list[str] = []
+    others: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        flag, equals, value = arg.partition("=")
+        if flag in ("--config", "-c"):
+            files.append(_find_config(value if equals else next(rest, "")))
+        elif flag in ("--model", "--data"):
+            classes += [flag, value if equals else next(rest, "")]
+        else:
+            others.append(arg)
+    # What comes before the first option is the command.
+    start = next((i for i, arg in enumerate(others) if arg.startswith("-")), len(others))
+    configs = [part for path in files for part in ("--config", str(path))]
+    return [*others[:start], *configs, *classes, *others[start:]], files
 
 
 def given_options(args: Sequence[str], configs: Sequence[Path], command: str) -> set[str]:

@@ -190,7 +190,7 @@ class PromptCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train, take back the best prompt, and show it; also where the run was stopped."""
         signum = None
-        announce(self.trainer, self.model, self.datamodule, kwargs["ckpt_path"])
+        start = announce(self.trainer, self.model, self.datamodule, kwargs["ckpt_path"])
         try:
             self.trainer.fit(**kwargs)
         except SIGTERMException:
@@ -199,7 +199,8 @@ class PromptCLI(LightningCLI):
         if best.is_file():
             load_prompt(self.model, best)
         if self.shows and self.trainer.is_global_zero:
-            fitted(self.trainer, self.model, self.datamodule, stopped=signum is not None)
+            stopped = signum is not None
+            fitted(self.trainer, self.model, self.datamodule, start, stopped)
         if signum is not None:
             raise SystemExit(128 + signum)
 

@@ -37,13 +37,16 @@ def announce(trainer: Trainer, tuner: PromptTuner, task: PromptTask, checkpoint:
     return step
 
 
-def fitted(trainer: Trainer, tuner: PromptTuner, task: PromptTask, stopped: bool) -> None:
+def fitted(
+    trainer: Trainer, tuner: PromptTuner, task: PromptTask, start: int, stopped: bool
+) -> None:
     """Show the best prompt of a run, as its prompt.json describes it.
 
     Args:
         trainer: After `fit`.
         tuner: Of the run.
         task: Of the run.
+        start: The step that it began from.
         stopped: Whether a signal ended it.
     """
     run = folder(trainer)
@@ -53,6 +56,11 @@ def fitted(trainer: Trainer, tuner: PromptTuner, task: PromptTask, stopped: bool
         notes.append(
             f"Stopped at step {trainer.global_step} of {trainer.max_steps}; to go on:\n"
             f"  lightning-prompts fit --config {summary.shown(run / CONFIG)} --ckpt_path last"
+        )
+    elif 0 < start == trainer.global_step:
+        notes.append(
+            f"Nothing left to train: the checkpoint is at step {start} of {trainer.max_steps}; "
+            "raise --trainer.max_steps."
         )
     elif tuner.learns:
         notes.append(summary.convergence(best.history, best.mode))

@@ -115,15 +115,25 @@ def test_debug_shows_where(folder: Path, fit: list[str]):
 
 def test_shipped_configurations_stand_in(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    args, paths = find_configs(["fit", "--config", "configs/tuner/soft.yaml", "-c=x", "--x", "1"])
-    assert [args[0], args[1], *args[3:]] == ["fit", "--config", "-c=x", "--x", "1"]
-    assert Path(args[2]).is_file()
-    assert paths == [Path(args[2])]
+    args, (path,) = find_configs(["fit", "--config", "configs/tuner/soft.yaml"])
+    assert args == ["fit", "--config", str(path)]
+    assert path.is_file()
     # A file of the user's own comes first.
     Path("configs/tuner").mkdir(parents=True)
     Path("configs/tuner/soft.yaml").write_text("lm: {name: own}")
     args, _ = find_configs(["fit", "--config=configs/tuner/soft.yaml"])
-    assert args == ["fit", "--config=configs/tuner/soft.yaml"]
+    assert args == ["fit", "--config", "configs/tuner/soft.yaml"]
+
+
+def test_files_and_classes_go_first(tmp_path: Path):
+    for name in "ab":
+        (tmp_path / name).touch()
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    given = ["fit", "--model.x", "1", f"--config={a}", "--data=Demo", "-c", b, "--model", "PEZ"]
+    args, paths = find_configs(given)
+    first = ["--config", a, "--config", b, "--data", "Demo", "--model", "PEZ"]
+    assert args == ["fit", *first, "--model.x", "1"]
+    assert paths == [Path(a), Path(b)]
 
 
 def test_given_options_in_files_and_flags(tmp_path: Path):
