@@ -153,9 +153,11 @@ def explain(message: str, options: Sequence[str]) -> str:
             near = _suggest(name.partition(".")[0], ["model", "data", *options])
         return f"{name}: no such option{near}"
     if name := _last(r"Expected a dot import path string: (.+)", message):
-        bases = re.findall(r"<class '(lightning_prompts[\w.]+)'>", message)
-        known = _subclasses(bases) if "." not in where else []
+        inner = message[message.rfind('Parser key "') :]
+        known = _subclasses(re.findall(r"<class '(lightning_prompts[\w.]+)'>", inner))
         return f"--{where} {name}: no such class{_suggest(name, known, f'--{where} ')}"
+    if problem := re.search(r"given class_path '([^']+)':\s+(?=\S)(?!Parser key)(.+)", message):
+        return f"--{where} {problem[1]}: {problem[2].rstrip('.')}."
     if 'expected "subcommand"' in message or "argument subcommand" in message:
         return "Say what to do: lightning-prompts fit, validate, test, predict or demo (or --help)."
     if kinds := re.findall(r"Expected an? (.+?)(?:\. Got value.*)?$", message, re.MULTILINE):

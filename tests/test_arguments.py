@@ -18,6 +18,8 @@ MISTAKES = {
     "--model SoftPromp": "--model SoftPromp: no such class; did you mean --model SoftPrompt?",
     "--trainer.max_stepz 3": "max_stepz 3: no such option; did you mean --trainer.max_steps?",
     "--trainer.max_steps x": "--trainer.max_steps: expected int, got 'x'.",
+    "--model.init Nope": "--model.init Nope: no such class; known: From",
+    "--trainer.callbacks+=nowhere.Timer": "nowhere.Timer: No module named 'nowhere'.",
     "--trainer.accelerator warp": "--trainer: You selected an invalid accelerator name",
     "--lm.nam x": "--lm.nam x: no such option; did you mean --lm.name?",  # no abbreviations
     "--checkpoint.mode low": "--checkpoint.mode: expected 'min', 'max', got 'low'.",
