@@ -183,6 +183,10 @@ class PromptCLI(LightningCLI):
 
     # ---- running
 
+    def start(self) -> None:
+        """Run what was built with `run=False`."""
+        super()._run_subcommand(self.config.subcommand)
+
     def _run_subcommand(self, subcommand: str) -> None:
         if self.runs:
             super()._run_subcommand(subcommand)
@@ -255,7 +259,7 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
             summary.console.print(__version__)
             return None
         if given[:1] == ["demo"]:
-            demo(given[1:])
+            demo([arg for arg in given[1:] if arg != "--debug"])
             return None
         return PromptCLI([arg for arg in given if arg != "--debug"], run, show)
     except KeyboardInterrupt:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from lightning_prompts import summary
-from lightning_prompts.callbacks.baselines import CALIBRATED
+from lightning_prompts.callbacks.baselines import CALIBRATED, Baselines
 from lightning_prompts.checkpoint import BestPrompt, callback_of
+from lightning_prompts.errors import PromptError
 from lightning_prompts.outcome import best_evaluation, folder
 from lightning_prompts.summary import Evaluation
 
@@ -21,31 +22,34 @@ def demo(extra: Sequence[str]) -> None:
     Args:
         extra: Options for all three runs, e.g. `--lm.name gpt2` or `--trainer.max_steps 300`.
     """
-    from lightning_prompts.cli import main  # which imports this module
+    from lightning_prompts.cli import PromptCLI  # which imports this module
 
     found: dict[str, Evaluation] = {}
     notes: list[Text] = []
-    title = ""
+    title, baselines = "", None
     for tuner, steps in STEPS.items():
         limits = (f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={-(-steps // 3)}")
         config = f"configs/tuner/{tuner}.yaml"
-        cli = main(["fit", "--config", config, *BASE, *limits, *extra], show=False)
-        if cli is None:
-            continue
+        cli = PromptCLI(["fit", "--config", config, *BASE, *limits, *extra], False, False)
+        if baselines is not None:  # the same for all three
+            callback_of(cli.trainer, Baselines).load_state_dict(baselines)
+        cli.start()
+        baselines = callback_of(cli.trainer, Baselines).state_dict()
         evaluation = best_evaluation(cli.trainer, cli.model, cli.datamodule)
         if evaluation is None:
-            continue
+            raise PromptError("The demo validated nothing; leave validation and checkpoints on.")
         found[tuner] = evaluation
         title = summary.title(evaluation, cli.datamodule.slug, cli.model.lm.label)
-        run = summary.shown(folder(cli.trainer))
         notes.append(summary.prompt_text(evaluation.prompt, type(cli.model).__name__))
         if cli.model.learns:
             best = callback_of(cli.trainer, BestPrompt)
             outcome = summary.convergence(best.history, best.mode) or "No longer improving."
+            run = summary.shown(folder(cli.trainer))
             notes.append(Text(f"  {cli.trainer.global_step} steps. {outcome} Files: {run}"))
     rows = summary.baseline_rows(found["manual"].baselines)
     for tuner, evaluation in found.items():
-        rows += summary.prompt_rows(evaluation, "written prompt" if tuner == "manual" else None)
+        name = "written prompt" if tuner == "manual" else None
+        rows += summary.prompt_rows(evaluation, name, brief=True)
     summary.console.print()
     summary.console.print(summary.table(rows, title))
     for note in notes:
@@ -66,14 +70,21 @@ def lesson(found: dict[str, Evaluation]) -> str:
     share = summary.share
     others = (
         f"a written text reaches {share(written['accuracy'])}, PEZ's tokens "
-        f"{share(pez['accuracy'])}, no prompt, calibrated, {share(empty)}"
+        f"{share(pez['accuracy'])}"
     )
-    if tokens < vectors - summary.standard_error(vectors, found["soft"].rows):
+    calibrated = f", no prompt, calibrated, {share(empty)}"
+    rows = found["soft"].rows
+    if empty is not None and vectors <= empty + summary.standard_error(empty, rows):
+        return (
+            f"The learned vectors ({share(vectors)}) do not beat the calibrated empty prompt "
+            f"({share(empty)}) yet: train for longer with --trainer.max_steps; {others}."
+        )
+    if tokens < vectors - summary.standard_error(vectors, rows):
         return (
             f"The learned vectors reach {share(vectors)} but their nearest tokens only "
-            f"{share(tokens)}: what was learned cannot be read off them; {others}."
+            f"{share(tokens)}: what was learned cannot be read off them; {others}{calibrated}."
         )
     return (
         f"The learned vectors reach {share(vectors)} and their nearest tokens {share(tokens)}: "
-        f"here the tokens stand for the vectors; {others}."
+        f"here the tokens stand for the vectors; {others}{calibrated}."
     )

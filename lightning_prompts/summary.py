@@ -58,8 +58,14 @@ class Evaluation(NamedTuple):
         return self.prompt["in_use"] == "vectors"
 
 
-def prompt_rows(evaluation: Evaluation, name: str | None = None) -> list[Row]:
-    """The lines of the prompt in use and of what it turns into."""
+def prompt_rows(evaluation: Evaluation, name: str | None = None, brief: bool = False) -> list[Row]:
+    """The lines of the prompt in use and of what it turns into.
+
+    Args:
+        evaluation: Of the prompt.
+        name: What to call it; by default its tuner.
+        brief: Whether to show nothing more than its nearest tokens.
+    """
     metrics, prompt = evaluation.metrics, evaluation.prompt
     name = name or prompt["tuner"]
     kind = "vectors" if evaluation.vectors else "tokens"
@@ -77,6 +83,8 @@ def prompt_rows(evaluation: Evaluation, name: str | None = None) -> list[Row]:
     if evaluation.vectors:
         hard = (metrics.get("hard_accuracy"), None, metrics.get("hard_loss"), perplexity)
         rows.append(Row("  its nearest tokens", *hard))
+    if brief:
+        return rows
     if "round_trip_accuracy" in metrics:
         rows.append(Row("  its text, tokenized anew", metrics["round_trip_accuracy"]))
     if evaluation.iterate:

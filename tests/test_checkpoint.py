@@ -39,8 +39,8 @@ def fit(lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch: pytes
             run=False,
         )
         cli.trainer.callbacks.insert(0, Script(values))
-        cli.runs, cli.shows = True, False
-        cli._run_subcommand("fit")
+        cli.shows = False
+        cli.start()
         return cli
 
     return run

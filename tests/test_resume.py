@@ -60,9 +60,8 @@ def fit(request, options: list[str], tmp_path_factory: pytest.TempPathFactory):
 def stop(cli: PromptCLI, step: int, signum: int) -> int:
     """Run with a signal after a step; return the exit status."""
     cli.trainer.callbacks.insert(0, Signal(step, signum))
-    cli.runs = True
     with pytest.raises(SystemExit) as stopped:
-        cli._run_subcommand("fit")
+        cli.start()
     return stopped.value.code
 
 
