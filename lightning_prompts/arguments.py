@@ -27,6 +27,7 @@ LINKED = {
     "trainer.logger.name": "--experiment",
 }
 BLOCKS = ("model", "data", "trainer")  # may be given as the path of a file
+UNNAMED = ("name", "lightning_logs")  # the loggers' own default, which --print_config writes
 MANY = 30  # names that are too many to list in one sentence
 
 
@@ -120,6 +121,8 @@ def flat_names(value: Any, prefix: str = "") -> Iterator[str]:
         )
     if isinstance(value, Mapping):
         for key, inner in value.items():
+            if (key, inner) == UNNAMED:
+                continue
             yield from flat_names(inner, f"{prefix}.{key}" if prefix else str(key))
 
 

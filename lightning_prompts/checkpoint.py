@@ -154,6 +154,11 @@ class LastPrompt(_RunCheckpoint):
             # Lightning raises SIGTERMException when the step's bookkeeping is done.
             trainer._signal_connector.received_sigterm = True
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save a run that ends without a validation."""
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.stopped_by = signum
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -206,6 +206,9 @@ class PromptCLI(LightningCLI):
             stopped = signum is not None
             fitted(self.trainer, self.model, self.datamodule, start, stopped)
         if signum is not None:
+            # Lightning leaves out the end of fit, where TensorBoard gets the best prompt.
+            if best.is_file():
+                callback_of(self.trainer, PromptText).write_best(self.trainer, self.model)
             raise SystemExit(128 + signum)
 
     def validate(self, **kwargs: Any) -> None:

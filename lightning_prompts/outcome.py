@@ -49,6 +49,9 @@ def fitted(
         start: The step that it began from.
         stopped: Whether a signal ended it.
     """
+    if getattr(trainer, "fast_dev_run", 0):
+        summary.notice("fast_dev_run: every part ran, nothing was saved.")
+        return
     run = folder(trainer)
     best = callback_of(trainer, BestPrompt)
     notes: list[str | None] = []

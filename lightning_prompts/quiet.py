@@ -25,7 +25,7 @@ HINTS = re.compile(
     # Said by the command line itself, in a line or in the table.
     r"|Seed set to|Automatic Mixed Precision|`Trainer.fit` stopped|[Ff]rom the checkpoint"
     r"|Initializing distributed|distributed_backend=|^Restoring states"
-    r"|so validation will run after every batch"
+    r"|was configured so validation will run|to estimate number of stepping batches"
 )
 
 

@@ -35,6 +35,11 @@ def complete(config: Namespace, command: str, given: set[str], configs: Sequence
         PromptError: If a checkpoint is missing, unreadable or needed.
     """
     _seed(config, given)
+    if config.trainer.logger is True:  # Lightning's word for its default
+        config.trainer.logger = Namespace(
+            class_path="lightning.pytorch.loggers.TensorBoardLogger",
+            init_args=Namespace(save_dir=LOGS, name="", version=None, default_hp_metric=False),
+        )
     if config.trainer.precision is None and not config.trainer.plugins:
         config.trainer.precision = native_precision(str(config.trainer.accelerator))
     folder = logs_folder(config) / experiment(config)

@@ -160,7 +160,9 @@ def convergence(history: Sequence[Sequence[float]], mode: str = "min") -> str | 
         history: [step, value] of each validation.
         mode: Whether the lowest or the highest value is the best.
     """
-    if len(history) < 2:
+    if not history:
+        return None
+    if len(history) == 1:
         return "Validated once, so whether it has converged is not known."
     (_, before), (step, last) = history[-2], history[-1]
     sign = 1 if mode == "min" else -1
@@ -201,8 +203,7 @@ def unmeasured(run: Path, notes: Sequence[str | None]) -> None:
     for note in notes:
         if note:
             console.print(Text(note), soft_wrap=True)
-    if run.is_dir():
-        files(run)
+    files(run)
 
 
 def written(path: Path | None) -> None:

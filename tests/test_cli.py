@@ -196,6 +196,33 @@ def test_a_long_interval_still_validates_at_the_end(fit):
     assert read("logs/soft-demo/version_0")["step"] == 3
 
 
+def test_a_run_without_validation_keeps_its_end(fit, capsys):
+    fit("--trainer.limit_val_batches", "0")
+    run = Path("logs/soft-demo/version_0")
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 4
+    assert "No prompt was measured" in capsys.readouterr().out
+
+
+def test_progress_counts_the_steps_of_the_run(fit, capsys):
+    fit("--trainer.enable_progress_bar", "true", "--trainer.max_steps", "5")
+    err = capsys.readouterr().err
+    assert "Training: 100%" in err
+    assert "5/5" in err
+    assert "Validating" in err
+    fit("--trainer.fast_dev_run", "true")
+    assert "nothing was saved" in capsys.readouterr().err
+
+
+def test_a_printed_configuration_can_be_used(fit, capsys):
+    with pytest.raises(SystemExit) as stop:
+        fit("--print_config")
+    assert not stop.value.code
+    Path("mine.yaml").write_text(capsys.readouterr().out)
+    cli = main(["fit", "--config", "mine.yaml", "--experiment", "mine"], run=False)
+    assert cli.trainer.logger.log_dir == "logs/mine/version_0"
+
+
 def test_a_tuner_and_a_task_are_one_file_each(options, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for package, name, source in (

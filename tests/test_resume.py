@@ -129,6 +129,7 @@ def test_a_stopped_run_shows_its_best(options: list[str], tmp_path: Path, monkey
     assert "Stopped at step 6 of 100; to go on:" in out
     run = "logs/soft-demo/version_0"
     assert f"  lightning-prompts fit --config {run}/config.yaml --ckpt_path last\n" in out
+    assert any(Path(run).rglob("tensors.tsv"))  # TensorBoard's projector has it too
     stop(main(args, run=False), 1, signal.SIGINT)
     assert "No prompt was measured" in capsys.readouterr().out
 
