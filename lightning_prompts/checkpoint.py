@@ -154,6 +154,19 @@ class LastPrompt(_RunCheckpoint):
             # Lightning raises SIGTERMException when the step's bookkeeping is done.
             trainer._signal_connector.received_sigterm = True
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave an evaluation that is not part of a fit to the signal."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            _die_of_sigterm()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As for `validate`."""
+        _die_of_sigterm()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As for `validate`."""
+        _die_of_sigterm()
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save a run that ends without a validation."""
         if not self._should_skip_saving_checkpoint(trainer):
@@ -165,6 +178,12 @@ class LastPrompt(_RunCheckpoint):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Not through Python's buffers, which the signal may have interrupted.
         os.write(2, b"\nStopping after this step; once more to stop at once.\n")
+
+
+def _die_of_sigterm() -> None:
+    """Undo Lightning's handler, which only notes the signal and lets an evaluation run on."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float]) -> dict[str, Any]:
@@ -185,7 +204,12 @@ def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float])
         "step": trainer.global_step,
         "metrics": dict(sorted(metrics.items())),
         "baselines": {name: dict(values) for name, values in baselines.items()},
-        "lm": {"name": lm.name, "revision": lm.revision, "label": lm.label},
+        "lm": {
+            "name": lm.name,
+            "revision": lm.revision,
+            "label": lm.label,
+            "fingerprint": lm.fingerprint,
+        },
         "tuner": type(tuner).__name__,
         "task": getattr(getattr(trainer, "datamodule", None), "slug", None),
         "template": tuner.template.text,

@@ -9,14 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import (
-    ArgsType,
-    LightningArgumentParser,
-    LightningCLI,
-)
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 import lightning_prompts.tasks
@@ -278,6 +275,10 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
         if debug or not isinstance(known, PromptError | MisconfigurationException):
             raise
         code, message = 2, str(known)
+    except torch.OutOfMemoryError:
+        if debug:
+            raise
+        code, message = 2, "The device's memory is full; lower --data.batch_size or max_tokens."
     except OSError as error:
         if debug or error.filename is None:
             raise

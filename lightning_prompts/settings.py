@@ -18,6 +18,7 @@ from lightning_prompts.run_folder import (
     run_of_checkpoint,
     run_of_config,
 )
+from lightning_prompts.tasks.files import suffix
 
 LOGS = "logs"
 
@@ -88,7 +89,8 @@ def experiment(config: Namespace) -> str:
     init_args = config.data.init_args
     name = init_args.get("name") or getattr(task, "slug", None)
     if not isinstance(name, str):  # a property: only an instance could tell
-        name = Path(init_args.get("path") or task.__name__.lower()).name.partition(".")[0]
+        last = Path(init_args.get("path") or task.__name__.lower()).name
+        name = last.removesuffix(".gz").removesuffix(suffix(Path(last)))
     return f"{tuner.slug}-{name}"
 
 

@@ -116,6 +116,14 @@ def test_best_of_an_experiment_without_its_configuration(fit, capsys):
     assert "from logs/mine/version_1/checkpoints/best.ckpt" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("path", ["my.reviews.csv", "my.reviews.jsonl.gz", "owner/reviews"])
+def test_a_run_is_named_after_the_data(fit, path: str):
+    words = "{a: ' bad', b: ' good'}"
+    own = ("--data", "TextClassification", "--data.name=null", "--data.verbalizer", words)
+    cli = fit(*own, "--data.path", path, run=False)
+    assert cli.trainer.logger.name == f"soft-{cli.datamodule.slug}"
+
+
 def test_a_learned_prompt_is_asked_for(fit, capsys):
     fit(tuner="manual", command="validate")  # a written one is its own
     assert "ManualPrompt" in capsys.readouterr().out

@@ -134,6 +134,13 @@ def test_a_stopped_run_shows_its_best(options: list[str], tmp_path: Path, monkey
     assert "No prompt was measured" in capsys.readouterr().out
 
 
+def test_signals_act_as_before_afterwards(fit):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    stop(fit("handlers", run=False), 1, signal.SIGINT)
+    main(["validate", "--config", str(FULL / "config.yaml"), "--ckpt_path", "last"], show=False)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
 def test_nothing_left_to_train(fit, capsys):
     main(["fit", "--config", str(FULL / "config.yaml"), "--ckpt_path", "last"])
     assert f"Nothing left to train: the checkpoint is at step {STEPS}" in capsys.readouterr().out
