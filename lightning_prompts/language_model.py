@@ -119,9 +119,8 @@ class FrozenLM(nn.Module):
     def answer_hidden(self, prompt: Tensor, batch: Batch) -> Tensor:
         """Final hidden state at the position whose next token is the answer.
 
-        What all examples share is encoded once at batch 1 and expanded (prompt first); where the
-        text comes first, its keys and values do not depend on the prompt, so no gradient is kept
-        for them. Both are exact: attention is causal.
+        What all examples share is encoded once at batch 1 (prompt first); a text that comes first
+        does not depend on the prompt, so no gradient is kept for it. Exact: attention is causal.
 
         Args:
             prompt: [P, H] Prompt embeddings, P may be 0.
@@ -131,10 +130,10 @@ class FrozenLM(nn.Module):
             [B, H]
 
         Raises:
-            PromptError: If prompt and text together are longer than the model's positions.
+            PromptError: If prompt and text are longer than the model's positions.
         """
         num_prompt = prompt.shape[0]
-        num_tokens = batch["before_ids"].shape[1] + num_prompt + batch["after_ids"].shape[1]
+        num_tokens = batch["num_tokens"] + num_prompt
         if num_tokens > self.max_positions:
             raise PromptError(
                 f"Prompt and text have {num_tokens} tokens but {self.label} has "
@@ -142,7 +141,8 @@ class FrozenLM(nn.Module):
             )
         if num_prompt == 0 or not self.reuse_prompt:
             return self._concatenated(prompt, batch)
-        if batch["shared_before"]:
+        # One row of a template that ends with the prompt shares its text with itself.
+        if batch["shared_before"] and batch["after_ids"].shape[1]:
             return self._shared_prefix(prompt, batch)
         return self._text_first(prompt, batch)
 
@@ -159,15 +159,16 @@ class FrozenLM(nn.Module):
         head = self.model.get_output_embeddings()
         weight, bias = head.weight, getattr(head, "bias", None)
         if token_ids is not None:
-            weight, bias = weight[token_ids], None if bias is None else bias[token_ids]
-        logits = F.linear(hidden.to(weight.dtype), weight, bias).float()
+            weight, bias = weight[token_ids].float(), None if bias is None else bias[token_ids]
+        # Without autocast: a bfloat16 logit of 20 is off by up to 0.06, and whole batches tie.
+        with torch.autocast(hidden.device.type, enabled=False):
+            bias = None if bias is None else bias.to(weight.dtype)
+            logits = F.linear(hidden.to(weight.dtype), weight, bias).float()
         config = self.model.config.get_text_config()
         if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
             logits = logits / divisor
         if (factor := getattr(config, "logit_scale", None)) is not None:  # Cohere
             logits = logits * factor
-        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma 2
-            logits = cap * torch.tanh(logits / cap)
         return logits
 
     def token_nll(self, token_ids: Tensor, embeds: Tensor | None = None) -> Tensor:
@@ -215,6 +216,7 @@ class FrozenLM(nn.Module):
             for layer in cache.layers
         ]
         positions = torch.arange(num_after, device=prompt.device)[None] + prefix.shape[1]
+        positions = positions.clamp(max=self.max_positions - 1)  # padding may lie past it
         hidden = self.model.base_model(
             inputs_embeds=self.embed(batch["after_ids"]),
             position_ids=positions.expand(num_examples, -1),
@@ -237,10 +239,11 @@ class FrozenLM(nn.Module):
         after = self.embed(batch["after_ids"])
         rest = torch.cat([prompt.to(after.dtype).expand(num_examples, -1, -1), after], dim=1)
         columns = torch.arange(rest.shape[1], device=ids.device)
+        last = self.max_positions - 1  # padding may lie past it
         hidden = self.model.base_model(
             inputs_embeds=rest,
             attention_mask=torch.cat([mask, mask.new_ones(rest.shape[:2])], dim=1),
-            position_ids=lengths[:, None] + columns,
+            position_ids=(lengths[:, None] + columns).clamp(max=last),
             past_key_values=cache,
             use_cache=True,
         )[0]
@@ -253,10 +256,10 @@ class FrozenLM(nn.Module):
         """Sixteen hex digits of the architecture and a sample of the weights.
 
         A moved or re-converted copy keeps it, another model or revision does not. Rounded to
-        bfloat16 first, so that `dtype` does not change it.
+        bfloat16 first, so that float32 and bfloat16 weights agree; float16 rounds otherwise.
         """
         digest = hashlib.sha256(f"{self.model.config.model_type}{self.vocab_size}".encode())
-        for parameter in list(self.model.parameters()):
+        for parameter in self.model.parameters():
             rows = parameter.detach().flatten()[:64].to("cpu", torch.bfloat16)
             digest.update(rows.view(torch.int16).numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -267,8 +270,7 @@ class FrozenLM(nn.Module):
 
     def _find_bos(self) -> int:
         """The id that stands before a text; models without a BOS use their end-of-text token."""
-        tokenizer = self.tokenizer
-        candidates = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        candidates = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
         found = next((i for i in candidates if i is not None), None)
         if found is None:
             raise PromptError(
@@ -278,18 +280,21 @@ class FrozenLM(nn.Module):
 
     @torch.no_grad()
     def _check_head(self) -> None:
-        """Refuse a model whose logits are not a function of the final hidden state that we know."""
-        ids = torch.tensor([[self.bos_id, 0]])
+        """Refuse a model that reads embeddings or makes logits in a way that we do not know.
+
+        Gemma, for one, scales its embeddings between the table and the first layer.
+        """
+        ids = torch.tensor([[self.bos_id, 0, 1, 2]])
         expected = self.model(input_ids=ids, use_cache=False).logits.float()
-        got = self.logits(self.model.base_model(input_ids=ids, use_cache=False)[0])
-        if not torch.allclose(got, expected, rtol=1e-2, atol=1e-2):
+        got = self.logits(self.model.base_model(inputs_embeds=self.embed(ids), use_cache=False)[0])
+        if (got - expected).abs().max() > 0.02 * expected.abs().max():
             kind = self.model.config.model_type
             raise PromptError(
-                f"{self.label} ({kind}) computes its logits in a way that lightning-prompts does "
-                "not know; use another model, for example --lm.name gpt2."
+                f"{self.label} ({kind}) reads embeddings or computes logits in a way that "
+                "lightning-prompts does not know; use another model, for example --lm.name gpt2."
             )
 
 
 def _pick(hidden: Tensor, positions: Tensor) -> Tensor:
-    """[B, T, H] and [B] to [B, H]: one position an example, without leaving the device."""
+    """[B, T, H] and [B] to [B, H]: one position an example."""
     return hidden[torch.arange(len(hidden), device=hidden.device), positions]

@@ -38,14 +38,14 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
     """
     if name == SMOLLM2:
         path = _smollm2_file()
-        return ModelSource(str(path), "gguf", SMOLLM2_LABEL, _sha256(path))
+        return _gguf(path, SMOLLM2_LABEL, name, revision)
     path = Path(name).expanduser()
     if name.endswith(".gguf"):
         if not path.is_file():
             raise PromptError(
                 f"--lm.name {name}: no such GGUF file; give the path of an existing one."
             )
-        return ModelSource(str(path), "gguf", f"{path.stem} (dequantised)", _sha256(path))
+        return _gguf(path, f"{path.stem} (dequantised)", name, revision)
     if name and path.is_dir():
         if not (path / "config.json").is_file():
             raise PromptError(
@@ -73,6 +73,17 @@ def cache_folder() -> Path:
         return Path(given).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "lightning-prompts"
+
+
+def _gguf(path: Path, label: str, name: str, revision: str | None) -> ModelSource:
+    """A file's revision is its sha256; another one was asked for in vain."""
+    digest = _sha256(path)
+    if revision not in (None, digest):
+        raise PromptError(
+            f"--lm.revision {revision}: {name} is a file with the revision (sha256) {digest}; "
+            "leave --lm.revision out, it is for models of the hub."
+        )
+    return ModelSource(str(path), "gguf", label, digest)
 
 
 def _smollm2_file() -> Path:

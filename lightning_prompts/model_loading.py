@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -16,6 +17,9 @@ from lightning_prompts.hub import offline_unless_reachable
 from lightning_prompts.model_files import SMOLLM2, ModelSource, converted_folder
 
 log = logging.getLogger(__name__)
+
+# What reading a damaged, incomplete or foreign model raises.
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 
 
 def load_model(source: ModelSource, options: dict[str, Any]) -> tuple[Any, Any]:
@@ -35,7 +39,7 @@ def load_model(source: ModelSource, options: dict[str, Any]) -> tuple[Any, Any]:
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **options)
         return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, ImportError) as error:
+    except UNREADABLE as error:
         raise PromptError(
             f"--lm.name {source.location}: cannot be read as a causal language model with its "
             f"tokenizer ({_first_line(error)}); save both there with save_pretrained."
@@ -49,7 +53,7 @@ def _load_from_hub(source: ModelSource, options: dict[str, Any]) -> tuple[Any, A
                 source.location, revision=source.revision, **options
             )
             return model, AutoTokenizer.from_pretrained(source.location, revision=source.revision)
-        except (OSError, ValueError, ImportError) as error:
+        except UNREADABLE as error:
             if reachable:
                 cause = f"could not be loaded from the hub ({_first_line(error)})"
             else:
@@ -90,7 +94,7 @@ def _converted(source: ModelSource) -> Path:
         model.save_pretrained(partial)
         AutoTokenizer.from_pretrained(file.parent, **files).save_pretrained(partial)
         os.replace(partial, folder)
-    except (OSError, ValueError, ImportError) as error:
+    except UNREADABLE as error:
         if not (folder / "config.json").is_file():  # not simply the loser of a race
             raise PromptError(
                 f"--lm.name {source.location}: the GGUF file cannot be converted "

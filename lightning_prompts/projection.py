@@ -58,8 +58,8 @@ def nearest_tokens(
         candidates = nearness.topk(min(_CANDIDATES, nearness.shape[1])).indices.sort().values
         rows = index.table[candidates].float()  # (P, k, H)
         exact = distance(prompt[:, None], rows, metric)
-        if excluded is not None:  # where fewer tokens than candidates are allowed
-            exact = exact.masked_fill(torch.isin(candidates, excluded), torch.inf)
+        # Where fewer tokens than candidates are allowed, some candidates are excluded ones.
+        exact = exact.masked_fill(nearness.gather(1, candidates).isneginf(), torch.inf)
         best = exact.min(-1)
         return Nearest(candidates.gather(1, best.indices[:, None])[:, 0], best.values)
 
@@ -78,11 +78,11 @@ class EmbeddingIndex:
 
     def nearness(self, prompt: Tensor, metric: Distance) -> Tensor:
         """[P, H] to [P, V]: larger is nearer, up to a constant of each row."""
-        table = self.table.float()
         if metric == "cosine":
             if self._unit is None:
-                self._unit = F.normalize(table, dim=1)
+                self._unit = F.normalize(self.table.float(), dim=1)
             return F.normalize(prompt, dim=1) @ self._unit.T
+        table = self.table.float()
         if self._half_squares is None:
             self._half_squares = table.square().sum(1) / 2
         return prompt @ table.T - self._half_squares

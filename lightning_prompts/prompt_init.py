@@ -4,6 +4,7 @@ Each one *produces* [P, H] vectors; where they sit among the text is the templat
 """
 
 import json
+import pickle
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,14 @@ from torch import Tensor
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.verbalizer import Verbalizer
+
+# Under this key a checkpoint says what its prompt belongs to.
+RECORD = "lightning_prompts"
+# What reading a damaged or foreign file raises.
+UNREADABLE = (
+    *(OSError, KeyError, TypeError, ValueError, IndexError),
+    *(RuntimeError, EOFError, pickle.UnpicklingError),
+)
 
 
 class PromptInit(ABC):
@@ -121,18 +130,24 @@ class FromCheckpoint(PromptInit):
             raise PromptError(
                 f"Initial prompt {path}: no such file; give a .ckpt or a prompt.json."
             )
-        if path.suffix == ".json":
-            ids = json.loads(path.read_text(encoding="utf-8"))["ids"]
-            if not ids or max(ids) >= lm.vocab_size:
-                raise PromptError(f"{path}: its token ids are not of {lm.label}.")
-            return lm.embed(torch.tensor(ids))
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        state = checkpoint["state_dict"]
-        rows = state["prompt"] if "prompt" in state else lm.embed(state["token_ids"])
-        if rows.shape[1] != lm.hidden_size:
+        try:
+            if path.suffix == ".json":
+                content = json.loads(path.read_text(encoding="utf-8"))
+                made_with, found = content["lm"], {"token_ids": torch.tensor(content["ids"])}
+            else:
+                saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                record, found = saved[RECORD], saved["state_dict"]
+                made_with = {"label": record["lm"], "fingerprint": record["lm_fingerprint"]}
+            label, fingerprint = made_with["label"], made_with["fingerprint"]
+            rows = found["prompt"] if "prompt" in found else lm.embed(found["token_ids"])
+        except UNREADABLE as error:
             raise PromptError(
-                f"{path}: its prompt has width {rows.shape[1]}, {lm.label} has {lm.hidden_size}; "
-                "use the language model that it was trained with."
+                f"{path} is damaged, or lightning-prompts did not write it."
+            ) from error
+        if fingerprint != lm.fingerprint:
+            raise PromptError(
+                f"{path} is a prompt for {label} (weights {fingerprint}), not for {lm.label} "
+                f"({lm.fingerprint}); set --lm.name to the model that it was trained with."
             )
         return rows
 

@@ -39,6 +39,7 @@ class Batch(TypedDict):
         rows: [B] Index of the row in its split, from 0.
         texts: The two pieces as text, for B rows.
         shared_before: Whether `before_ids` is the same for all rows.
+        num_tokens: Tokens of the longest row, both pieces together.
     """
 
     before_ids: Tensor
@@ -49,6 +50,7 @@ class Batch(TypedDict):
     rows: Tensor
     texts: list[tuple[str, str]]
     shared_before: bool
+    num_tokens: int
 
 
 class Template:
@@ -135,6 +137,7 @@ def collate(examples: Sequence[Example], labels: Sequence[int], rows: Sequence[i
         rows=torch.tensor(rows, dtype=torch.long),
         texts=[(example.before, example.after) for example in examples],
         shared_before=all(e.before_ids == examples[0].before_ids for e in examples),
+        num_tokens=max(len(e.before_ids) + len(e.after_ids) for e in examples),
     )
 
 
@@ -156,6 +159,7 @@ def whole_batch(token_rows: Sequence[Sequence[int]], like: Batch) -> Batch:
         rows=like["rows"],
         texts=like["texts"],
         shared_before=True,
+        num_tokens=after_ids.shape[1],
     )
 
 
@@ -167,13 +171,15 @@ def piece_order(batch: Batch, num_prompt: int) -> tuple[Tensor, Tensor]:
         num_prompt: P.
 
     Returns:
-        order: [B, T0 + P + T1] Index into the padded pieces; past an example's end, any index.
+        order: [B, T] Index into the padded pieces, T the longest example's tokens; past an
+            example's end, any index.
         lengths: [B] Tokens of each example.
     """
     before, after = batch["before_lengths"][:, None], batch["after_lengths"]
     num_before, num_after = batch["before_ids"].shape[1], batch["after_ids"].shape[1]
     total = num_before + num_prompt + num_after
-    slots = torch.arange(total, device=after.device)[None]  # (1, T)
+    longest = batch["num_tokens"] + num_prompt
+    slots = torch.arange(longest, device=after.device)[None]  # (1, T)
     order = torch.where(slots < before, slots, slots + (num_before - before))
     return order.clamp(max=total - 1), before[:, 0] + num_prompt + after
 

@@ -29,6 +29,11 @@ class Verbalizer:
                 f"The verbalizer has {len(words)} label(s); give one word for each of at least two "
                 "labels with --data.verbalizer."
             )
+        if any(isinstance(label, bool) for label in words):
+            raise PromptError(
+                "The verbalizer's labels were read as true and false: YAML wants quotes around "
+                "yes, no, true and false, for example {'yes': ' yes', 'no': ' no'}."
+            )
         self.labels = tuple(str(label) for label in words)
         self.words = tuple(words.values())
         self.token_ids = [_one_token(word, lm) for word in self.words]

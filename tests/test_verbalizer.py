@@ -29,6 +29,7 @@ def test_a_word_of_several_tokens_is_explained(lm: FrozenLM):
     [
         ({"0": " bad"}, "at least two"),
         ({"0": " bad", "1": ""}, "empty"),
+        ({True: " good", False: " bad"}, "quotes"),
         ({"0": " bad", "1": " bad"}, "same token"),
     ],
 )

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from tqdm import tqdm
 
 from lightning_prompts.callbacks.base import EvaluationCallback, Stage, task_of
+from lightning_prompts.metrics.task import task_metrics
 from lightning_prompts.template import Batch
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -55,7 +54,7 @@ class Baselines(EvaluationCallback):
         task = task_of(trainer)
         num_classes = len(tuner.verbalizer.labels)
         names = [NO_PROMPT] if task is None else [MAJORITY, NO_PROMPT, CALIBRATED]
-        self._metrics = {name: _metrics(num_classes).to(tuner.device) for name in names}
+        self._metrics = {name: task_metrics(num_classes).to(tuner.device) for name in names}
         if task is not None:
             self._majority = tuner.verbalizer.index(task.report.majority_label)
             self._prior = self._calibrate(trainer, tuner)
@@ -124,17 +123,6 @@ def _no_prompt_logits(tuner: PromptTuner, batch: Batch) -> Tensor:
     """[B, C] Class logits of the template with nothing in the prompt's place."""
     nothing = tuner.lm.embedding_table[:0]
     return tuner.class_logits(tuner.answer_hidden(nothing, batch))
-
-
-def _metrics(num_classes: int) -> MetricCollection:
-    return MetricCollection(
-        {
-            "loss": MeanMetric(),
-            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-            "macro_f1": MulticlassF1Score(num_classes, average="macro"),
-        },
-        compute_groups=False,
-    )
 
 
 def _identity(trainer: Trainer, tuner: PromptTuner, stage: Stage) -> str:

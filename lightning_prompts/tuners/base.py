@@ -1,5 +1,6 @@
 """What every tuner is: a LightningModule around a frozen language model and one prompt."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
@@ -10,20 +11,19 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ConstantLR
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics import MetricCollection
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.metrics.task import task_metrics
 from lightning_prompts.projection import Distance, Nearest, nearest_tokens, straight_through
+from lightning_prompts.prompt_init import RECORD
 from lightning_prompts.schedule import WarmupLinear
 from lightning_prompts.template import Batch, Template
 from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 from lightning_prompts.verbalizer import Verbalizer
 
 Stage = Literal["val", "test"]
-RECORD = "lightning_prompts"
 
 
 class PromptTuner(LightningModule, ABC):
@@ -40,7 +40,7 @@ class PromptTuner(LightningModule, ABC):
         template: Where text and prompt sit; given by `--data.template`.
         verbalizer: The answer word of each label; given by `--data.verbalizer`.
         optimizer: Made from the trainable parameters.
-        lr_scheduler: Made from the optimizer and stepped every step.
+        lr_scheduler: Made from the optimizer and stepped every step; none keeps the rate constant.
         perplexity_weight: w in [0, 1], the weight of the prompt's log-perplexity in the loss.
         projection: Distance by which nearest tokens are chosen.
         exclude_special: Whether special tokens are kept out of the hard prompt.
@@ -65,7 +65,7 @@ class PromptTuner(LightningModule, ABC):
         template: Template,
         verbalizer: Verbalizer,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        lr_scheduler: LRSchedulerCallable = ConstantLR,
+        lr_scheduler: LRSchedulerCallable | None = None,
         perplexity_weight: float = 0.0,
         projection: Distance = "cosine",
         exclude_special: bool = True,
@@ -87,7 +87,7 @@ class PromptTuner(LightningModule, ABC):
         self.register_buffer("class_ids", torch.tensor(verbalizer.token_ids), persistent=False)
         self.register_buffer("special_ids", torch.tensor(lm.special_ids), persistent=False)
         num_classes = len(verbalizer.labels)
-        self.val_metrics, self.test_metrics = (_task_metrics(num_classes) for _ in range(2))
+        self.val_metrics, self.test_metrics = (task_metrics(num_classes) for _ in range(2))
         self._scored: tuple[list[int], Tensor] | None = None
 
     # ---- three views of the prompt
@@ -161,7 +161,7 @@ class PromptTuner(LightningModule, ABC):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Stop at a loss that is no number, and validate at the last step whatever the interval."""
         trainer = self.trainer
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
         if trainer.global_step % every == 0:  # not each step: this waits for the device
             self._check_finite(outputs["loss"])
         last_step = 0 < trainer.max_steps <= trainer.global_step
@@ -196,9 +196,13 @@ class PromptTuner(LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """Optimizer over the trainable parameters, its schedule stepped every step."""
         optimizer: Optimizer = self._make_optimizer(self._trainable())
+        if self._make_scheduler is None:
+            return optimizer
         scheduler = self._make_scheduler(optimizer)
         if isinstance(scheduler, WarmupLinear) and scheduler.total_steps is None:
-            scheduler.total_steps = int(self.trainer.estimated_stepping_batches)
+            steps = self.trainer.estimated_stepping_batches
+            # Unlimited where only time ends the run: then the rate stays at its full height.
+            scheduler.total_steps = int(steps) if math.isfinite(steps) else None
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -222,11 +226,12 @@ class PromptTuner(LightningModule, ABC):
         if w > 0:
             objective = (1 - w) * objective + w * self.hard_log_perplexity()
         self._check_finite(objective)
+        logged: dict[str, Tensor | float]
         logged = {f"{stage}/{name}": value for name, value in values.items()}
         logged[f"{stage}/objective"] = objective
         if self.trainer.state.fn == TrainerFn.FITTING:
             # Lightning would draw a validation one step early, apart from the prompt's own points.
-            logged["step"] = torch.tensor(float(self.global_step))
+            logged["step"] = float(self.global_step)
         self.log_dict(logged, sync_dist=True)
 
     def _check_finite(self, value: Tensor) -> None:
@@ -255,14 +260,3 @@ class PromptTuner(LightningModule, ABC):
         refuse_other_setting(checkpoint.get(RECORD), prompt_record(self))
         # Loading stays strict, so that a missing or misspelt prompt cannot go unnoticed.
         checkpoint["state_dict"] |= {f"lm.{k}": v for k, v in self.lm.state_dict().items()}
-
-
-def _task_metrics(num_classes: int) -> MetricCollection:
-    return MetricCollection(
-        {
-            "loss": MeanMetric(),
-            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-            "macro_f1": MulticlassF1Score(num_classes, average="macro"),
-        },
-        compute_groups=False,
-    )

@@ -21,7 +21,7 @@ ROWS = [("A warm and funny film", 1), ("Dull", 0), ("Fine work!", 1), ("No plot,
 ADAMW = partial(torch.optim.AdamW, lr=0.05, weight_decay=0.0)
 MAKE: dict[str, Callable[..., PromptTuner]] = {
     "soft": partial(SoftPrompt, prompt_length=4, optimizer=ADAMW),
-    "pez": partial(PEZ, prompt_length=4, optimizer=partial(ADAMW, lr=0.2)),
+    "pez": partial(PEZ, prompt_length=4, optimizer=partial(ADAMW, lr=0.1)),
     "released": partial(PEZ, prompt_length=4, optimizer=ADAMW, keep_continuous=False),
     "manual": partial(ManualPrompt, text="It is"),
 }
@@ -139,7 +139,7 @@ def test_the_loss_falls_on_eight_rows(lm: FrozenLM, tmp_path: Path, name: str):
     first, last = (
         fit(build(name, lm), tmp_path, steps).callback_metrics["val/loss"] for steps in (1, 60)
     )
-    assert last < first - 0.02
+    assert last < first - 0.01
 
 
 @pytest.mark.parametrize("name", MAKE)
