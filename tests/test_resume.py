@@ -17,6 +17,7 @@ from lightning_prompts.cli import PromptCLI, main
 
 STEPS = 8  # of 3 an epoch, so that 3 and 6 end epochs; validations at 5 and 8
 FULL = Path("logs/full/version_0")
+RUN = Path("logs/soft-demo/version_0")
 
 
 class Signal(Callback):
@@ -77,10 +78,10 @@ def logged(run: Path) -> dict[str, dict[int, float]]:
     return {k: v for k, v in found.items() if k.startswith(("train/", "val/"))}
 
 
-def state(run: Path) -> list[Tensor]:
+def state(run: Path, steps: int = STEPS) -> list[Tensor]:
     """Prompt and AdamW's state at the end of a run."""
     content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    assert content["global_step"] == STEPS
+    assert content["global_step"] == steps
     (moments,) = content["optimizer_states"][0]["state"].values()
     rate = content["optimizer_states"][0]["param_groups"][0]["lr"]
     return [content["state_dict"]["prompt"], *moments.values(), torch.tensor(rate)]
@@ -147,19 +148,29 @@ def test_nothing_left_to_train(fit, capsys):
     assert (FULL / "prompt.json").is_file()
 
 
+def start(folder: Path, options: list[str], steps: int) -> subprocess.Popen[str]:
+    """A fit in a process of its own, which has just saved its first validation."""
+    command = [sys.executable, "-m", "lightning_prompts", "fit", *options]
+    process = subprocess.Popen(
+        [*command, "--config", "configs/tuner/soft.yaml", "--trainer.max_steps", str(steps)],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / RUN / "checkpoints" / "last.ckpt").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    return process
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_in_a_process(presses: int, options: list[str], tmp_path: Path):
     """Once: the step is finished and saved. Twice: at once, with what was saved before."""
-    command = [sys.executable, "-m", "lightning_prompts", "fit", *options]
-    more = ["--config", "configs/tuner/soft.yaml", "--trainer.max_steps", "1000000"]
-    with subprocess.Popen(
-        [*command, *more], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        last = tmp_path / "logs/soft-demo/version_0/checkpoints/last.ckpt"
-        deadline = time.monotonic() + 120
-        while not last.exists() and time.monotonic() < deadline:
-            time.sleep(0.2)
+    with start(tmp_path, options, steps=1_000_000) as process:
         for _ in range(presses):
             process.send_signal(signal.SIGINT)
             time.sleep(0.001)
@@ -169,4 +180,24 @@ def test_ctrl_c_in_a_process(presses: int, options: list[str], tmp_path: Path):
     if presses == 1:
         assert "Stopping after this step" in err
         assert "to go on:" in out
-    assert torch.load(last, weights_only=True)["global_step"] >= 5
+    last = torch.load(tmp_path / RUN / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] >= 5
+
+
+@pytest.mark.slow
+def test_sigterm_in_a_process(options: list[str], tmp_path: Path, monkeypatch):
+    """Stopped at whatever step it had reached, then resumed in another process: this one."""
+    steps = 150
+    with start(tmp_path, options, steps) as process:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    monkeypatch.chdir(tmp_path)
+    stopped = torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)
+    assert 5 <= stopped["global_step"] < steps
+    main(["fit", "--config", str(RUN / "config.yaml"), "--ckpt_path", "last"], show=False)
+    full = ("--config", "configs/tuner/soft.yaml", "--trainer.max_steps", str(steps))
+    main(["fit", *options, *full, "--experiment", "full"], show=False)
+    for own, expected in zip(state(RUN, steps), state(FULL, steps), strict=True):
+        assert torch.equal(own, expected)
+    assert logged(RUN) == logged(FULL)
