@@ -1,8 +1,12 @@
-"""Warnings and hints of libraries that do not apply here, each by its name."""
+"""What is said on the way: this package's own notices, and not the libraries' that do not apply."""
 
 import logging
 import re
 import warnings
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_prompts import summary
 
 WARNINGS = (
     # The rows are tokenized before the first step; workers would only copy them.
@@ -30,13 +34,25 @@ HINTS = re.compile(
 
 
 def silence() -> None:
-    """Filter them for this process."""
+    """Filter the libraries' warnings and hints, and let this package's notices through."""
+    own = logging.getLogger("lightning_prompts")
+    if not own.handlers:
+        own.addHandler(_Notices())
+        own.setLevel(logging.INFO)
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logger = logging.getLogger(name)
         if _wanted not in logger.filters:
             logger.addFilter(_wanted)
+
+
+class _Notices(logging.Handler):
+    """Shows records on the error output, apart from the results, by the first process alone."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            summary.notice(record.getMessage())
 
 
 def _wanted(record: logging.LogRecord) -> bool:

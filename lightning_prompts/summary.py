@@ -103,7 +103,8 @@ def baseline_rows(baselines: Mapping[str, Mapping[str, float]]) -> list[Row]:
 
 def table(rows: Sequence[Row], title: str) -> Table:
     """The rows, with losses in nats."""
-    drawn = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    # As text: a name may hold what would be markup.
+    drawn = Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD)
     drawn.add_column("prompt", no_wrap=True, overflow="ellipsis")
     for heading in ("accuracy", "macro-F1", "loss", "perplexity"):
         drawn.add_column(heading, justify="right", no_wrap=True)

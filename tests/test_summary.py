@@ -102,3 +102,8 @@ def test_the_table_fits(width: int, terminal: bool, monkeypatch, capsys, tmp_pat
 def test_a_mistake_is_one_line(capsys):
     summary.fail("a " * 200 + "\nb [bold]")
     assert capsys.readouterr().err == "a " * 200 + "b [bold]\n"
+
+
+def test_a_title_is_no_markup(capsys: pytest.CaptureFixture[str]):
+    Console(width=80).print(summary.table([], "tickets[/v2] [bold]"))
+    assert "tickets[/v2] [bold]" in capsys.readouterr().out
