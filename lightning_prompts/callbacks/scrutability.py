@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_prompts.callbacks.base import EvaluationCallback
@@ -34,22 +34,27 @@ class Scrutability(EvaluationCallback):
         self._lm: FrozenLM | None = None
         self._scored: tuple[str, Tensor] | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load the scorer: one that is not there is said before any training."""
+        if self.scorer is not None and self._lm is None and stage != "predict":
+            log.info("Loading the scorer of perplexity, %s.", self.scorer)
+            # No submodule of the tuner: it belongs in no checkpoint and no optimizer.
+            self._lm = FrozenLM(self.scorer)
+
     def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:
         """Log-perplexity and its exponential."""
-        if self.scorer is None:
+        if self._lm is None:
             nats = tuner.hard_log_perplexity()
         else:
-            nats = self._score(tuner.lm.decode(tuner.hard_prompt().tolist()), tuner.device)
+            nats = self._score(
+                self._lm, tuner.lm.decode(tuner.hard_prompt().tolist()), tuner.device
+            )
         return {"log_perplexity": nats, "perplexity": nats.exp()}
 
-    def _score(self, text: str, device: torch.device) -> Tensor:
-        """Nats per token of a text under the scorer, which is loaded at the first call."""
+    def _score(self, scorer: FrozenLM, text: str, device: torch.device) -> Tensor:
+        """Nats per token of a text under the scorer; remembered until the text changes."""
         if self._scored is None or self._scored[0] != text:
-            if self._lm is None:
-                log.info("Loading the scorer of perplexity, %s.", self.scorer)
-                # No submodule of the tuner: it belongs in no checkpoint and no optimizer.
-                self._lm = FrozenLM(str(self.scorer))
-            self._lm.to(device)
-            ids = torch.tensor([self._lm.encode(text)], dtype=torch.long, device=device)
-            self._scored = text, log_perplexity(self._lm.token_nll(ids))
+            scorer.to(device)
+            ids = torch.tensor([scorer.encode(text)], dtype=torch.long, device=device)
+            self._scored = text, log_perplexity(scorer.token_nll(ids))
         return self._scored[1]
