@@ -11,8 +11,9 @@ from lightning_prompts.errors import PromptError
 from lightning_prompts.outcome import best_evaluation, folder
 from lightning_prompts.summary import Evaluation
 
-# Steps that fit into a few minutes on two cores, three validations each.
-STEPS = {"manual": 1, "soft": 60, "pez": 60}
+# Steps that fit into five minutes on two cores, three validations each. Tokens take longer to find
+# than vectors.
+STEPS = {"manual": 1, "soft": 60, "pez": 90}
 BASE = ("--config", "configs/task/demo.yaml", "--lm.name", "smollm2")
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lightning_prompts.callbacks.baselines import CALIBRATED
+from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, PROMPT
 
 console = Console(highlight=False)
@@ -133,11 +133,15 @@ def advice(evaluation: Evaluation) -> str:
     accuracy, text = metrics["accuracy"], metrics.get("round_trip_accuracy")
     assert accuracy is not None
     empty = evaluation.baselines.get(CALIBRATED, {}).get("accuracy")
-    if empty is not None and accuracy <= empty + standard_error(empty, evaluation.rows):
-        return (
-            f"It does not beat the calibrated empty prompt by more than chance "
-            f"({share(accuracy)} against {share(empty)}): do not use it."
-        )
+    for name, bar in (
+        ("the calibrated empty prompt", empty),
+        ("the most frequent label", evaluation.baselines.get(MAJORITY, {}).get("accuracy")),
+    ):
+        if bar is not None and accuracy <= bar + standard_error(bar, evaluation.rows):
+            return (
+                f"It does not beat {name} by more than chance ({share(accuracy)} against "
+                f"{share(bar)}): do not use it."
+            )
     against = "" if empty is None else f"; no prompt, calibrated, {share(empty)}"
     margin = standard_error(accuracy, evaluation.rows)
     if text is not None and text >= accuracy - margin:

@@ -52,6 +52,18 @@ def test_advice_follows_from_the_numbers(in_use: str, metrics: dict[str, float],
     assert sentence in advice(evaluation(in_use, **metrics))
 
 
+def test_the_most_frequent_label_is_a_bar_too():
+    """BoolQ: most answers are yes, so a calibrated empty prompt is the lower of the two."""
+    rare = {
+        **BASELINES,
+        "majority": {"accuracy": 0.645},
+        "no prompt, calibrated": {"accuracy": 0.53},
+    }
+    got = evaluation("tokens", accuracy=0.595, round_trip_accuracy=0.595)._replace(baselines=rare)
+    assert "does not beat the most frequent label" in advice(got)
+    assert "(0.595 against 0.645)" in advice(got)
+
+
 def test_convergence():
     assert convergence([[100, 0.7], [200, 0.6], [300, 0.5]]) == (
         "Not converged: still improving at step 300; raise --trainer.max_steps."
