@@ -206,7 +206,8 @@ class PromptCLI(LightningCLI):
             # Lightning leaves out the end of fit, where TensorBoard gets the best prompt.
             if best.is_file():
                 callback_of(self.trainer, PromptText).write_best(self.trainer, self.model)
-            raise SystemExit(128 + signum)
+            # Lightning kills the first process where another one ends with an error first.
+            raise SystemExit(128 + signum if self.trainer.is_global_zero else 0)
 
     def validate(self, **kwargs: Any) -> None:
         """Measure a prompt on the validation rows."""

@@ -86,7 +86,7 @@ def best_evaluation(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> E
     if not Path(callback_of(trainer, BestPrompt).best_model_path).is_file():
         return None
     prompt = json.loads((folder(trainer) / PROMPT).read_text(encoding="utf-8"))
-    return _evaluation(prompt, prompt["baselines"], tuner, task, "val")
+    return _evaluation(trainer, prompt, prompt["baselines"], tuner, task, "val")
 
 
 def evaluated(
@@ -104,12 +104,17 @@ def evaluated(
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     prompt = {**describe(trainer, tuner, metrics), "step": step}
     baselines = callback_of(trainer, Baselines).results
-    evaluation = _evaluation(prompt, baselines, tuner, task, stage)
+    evaluation = _evaluation(trainer, prompt, baselines, tuner, task, stage)
     summary.show(evaluation, task.slug, tuner.lm.label, folder(trainer))
 
 
 def _evaluation(
-    prompt: dict[str, Any], baselines: Any, tuner: PromptTuner, task: PromptTask, stage: str
+    trainer: Trainer,
+    prompt: dict[str, Any],
+    baselines: Any,
+    tuner: PromptTuner,
+    task: PromptTask,
+    stage: str,
 ) -> Evaluation:
     prefix, split, report = f"{stage}/", SPLITS[stage], task.report
     metrics = {
@@ -119,4 +124,9 @@ def _evaluation(
     }
     iterate = tuner.has_soft_prompt and not tuner.soft_in_use
     rows, cut = report.rows.get(split), report.cut.get(split, 0)
+    # `limit_val_batches` may have left some out; a run with nothing left to do has no batches.
+    batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
+    scored = sum(batches) * task.val_batch_size * trainer.world_size
+    if rows is not None and 0 < scored < rows:
+        rows = int(scored)
     return Evaluation(prompt, metrics, baselines, stage, rows, cut, iterate)

@@ -212,6 +212,13 @@ def test_a_run_without_validation_keeps_its_end(fit, capsys):
     assert "No prompt was measured" in capsys.readouterr().out
 
 
+def test_the_table_counts_the_rows_that_were_scored(fit, capsys):
+    fit("--trainer.limit_val_batches", "2", "--data.val_batch_size", "4")
+    assert "demo, validation, 8 rows" in capsys.readouterr().out
+    fit()
+    assert "demo, validation, 10 rows" in capsys.readouterr().out
+
+
 def test_progress_counts_the_steps_of_the_run(fit, capsys):
     fit("--trainer.enable_progress_bar", "true", "--trainer.max_steps", "5")
     err = capsys.readouterr().err
