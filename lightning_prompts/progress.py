@@ -81,13 +81,7 @@ class StepProgress(ProgressBar):
         """Take the bar away."""
         self._close(evaluation_only=True)
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the bar away."""
-        self._close(evaluation_only=True)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the bar away."""
-        self._close(evaluation_only=True)
+    on_test_end = on_predict_end = on_validation_end
 
     def _evaluate(self, name: str, batches: Any) -> None:
         total = sum(batches) if isinstance(batches, list) else batches

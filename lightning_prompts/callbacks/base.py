@@ -107,17 +107,8 @@ class EvaluationCallback(Callback):
         """Measure one batch."""
         self._batch(trainer, pl_module, outputs, batch, batch_idx)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Measure one batch."""
-        self._batch(trainer, pl_module, outputs, batch, batch_idx)
+    # `begin` knows the stage; a batch is measured in the same way in both.
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log, before the checkpoints are written, which carry the metrics."""

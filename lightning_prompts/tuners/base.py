@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.metrics.scrutability import log_perplexity
 from lightning_prompts.metrics.task import task_metrics
 from lightning_prompts.projection import Distance, Nearest, nearest_tokens, straight_through
 from lightning_prompts.prompt_init import RECORD
@@ -132,7 +133,7 @@ class PromptTuner(LightningModule, ABC):
         """
         ids = self.hard_prompt()
         inputs = straight_through(self.soft_prompt(), self.lm.embed(ids).float())
-        return self.lm.token_nll(ids[None], inputs[None]).mean()
+        return log_perplexity(self.lm.token_nll(ids[None], inputs[None]))
 
     @torch.no_grad()
     def hard_log_perplexity(self) -> Tensor:
@@ -140,7 +141,7 @@ class PromptTuner(LightningModule, ABC):
         ids = self.hard_prompt()
         key = ids.tolist()
         if self._scored is None or self._scored[0] != key:
-            self._scored = key, self.lm.token_nll(ids[None]).mean()
+            self._scored = key, log_perplexity(self.lm.token_nll(ids[None]))
         return self._scored[1]
 
     # ---- steps
@@ -151,10 +152,10 @@ class PromptTuner(LightningModule, ABC):
         task_loss = F.cross_entropy(self.class_logits(hidden), batch["labels"])
         loss, w = task_loss, self.perplexity_weight
         if w > 0:
-            log_perplexity = self.log_perplexity()
-            loss = (1 - w) * task_loss + w * log_perplexity
+            nats = self.log_perplexity()
+            loss = (1 - w) * task_loss + w * nats
             self.log("train/task_loss", task_loss)
-            self.log("train/log_perplexity", log_perplexity)
+            self.log("train/log_perplexity", nats)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
