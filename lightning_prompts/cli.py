@@ -38,6 +38,7 @@ from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.outcome import announce, evaluated, fitted
 from lightning_prompts.predictions import Predictions
 from lightning_prompts.progress import StepProgress
+from lightning_prompts.prompt_list import PromptList
 from lightning_prompts.quiet import silence
 from lightning_prompts.run_folder import CONFIG, run_folder
 from lightning_prompts.settings import complete, reusable
@@ -169,7 +170,7 @@ class PromptCLI(LightningCLI):
         given = configured.callbacks if isinstance(configured.callbacks, list) else []
         own_bar = any(isinstance(callback, ProgressBar) for callback in given)
         save = SaveConfig(self._parser(self.subcommand), self.saved)
-        callbacks: list[Callback] = [save, Predictions(), LastPrompt()]
+        callbacks: list[Callback] = [save, Predictions(), PromptList(), LastPrompt()]
         if configured.enable_progress_bar is not False and not own_bar:
             callbacks.append(StepProgress())
         self.trainer_defaults["callbacks"] = callbacks

@@ -8,13 +8,13 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.model_files import find_model
 from lightning_prompts.model_loading import load_model
+from lightning_prompts.prefix_reuse import TextStates, concatenated, prompts_first, texts_first
 from lightning_prompts.projection import EmbeddingIndex
-from lightning_prompts.template import Batch, piece_order
+from lightning_prompts.template import Batch
 
 
 class FrozenLM(nn.Module):
@@ -119,9 +119,6 @@ class FrozenLM(nn.Module):
     def answer_hidden(self, prompt: Tensor, batch: Batch) -> Tensor:
         """Final hidden state at the position whose next token is the answer.
 
-        What all examples share is encoded once at batch 1 (prompt first); a text that comes first
-        does not depend on the prompt, so no gradient is kept for it. Exact: attention is causal.
-
         Args:
             prompt: [P, H] Prompt embeddings, P may be 0.
             batch: B examples as token pieces.
@@ -132,7 +129,25 @@ class FrozenLM(nn.Module):
         Raises:
             PromptError: If prompt and text are longer than the model's positions.
         """
-        num_prompt = prompt.shape[0]
+        return self.answers(prompt[None], batch)[0]
+
+    def answers(self, prompts: Tensor, batch: Batch, texts: TextStates | None = None) -> Tensor:
+        """`answer_hidden` of K prompts at once.
+
+        What rows share is encoded once: each prompt where it comes first, each text where it does.
+
+        Args:
+            prompts: [K, P, H] Prompt embeddings.
+            batch: B examples as token pieces.
+            texts: `encode_texts` of this batch, where it has been made before.
+
+        Returns:
+            [K, B, H]
+
+        Raises:
+            PromptError: If prompt and text are longer than the model's positions.
+        """
+        num_prompt = prompts.shape[1]
         num_tokens = batch["num_tokens"] + num_prompt
         if num_tokens > self.max_positions:
             raise PromptError(
@@ -140,11 +155,16 @@ class FrozenLM(nn.Module):
                 f"{self.max_positions} positions; lower --model.prompt_length or --data.max_tokens."
             )
         if num_prompt == 0 or not self.reuse_prompt:
-            return self._concatenated(prompt, batch)
+            return concatenated(self, prompts, batch)
+        if self.reads_texts_first(batch):
+            return texts_first(self, prompts, batch, texts)
+        return prompts_first(self, prompts, batch)
+
+    def reads_texts_first(self, batch: Batch) -> bool:
+        """Whether `encode_texts` of the batch would be of use."""
         # One row of a template that ends with the prompt shares its text with itself.
-        if batch["shared_before"] and batch["after_ids"].shape[1]:
-            return self._shared_prefix(prompt, batch)
-        return self._text_first(prompt, batch)
+        shared_prefix = batch["shared_before"] and batch["after_ids"].shape[1] > 0
+        return self.reuse_prompt and not shared_prefix and batch["before_ids"].shape[1] > 0
 
     def logits(self, hidden: Tensor, token_ids: Tensor | None = None) -> Tensor:
         """Next-token logits in float32, of all tokens or of `token_ids` alone.
@@ -191,64 +211,6 @@ class FrozenLM(nn.Module):
             logits_KVP = self.logits(hidden).transpose(1, 2)
             return F.cross_entropy(logits_KVP, token_ids, reduction="none")
 
-    def _concatenated(self, prompt: Tensor, batch: Batch) -> Tensor:
-        """The plain way: one right-padded sequence an example. Causality makes masks needless."""
-        order, lengths = piece_order(batch, prompt.shape[0])  # (B, T), (B,)
-        before, after = self.embed(batch["before_ids"]), self.embed(batch["after_ids"])
-        prompts = prompt.to(before.dtype).expand(len(lengths), -1, -1)
-        pieces = torch.cat([before, prompts, after], dim=1)
-        embeds = pieces.gather(1, order[..., None].expand(-1, -1, self.hidden_size))
-        hidden = self.model.base_model(inputs_embeds=embeds, use_cache=False)[0]
-        return _pick(hidden, lengths - 1)
-
-    def _shared_prefix(self, prompt: Tensor, batch: Batch) -> Tensor:
-        """Prompt first: [before | prompt] once at batch 1, its keys and values expanded."""
-        num_examples, num_after = batch["after_ids"].shape
-        # Equal rows have equal lengths, so a shared `before` carries no padding.
-        before = self.embed(batch["before_ids"][:1])
-        prefix = torch.cat([before, prompt.to(before.dtype)[None]], dim=1)  # (1, n, H)
-        cache = self.model.base_model(inputs_embeds=prefix, use_cache=True).past_key_values
-        layers = [
-            (
-                layer.keys.expand(num_examples, -1, -1, -1),
-                layer.values.expand(num_examples, -1, -1, -1),
-            )
-            for layer in cache.layers
-        ]
-        positions = torch.arange(num_after, device=prompt.device)[None] + prefix.shape[1]
-        positions = positions.clamp(max=self.max_positions - 1)  # padding may lie past it
-        hidden = self.model.base_model(
-            inputs_embeds=self.embed(batch["after_ids"]),
-            position_ids=positions.expand(num_examples, -1),
-            past_key_values=DynamicCache(layers, config=self.model.config),
-            use_cache=True,
-        )[0]
-        return _pick(hidden, batch["after_lengths"] - 1)
-
-    def _text_first(self, prompt: Tensor, batch: Batch) -> Tensor:
-        """Prompt last: the text's keys and values are constants, only the rest has a gradient."""
-        ids, lengths = batch["before_ids"], batch["before_lengths"]
-        num_examples, num_before = ids.shape
-        slots = torch.arange(num_before, device=ids.device)[None] - (num_before - lengths)[:, None]
-        mask = (slots >= 0).long()  # left padding, so that the prompt starts in one column
-        ids = ids.gather(1, slots.clamp(min=0))
-        with torch.no_grad():
-            cache = self.model.base_model(
-                input_ids=ids, attention_mask=mask, position_ids=slots.clamp(min=0), use_cache=True
-            ).past_key_values
-        after = self.embed(batch["after_ids"])
-        rest = torch.cat([prompt.to(after.dtype).expand(num_examples, -1, -1), after], dim=1)
-        columns = torch.arange(rest.shape[1], device=ids.device)
-        last = self.max_positions - 1  # padding may lie past it
-        hidden = self.model.base_model(
-            inputs_embeds=rest,
-            attention_mask=torch.cat([mask, mask.new_ones(rest.shape[:2])], dim=1),
-            position_ids=(lengths[:, None] + columns).clamp(max=last),
-            past_key_values=cache,
-            use_cache=True,
-        )[0]
-        return _pick(hidden, prompt.shape[0] + batch["after_lengths"] - 1)
-
     # ---- identity
 
     @cached_property
@@ -293,8 +255,3 @@ class FrozenLM(nn.Module):
                 f"{self.label} ({kind}) reads embeddings or computes logits in a way that "
                 "lightning-prompts does not know; use another model, for example --lm.name gpt2."
             )
-
-
-def _pick(hidden: Tensor, positions: Tensor) -> Tensor:
-    """[B, T, H] and [B] to [B, H]: one position an example."""
-    return hidden[torch.arange(len(hidden), device=hidden.device), positions]

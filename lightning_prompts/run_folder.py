@@ -11,6 +11,7 @@ from lightning_prompts.errors import PromptError
 
 CONFIG = "config.yaml"
 PROMPT = "prompt.json"
+PROMPTS = "prompts.jsonl"
 CHECKPOINTS = "checkpoints"
 
 

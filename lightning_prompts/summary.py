@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY
-from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, PROMPT
+from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, PROMPT, PROMPTS
 
 console = Console(highlight=False)
 notices = Console(stderr=True, highlight=False)
@@ -228,7 +228,7 @@ def notice(message: str) -> None:
 
 def files(run: Path) -> None:
     """Print where a run's files are, on one line whatever the width."""
-    names = [name for name in (PROMPT, CONFIG, CHECKPOINTS) if (run / name).exists()]
+    names = [name for name in (PROMPT, PROMPTS, CONFIG, CHECKPOINTS) if (run / name).exists()]
     listed = f" ({', '.join(names)})" if names else ""
     console.print(Text(f"Files: {shown(run)}{listed}"), soft_wrap=True)
 

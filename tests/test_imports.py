@@ -16,12 +16,14 @@ LAYERS = (
     {"tuners", "tasks", "callbacks", "style_classifier"},
     {"metrics", "rewards", "policy", "soft_q"},
     {"language_model", "model_files", "model_loading", "hub", "errors", "schedule"}
-    | {"template", "verbalizer", "projection", "prompt_init", "generation"},
+    | {"template", "verbalizer", "projection", "prompt_init", "generation", "features", "style"}
+    | {"prefix_reuse"},
 )
 SIBLINGS = {"tuners", "tasks", "callbacks"}  # these three never import one another
 KNOW_TRANSFORMERS = {
     "language_model.py",
     "model_loading.py",  # reads the model that language_model.py freezes
+    "prefix_reuse.py",  # caches of keys and values
     "generation.py",
     "style_classifier.py",
     "tasks/base.py",

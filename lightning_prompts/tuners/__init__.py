@@ -3,6 +3,7 @@
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.tuners.manual import ManualPrompt
 from lightning_prompts.tuners.pez import PEZ
+from lightning_prompts.tuners.rlprompt import RLPrompt
 from lightning_prompts.tuners.soft import SoftPrompt
 
-__all__ = ["PEZ", "ManualPrompt", "PromptTuner", "SoftPrompt"]
+__all__ = ["PEZ", "ManualPrompt", "PromptTuner", "RLPrompt", "SoftPrompt"]

@@ -59,6 +59,8 @@ class PromptTuner(LightningModule, ABC):
     """Whether the prompt in use is the soft prompt rather than tokens."""
     has_soft_prompt: ClassVar[bool] = True
     """Whether there is a continuous prompt apart from token rows."""
+    frozen: ClassVar[tuple[str, ...]] = ("lm.",)
+    """Prefixes of the names of weights that belong to language models, which no checkpoint has."""
 
     def __init__(
         self,
@@ -104,6 +106,15 @@ class PromptTuner(LightningModule, ABC):
     def hard_prompt(self) -> Tensor:
         """[P] Token ids: nearest to the soft prompt by the tuner's projection."""
         return self.nearest(self.projection, self.exclude_special).ids
+
+    def listed_prompts(self) -> list[dict[str, Any]]:
+        """The best prompts of a tuner that knows several, the best first, for `prompts.jsonl`."""
+        return []
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the task is answered with a verbalizer's word, so that it has an accuracy."""
+        return True
 
     @property
     def prompt_length(self) -> int:
@@ -220,9 +231,14 @@ class PromptTuner(LightningModule, ABC):
         metrics["macro_f1"].update(logits, labels)
         return {"hidden": hidden, "logits": logits}
 
-    def _log_metrics(self, stage: Stage, metrics: MetricCollection) -> None:
-        values = metrics.compute()  # gathered over ranks, so equal on each
+    def _evaluated(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        """The task's metrics of the evaluation that ends, equal on every rank."""
+        values: dict[str, Tensor] = metrics.compute()
         metrics.reset()
+        return values
+
+    def _log_metrics(self, stage: Stage, metrics: MetricCollection) -> None:
+        values = self._evaluated(metrics)
         w, objective = self.perplexity_weight, values["loss"]
         if w > 0:
             objective = (1 - w) * objective + w * self.hard_log_perplexity()
@@ -248,7 +264,7 @@ class PromptTuner(LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Drop the language model's weights and add what the prompt belongs to."""
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("lm.")}
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(self.frozen)}
         checkpoint[RECORD] = prompt_record(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -260,4 +276,5 @@ class PromptTuner(LightningModule, ABC):
         """
         refuse_other_setting(checkpoint.get(RECORD), prompt_record(self))
         # Loading stays strict, so that a missing or misspelt prompt cannot go unnoticed.
-        checkpoint["state_dict"] |= {f"lm.{k}": v for k, v in self.lm.state_dict().items()}
+        own = {k: v for k, v in self.state_dict().items() if k.startswith(self.frozen)}
+        checkpoint["state_dict"] |= own

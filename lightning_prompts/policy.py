@@ -1,0 +1,222 @@
+"""RLPrompt's policy: a frozen language model whose hidden states a small MLP turns into Q-values.
+
+Deng et al. 2022, arXiv:2205.12548. Only the MLP learns. Dimensions: K prompts, P prompt tokens,
+H hidden size, V vocabulary.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.prefix_reuse import repeat_cache
+
+# Start of the published MLP: Xavier with this gain, and this bias in both layers.
+PUBLISHED_GAIN, PUBLISHED_BIAS = 1e-4, -1e-4
+
+
+@dataclass
+class PolicySettings:
+    """What the policy is made of.
+
+    Args:
+        lm: Another language model with the same tokens, by name as `--lm.name`; by default the
+            task's own.
+        start: `zero` is the published head, Q = head(MLP(h)): nearly equal Q-values, so that it
+            begins with arbitrary tokens. `lm` is ours, Q = head(h + MLP(h)) with an MLP that
+            begins at 0: it begins as the frozen language model itself, after the source text.
+        source_text: What the prompt continues; BOS stands before it.
+        mlp_size: Width of the MLP's hidden layer.
+        top_k: Sample from this many best tokens; losses see all of them.
+        logit_bias: Added to every Q-value.
+        fluent_top_k: Allow only the language model's own so many best tokens.
+    """
+
+    lm: str | None = None
+    start: Literal["zero", "lm"] = "lm"
+    source_text: str = ""
+    mlp_size: int = 2048
+    top_k: int = 256
+    logit_bias: float = 0.0
+    fluent_top_k: int | None = None
+
+
+class Sampled(NamedTuple):
+    """Prompts that a policy wrote, with the states that it wrote them from.
+
+    Attributes:
+        token_ids: [K, P]
+        hidden: [K, P, H] Final hidden state before each token, float32; constants.
+    """
+
+    token_ids: Tensor
+    hidden: Tensor
+
+
+class Policy(nn.Module):
+    """Writes hard prompts token by token.
+
+    The language model is not its own: it is handed in, so that one copy serves all.
+
+    Args:
+        settings: See `PolicySettings`.
+        lm: Whose hidden states it reads.
+        prompt_length: P.
+        forbidden: Token ids that are never written, e.g. special tokens.
+        seed: Of the MLP's first weights.
+
+    Raises:
+        PromptError: If a number of the settings is out of range.
+    """
+
+    def __init__(
+        self,
+        settings: PolicySettings,
+        lm: FrozenLM,
+        prompt_length: int,
+        forbidden: Sequence[int] = (),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name in ("mlp_size", "top_k", "fluent_top_k"):
+            value = getattr(settings, name)
+            if value is not None and value < 1:
+                raise PromptError(f"--model.policy.{name} is {value}; give at least 1.")
+        self.settings, self.prompt_length = settings, prompt_length
+        self.mlp = _first_mlp(lm.hidden_size, settings.mlp_size, settings.start, seed)
+        self.target = copy.deepcopy(self.mlp).requires_grad_(False)
+        source = [lm.bos_id, *(lm.encode(settings.source_text) if settings.source_text else [])]
+        if len(source) + prompt_length > lm.max_positions:
+            raise PromptError(
+                f"--model.policy.source_text and the prompt have {len(source) + prompt_length} "
+                f"tokens but {lm.label} has {lm.max_positions} positions; shorten the text."
+            )
+        self.source_ids: Tensor
+        self.forbidden_ids: Tensor
+        self.register_buffer("source_ids", torch.tensor(source), persistent=False)
+        self.register_buffer(
+            "forbidden_ids", torch.tensor(list(forbidden)).long(), persistent=False
+        )
+
+    def forward(self, lm: FrozenLM, hidden: Tensor, target: bool = False) -> Tensor:
+        """[..., H] hidden states to [..., V] float32 Q-values, those of forbidden tokens -inf.
+
+        Without autocast: beside the residual, bfloat16 would swallow a small MLP's output.
+        """
+        mlp = self.target if target else self.mlp
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden = hidden.to(next(mlp.parameters()).dtype)
+            changed = mlp(hidden)
+            if self.settings.start == "lm":
+                changed = hidden + changed
+            logits = lm.logits(changed) + self.settings.logit_bias
+            return logits.index_fill(-1, self.forbidden_ids, -torch.inf)
+
+    @torch.no_grad()
+    def prior(self, lm: FrozenLM, sampled: Sampled) -> Tensor:
+        """[K, P, V] Logits of the frozen language model itself, those of forbidden tokens -inf."""
+        return lm.logits(sampled.hidden).index_fill(-1, self.forbidden_ids, -torch.inf)
+
+    @torch.no_grad()
+    def sample(self, lm: FrozenLM, count: int, generator: torch.Generator) -> Sampled:
+        """K prompts from the `top_k` best tokens at each step.
+
+        Args:
+            lm: The language model of the policy.
+            count: K.
+            generator: On the policy's device.
+        """
+
+        def draw(logits: Tensor, step: int) -> Tensor:
+            values, ids = logits.topk(min(self.settings.top_k, logits.shape[-1]), dim=-1)
+            # Exponential races: log p + Gumbel noise, from one draw a token.
+            noise = torch.empty_like(values).exponential_(generator=generator)
+            chosen = (values - noise.log()).argmax(-1, keepdim=True)
+            return ids.gather(-1, chosen)[:, 0]
+
+        return self._write(lm, count, draw)
+
+    @torch.no_grad()
+    def greedy(self, lm: FrozenLM) -> Tensor:
+        """[P] The prompt of the highest Q-value at each step."""
+        return self._write(lm, 1, lambda logits, step: logits.argmax(-1)).token_ids[0]
+
+    @torch.no_grad()
+    def read(self, lm: FrozenLM, token_ids: Tensor) -> Sampled:
+        """[K, P] given prompts, with the states before each of their tokens."""
+        return self._write(lm, len(token_ids), lambda logits, step: token_ids[:, step])
+
+    @torch.no_grad()
+    def update_target(self, rate: float) -> None:
+        """Polyak: target <- (1 - rate) * target + rate * MLP."""
+        for target, own in zip(self.target.parameters(), self.mlp.parameters(), strict=True):
+            target.lerp_(own, rate)
+
+    def imitate(self, lm: FrozenLM, token_ids: Tensor, probability: float = 0.1) -> None:
+        """Learn to write a given prompt, so that what is sampled begins around it.
+
+        Stops where each of its tokens has a mean probability (geometric) of `probability` after
+        the ones before it.
+
+        Args:
+            lm: The language model of the policy.
+            token_ids: [P]
+            probability: In (0, 1); near 1 would leave nothing to explore.
+        """
+        sampled = self.read(lm, token_ids[None])
+        optimizer = torch.optim.Adam(self.mlp.parameters(), lr=1e-4)
+        with torch.enable_grad():
+            for _ in range(1000):
+                logits = self(lm, sampled.hidden)[0]
+                loss = F.cross_entropy(logits, token_ids)
+                if loss <= -torch.tensor(probability).log():
+                    break
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        self.mlp.zero_grad()
+        self.target.load_state_dict(self.mlp.state_dict())
+
+    def _write(self, lm: FrozenLM, count: int, choose: Callable[[Tensor, int], Tensor]) -> Sampled:
+        """Write `count` prompts; `choose` takes [K, V] Q-values and the step, gives [K] ids."""
+        embeds = lm.embed(self.source_ids)[None]
+        hidden_states, tokens = [], []
+        cache = None
+        for step in range(self.prompt_length):
+            out = lm.model.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+            cache, hidden = out.past_key_values, out[0][:, -1].float()
+            if step == 0:  # the source text once, whatever K
+                hidden, cache = hidden.expand(count, -1), repeat_cache(lm, cache, count)
+            logits = self._fluent(lm, self(lm, hidden), hidden)
+            hidden_states.append(hidden)
+            tokens.append(choose(logits, step))
+            embeds = lm.embed(tokens[-1])[:, None]
+        return Sampled(torch.stack(tokens, 1), torch.stack(hidden_states, 1))
+
+    def _fluent(self, lm: FrozenLM, logits: Tensor, hidden: Tensor) -> Tensor:
+        """Leave only what the language model itself would likely say."""
+        if self.settings.fluent_top_k is None:
+            return logits
+        own = lm.logits(hidden).index_fill(-1, self.forbidden_ids, -torch.inf)
+        likely = own.topk(min(self.settings.fluent_top_k, own.shape[-1]), dim=-1).indices
+        return torch.full_like(logits, -torch.inf).scatter(-1, likely, logits.gather(-1, likely))
+
+
+def _first_mlp(hidden_size: int, mlp_size: int, start: str, seed: int) -> nn.Sequential:
+    """The MLP with its first weights: the published ones, or ours, which give exactly 0."""
+    first, last = nn.Linear(hidden_size, mlp_size), nn.Linear(mlp_size, hidden_size)
+    published = start == "zero"
+    generator = torch.Generator().manual_seed(seed)
+    for layer in (first, last):
+        gain, bias = (PUBLISHED_GAIN, PUBLISHED_BIAS) if published else (1.0, 0.0)
+        nn.init.xavier_uniform_(layer.weight, gain, generator)
+        nn.init.constant_(layer.bias, bias)
+    if not published:
+        nn.init.zeros_(last.weight)
+    return nn.Sequential(first, nn.ReLU(), last)

@@ -1,0 +1,69 @@
+"""`prompts.jsonl`: which of the many prompts that a tuner wrote are the best?"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lightning_prompts.callbacks.prompt_text import code
+from lightning_prompts.run_folder import PROMPTS, run_folder
+from lightning_prompts.tuners.base import PromptTuner
+
+SHOWN = 20  # rows of the table; the file has all that the tuner lists
+
+
+class PromptList(Callback):
+    """Writes the best distinct prompts at every validation of `fit`, the best first.
+
+    A line of `prompts.jsonl` for each, and a table in TensorBoard's text, for tuners that know more
+    than one prompt.
+    """
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write; on every rank the folder is asked for, the first one writes."""
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if not fitting or getattr(trainer, "fast_dev_run", False):
+            return
+        assert isinstance(pl_module, PromptTuner)
+        listed, folder = pl_module.listed_prompts(), run_folder(trainer)
+        if not listed or not trainer.is_global_zero:
+            return
+        write_lines(folder / PROMPTS, listed)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                table = markdown_table(listed[:SHOWN])
+                logger.experiment.add_text("prompts", table, trainer.global_step)
+
+
+def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace a JSONL file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}")
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    draft.write_text("".join(lines), encoding="utf-8")
+    draft.replace(path)
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    r"""The rows, with their numbers as columns; a prompt cannot break its cell.
+
+    >>> print(markdown_table([{"text": " a|b", "ids": [1], "reward": 2.0, "times": 3}]))
+    | text | reward | times |
+    | --- | --- | --- |
+    | `' a\|b'` | 2 | 3 |
+    """
+    columns = [name for row in rows for name in row if name not in ("text", "ids", "tokens")]
+    columns = list(dict.fromkeys(columns))
+    lines = [["text", *columns], ["---"] * (1 + len(columns))]
+    for row in rows:
+        text = code(row["text"]).replace("|", "\\|")
+        lines.append([text, *(_number(row.get(name)) for name in columns)])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,98 @@
+"""What every reward is: scores of K hard prompts on one batch, and their measures in evaluation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal, NamedTuple
+
+from torch import Tensor
+
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.template import Batch, Template
+from lightning_prompts.verbalizer import Verbalizer
+
+Stage = Literal["val", "test"]
+Reduce = Callable[[Tensor], Tensor]
+"""Sums a tensor over all processes; the identity where there is one."""
+
+# Added to the standard deviation, so that equal rewards give 0 and not 0/0.
+EPSILON = 1e-4
+
+
+class Scores(NamedTuple):
+    """Rewards of K prompts.
+
+    Attributes:
+        raw: [K] Task reward as measured, larger is better.
+        z: [K] The same, standardised within the prompts that it may be compared with.
+        components: What it is made of, by name, each [K]; their means are logged.
+    """
+
+    raw: Tensor
+    z: Tensor
+    components: Mapping[str, Tensor]
+
+
+class PromptMeasures(ABC):
+    """Measures K prompts on the rows of an evaluation, batch by batch."""
+
+    @abstractmethod
+    def update(self, prompts: Tensor, batch: Batch) -> None:
+        """Take in one batch.
+
+        Args:
+            prompts: [K, P] Token ids, the same K prompts at each call.
+            batch: B examples.
+        """
+
+    @abstractmethod
+    def compute(self) -> dict[str, Tensor]:
+        """Means over all rows and processes, each [K]; `loss` among them chooses the best."""
+
+
+class Reward(ABC):
+    """Scores hard prompts for a task. Dimensions: K prompts, P tokens, B examples."""
+
+    deterministic: ClassVar[bool]
+    """Whether equal prompts on equal rows score the same, so that scores may be remembered."""
+    classifies: ClassVar[bool]
+    """Whether the task is to answer with a verbalizer's word, so that accuracy is defined."""
+    low: ClassVar[float]
+    """What a standardised reward of 0 becomes (RLPrompt's reward shaping)."""
+    high: ClassVar[float]
+    """What a standardised reward of 1 becomes."""
+
+    def attach(self, lm: FrozenLM, template: Template, verbalizer: Verbalizer) -> None:
+        """Take the parts that the task's configuration made; called once, before any scoring."""
+        self.lm, self.template, self.verbalizer = lm, template, verbalizer
+
+    @abstractmethod
+    def __call__(self, prompts: Tensor, batch: Batch, seed: int, reduce: Reduce) -> Scores:
+        """Score K prompts on a training batch.
+
+        Args:
+            prompts: [K, P] Token ids.
+            batch: This process's examples.
+            seed: Of whatever is sampled; follows from the run's seed and the step.
+            reduce: Sums over processes, so that all of them get the same scores.
+        """
+
+    @abstractmethod
+    def measures(self, stage: Stage, reduce: Reduce) -> PromptMeasures:
+        """Measures for the evaluation that begins."""
+
+
+def standardise(rewards: Tensor) -> Tensor:
+    """Z-scores over the last dimension: (r - mean) / (population standard deviation + 1e-4).
+
+    Args:
+        rewards: [..., K]
+
+    Returns:
+        [..., K]; all 0 where the rewards are equal.
+
+    >>> import torch
+    >>> standardise(torch.tensor([3.0, 3.0, 3.0]))
+    tensor([0., 0., 0.])
+    """
+    deviations = rewards - rewards.mean(-1, keepdim=True)
+    return deviations / (rewards.std(-1, correction=0, keepdim=True) + EPSILON)

@@ -1,0 +1,150 @@
+"""RLPrompt's reward for classification: by how much the right word beats the best wrong one."""
+
+import hashlib
+from collections import OrderedDict
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_prompts.prefix_reuse import TextStates, encode_texts
+from lightning_prompts.rewards.base import (
+    PromptMeasures,
+    Reduce,
+    Reward,
+    Scores,
+    Stage,
+    standardise,
+)
+from lightning_prompts.template import Batch
+
+
+def probability_gap(logits: Tensor, labels: Tensor) -> Tensor:
+    """p(label) - max of the others, softmax over the verbalizer's words alone.
+
+    The label is left out by its index: found by its probability, a tie would leave out two.
+
+    Args:
+        logits: [..., B, C] Class logits.
+        labels: [B] Class indices.
+
+    Returns:
+        [..., B] in [-1, 1]; 0 on an exact tie.
+    """
+    probabilities = logits.float().softmax(-1)
+    index = labels.expand(probabilities.shape[:-1])[..., None]
+    others = probabilities.scatter(-1, index, -torch.inf).amax(-1)
+    return probabilities.gather(-1, index)[..., 0] - others
+
+
+class ClassificationGap(Reward):
+    """Mean over the examples of 200 * gap where the answer is right and 180 * gap where not.
+
+    Deng et al. 2022 (arXiv:2205.12548). All K prompts are scored on all B examples in batched
+    passes; where the prompt comes last, keys and values of the texts are kept from step to step.
+
+    Args:
+        right: Factor of a positive gap.
+        wrong: Factor of a negative gap.
+        text_cache: GiB of texts' keys and values to keep; 0 encodes the texts at each step.
+    """
+
+    deterministic = True
+    classifies = True
+    low, high = 0.0, 5.0
+
+    def __init__(self, right: float = 200.0, wrong: float = 180.0, text_cache: float = 1.0) -> None:
+        self.right, self.wrong = right, wrong
+        self.text_cache = text_cache
+        self._texts: OrderedDict[bytes, TextStates] = OrderedDict()
+
+    def __call__(self, prompts: Tensor, batch: Batch, seed: int, reduce: Reduce) -> Scores:
+        """Score K prompts on a training batch."""
+        measures = GapMeasures(self, reduce)
+        measures.update(prompts, in_order(batch), remember=True)
+        values = measures.compute()
+        components = {"accuracy": values["accuracy"], "task_loss": values["loss"]}
+        return Scores(values["reward"], standardise(values["reward"]), components)
+
+    def measures(self, stage: Stage, reduce: Reduce) -> "GapMeasures":
+        """Loss, accuracy and reward of K prompts."""
+        return GapMeasures(self, reduce)
+
+    def class_logits(self, prompts: Tensor, batch: Batch, remember: bool) -> Tensor:
+        """[K, P] token ids and B examples to [K, B, C] float32 logits."""
+        texts = self._encoded(batch) if remember and self.lm.reads_texts_first(batch) else None
+        hidden = self.lm.answers(self.lm.embed(prompts), batch, texts)
+        class_ids = torch.tensor(self.verbalizer.token_ids, device=hidden.device)
+        return self.lm.logits(hidden, class_ids)
+
+    def _encoded(self, batch: Batch) -> TextStates | None:
+        """Keys and values of the batch's texts, remembered while there is room.
+
+        By the whole batch and not by text: a text encoded in other company differs in its last
+        bits, and a resumed run has to give the same ones.
+        """
+        key = _digest(batch)
+        if key in self._texts:
+            self._texts.move_to_end(key)
+            return self._texts[key]
+        states = encode_texts(self.lm, batch)
+        room = int(self.text_cache * 2**30) - states.nbytes
+        if room >= 0:
+            while sum(kept.nbytes for kept in self._texts.values()) > room:
+                self._texts.popitem(last=False)
+            self._texts[key] = states
+        return states
+
+
+class GapMeasures(PromptMeasures):
+    """Loss in nats, accuracy as a share, and the raw reward, of K prompts over all rows.
+
+    Args:
+        reward: Reads the class logits.
+        reduce: Sums over processes.
+    """
+
+    def __init__(self, reward: ClassificationGap, reduce: Reduce) -> None:
+        self.reward, self.reduce = reward, reduce
+        self._sums: Tensor | None = None  # (4, K): loss, right answers, reward, examples
+
+    @torch.no_grad()
+    def update(self, prompts: Tensor, batch: Batch, remember: bool = False) -> None:
+        """Take in one batch; `remember` keeps its texts' keys and values."""
+        logits, labels = self.reward.class_logits(prompts, batch, remember), batch["labels"]
+        gap = probability_gap(logits, labels)
+        targets = labels.expand(logits.shape[:2])
+        per_example = (
+            F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none"),
+            (logits.argmax(-1) == labels).float().flatten(),
+            torch.where(gap > 0, self.reward.right, self.reward.wrong).mul(gap).flatten(),
+            torch.ones_like(gap).flatten(),
+        )
+        # (4, K); float64, so that the order of batches and processes hardly matters.
+        sums = torch.stack(per_example).view(4, *gap.shape).double().sum(-1)
+        self._sums = sums if self._sums is None else self._sums + sums
+
+    def compute(self) -> dict[str, Tensor]:
+        """[K] each: `loss`, `accuracy`, `reward`."""
+        assert self._sums is not None, "no batch was measured"
+        loss, right, reward, count = self.reduce(self._sums)
+        means = {"loss": loss, "accuracy": right, "reward": reward}
+        return {name: (value / count).float() for name, value in means.items()}
+
+
+def in_order(batch: Batch) -> Batch:
+    """The batch with its rows in the order of their numbers, whatever the loader shuffled."""
+    order = batch["rows"].argsort(stable=True)
+    if bool((order[1:] > order[:-1]).all()):
+        return batch
+    ordered = {k: v[order] if isinstance(v, Tensor) else v for k, v in batch.items()}
+    return cast(Batch, {**ordered, "texts": [batch["texts"][i] for i in order.tolist()]})
+
+
+def _digest(batch: Batch) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in (batch["before_ids"], batch["before_lengths"]):
+        digest.update(repr((tuple(tensor.shape), str(tensor.device))).encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.digest()

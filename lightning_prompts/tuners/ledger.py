@@ -1,0 +1,172 @@
+"""Every distinct prompt that a policy wrote, with its rewards: what was seen, and what was best."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_prompts.rewards.base import standardise
+
+Ids = tuple[int, ...]
+
+
+@dataclass
+class Entry:
+    """What is known of one prompt.
+
+    Attributes:
+        log_perplexity: Nats per token under the task's language model.
+        times: How often it was written.
+        reward: Sum of its raw task rewards over those times.
+        window_times: The same since the last validation.
+        window_reward: The same since the last validation.
+        components: What its latest reward was made of, by name.
+        validated: Its measures on the validation rows, empty where it was not validated.
+    """
+
+    log_perplexity: float = 0.0
+    times: int = 0
+    reward: float = 0.0
+    window_times: int = 0
+    window_reward: float = 0.0
+    components: dict[str, float] = field(default_factory=dict)
+    validated: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def mean_reward(self) -> float:
+        """Mean raw task reward."""
+        return self.reward / max(1, self.times)
+
+
+class Ledger:
+    """Prompts by their token ids, in the order in which they were first seen."""
+
+    def __init__(self) -> None:
+        self.entries: dict[Ids, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, ids: Ids) -> bool:
+        return ids in self.entries
+
+    def __getitem__(self, ids: Ids) -> Entry:
+        return self.entries.setdefault(ids, Entry())
+
+    def add(
+        self,
+        prompts: Sequence[Ids],
+        rewards: Sequence[float],
+        log_perplexities: Sequence[float],
+        components: dict[str, list[float]],
+    ) -> None:
+        """Count K prompts of one step, with what they scored."""
+        for k, ids in enumerate(prompts):
+            entry = self[ids]
+            entry.log_perplexity = log_perplexities[k]
+            entry.times += 1
+            entry.reward += rewards[k]
+            entry.window_times += 1
+            entry.window_reward += rewards[k]
+            entry.components = {name: values[k] for name, values in components.items()}
+
+    def best(self, count: int, alpha: float, window: bool = False) -> list[Ids]:
+        """The best distinct prompts, by both terms of the reward standardised over the prompts.
+
+        Args:
+            count: How many at most.
+            alpha: Weight of readability.
+            window: Look only at what was written since the last validation.
+
+        Returns:
+            The best first; of equal ones the one that was seen first.
+        """
+        ids = [k for k, e in self.entries.items() if (e.window_times if window else e.times)]
+        if not ids:
+            return []
+        entries = [self.entries[k] for k in ids]
+        means = [e.window_reward / e.window_times if window else e.mean_reward for e in entries]
+        task = standardise(torch.tensor(means, dtype=torch.float64))
+        nats = torch.tensor([e.log_perplexity for e in entries], dtype=torch.float64)
+        totals = (1 - alpha) * task + alpha * standardise(-nats)
+        order = totals.argsort(descending=True, stable=True)[:count]
+        return [ids[i] for i in order.tolist()]
+
+    def table(
+        self, count: int, alpha: float, decode: Callable[[Sequence[int]], str]
+    ) -> list[dict[str, Any]]:
+        """All prompts that were validated, and the best `count` others, as rows for a person.
+
+        Those with a validation come first, by its objective: it is what chooses the prompt. Then
+        the others, by their training reward.
+        """
+        validated = [ids for ids, entry in self.entries.items() if entry.validated]
+        validated.sort(key=lambda ids: self.entries[ids].validated["objective"])
+        others = [ids for ids in self.best(len(self), alpha) if not self.entries[ids].validated]
+        rows = [*validated, *others[:count]]
+        return [_row(ids, self.entries[ids], decode(ids)) for ids in rows]
+
+    def close_window(self) -> None:
+        """Begin to count anew for the next validation."""
+        for entry in self.entries.values():
+            entry.window_times, entry.window_reward = 0, 0.0
+
+    # ---- checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain tensors and lists, which load without pickle."""
+        entries = list(self.entries.values())
+        names = list(dict.fromkeys(name for e in entries for name in e.components))
+        ids = list(self.entries)
+        return {
+            "ids": torch.tensor(ids, dtype=torch.int32),
+            "numbers": _table([list(_numbers(e)) for e in entries]),
+            "component_names": names,
+            # NaN where a prompt was validated but never written, e.g. the greedy one.
+            "components": _table(
+                [[e.components.get(name, torch.nan) for name in names] for e in entries]
+            ),
+            "validated": [[i, e.validated] for i, e in enumerate(entries) if e.validated],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As saved."""
+        self.entries = {}
+        names = state["component_names"]
+        rows = zip(
+            state["ids"].tolist(),
+            state["numbers"].tolist(),
+            state["components"].tolist(),
+            strict=True,
+        )
+        for ids, (nats, times, reward, window_times, window_reward), values in rows:
+            components = {n: v for n, v in zip(names, values, strict=True) if v == v}
+            self.entries[tuple(ids)] = Entry(
+                nats, int(times), reward, int(window_times), window_reward, components
+            )
+        known = list(self.entries.values())
+        for index, measures in state["validated"]:
+            known[index].validated = dict(measures)
+
+
+def _row(ids: Ids, entry: Entry, text: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"text": text, "ids": list(ids), "times": entry.times}
+    if entry.times:
+        row |= {"reward": entry.mean_reward, **entry.components}
+    row["perplexity"] = math.exp(min(entry.log_perplexity, 700.0))
+    shown = {k: v for k, v in entry.validated.items() if k != "log_perplexity"}
+    return row | {f"val_{name}": value for name, value in shown.items()}
+
+
+def _numbers(entry: Entry) -> Iterator[float]:
+    yield from (entry.log_perplexity, entry.times, entry.reward)
+    yield from (entry.window_times, entry.window_reward)
+
+
+def _table(rows: list[list[float]]) -> Tensor:
+    """[N, M] float64, also for no rows or no columns."""
+    width = len(rows[0]) if rows else 0
+    return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), width)

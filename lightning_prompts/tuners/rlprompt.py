@@ -1,0 +1,309 @@
+"""RLPrompt: a policy learns to write hard prompts (Deng et al. 2022, arXiv:2205.12548)."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.policy import Policy, PolicySettings, Sampled
+from lightning_prompts.projection import nearest_tokens
+from lightning_prompts.prompt_init import PromptInit
+from lightning_prompts.rewards import ClassificationGap, Reward
+from lightning_prompts.rewards.base import PromptMeasures, standardise
+from lightning_prompts.rewards.scrutability import Mix, mix_rewards
+from lightning_prompts.soft_q import (
+    action_values,
+    entropy,
+    leave_one_out,
+    policy_gradient,
+    soft_q_loss,
+)
+from lightning_prompts.template import Batch, Template
+from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.ledger import Ledger
+from lightning_prompts.tuners.scoring import PromptScorer, Scored
+from lightning_prompts.verbalizer import Verbalizer
+
+LEDGER = "prompts"  # its key in a checkpoint
+LISTED = 100  # prompts in prompts.jsonl beside those that were validated
+
+
+class RLPrompt(PromptTuner):
+    """Samples prompts from a policy, scores them, and updates the policy.
+
+    Reward: R = (1 - alpha) * R_task + alpha * R_scrutability, standardised over the step's
+    prompts, then shaped linearly. At each validation of `fit` the best prompts written since the
+    last one, and the policy's greedy prompt, are scored; the best ever is the *incumbent*, which
+    is the hard prompt, in use, saved and measured as any other tuner's.
+
+    Args:
+        lm: The frozen language model; given by `--lm.*`.
+        template: Where text and prompt sit; given by `--data.template`.
+        verbalizer: The answer word of each label; given by `--data.verbalizer`.
+        prompt_length: P, the length of every prompt.
+        policy: What the policy is made of.
+        reward: Of the task.
+        alpha: Weight of readability in the reward, in [0, 1].
+        mix: Standardise both terms before they are mixed, or take them raw.
+        scrutability_scale: With `mix: raw`, a factor for -log PPL.
+        loss: `soft_q` as published; `reinforce` with the mean of the other prompts as baseline;
+            `grpo`, which divides by their standard deviation as well.
+        kl_weight: Of the divergence from the frozen language model: with `soft_q` 0 or 1, whether
+            it is the prior of the soft-optimal policy; else in units of the shaped reward.
+        entropy_weight: Of an entropy bonus in the loss.
+        prompts_per_step: K.
+        target_rate: Polyak rate of the target network, before each step.
+        init: A prompt to start from: it is the first incumbent, and the policy begins around it.
+        candidates: Prompts beside the greedy one that each validation scores.
+        **kwargs: Of `PromptTuner`.
+
+    Raises:
+        PromptError: If a number is out of range.
+    """
+
+    slug = "rlprompt"
+    has_soft_prompt = False
+    frozen = ("lm.", "policy_lm.")
+
+    def __init__(
+        self,
+        lm: FrozenLM,
+        template: Template,
+        verbalizer: Verbalizer,
+        prompt_length: int = 5,
+        policy: PolicySettings | None = None,
+        reward: Reward | None = None,
+        alpha: float = 0.0,
+        mix: Mix = "zscore",
+        scrutability_scale: float = 1.0,
+        loss: Literal["soft_q", "reinforce", "grpo"] = "soft_q",
+        kl_weight: float = 0.0,
+        entropy_weight: float = 0.0,
+        prompts_per_step: int = 16,
+        target_rate: float = 1e-3,
+        init: PromptInit | None = None,
+        candidates: int = 4,
+        **kwargs: Any,
+    ) -> None:
+        if not 0.0 <= alpha <= 1.0:
+            raise PromptError(f"--model.alpha is {alpha}; it weighs two rewards: give 0 to 1.")
+        super().__init__(lm, template, verbalizer, perplexity_weight=alpha, **kwargs)
+        settings = policy or PolicySettings()
+        self.alpha, self.mix, self.scrutability_scale = alpha, mix, scrutability_scale
+        self.loss, self.kl_weight, self.entropy_weight = loss, kl_weight, entropy_weight
+        self.prompts_per_step, self.target_rate = prompts_per_step, target_rate
+        self.num_candidates = candidates
+        self._check_numbers(prompt_length)
+        self.policy_lm = None if settings.lm in (None, lm.name) else _same_tokens(settings.lm, lm)
+        forbidden = lm.special_ids if self.exclude_special else ()
+        self.policy = Policy(settings, self.writer, prompt_length, forbidden, self.seed)
+        self.reward = reward or ClassificationGap()
+        self.reward.attach(lm, template, verbalizer)
+        self.ledger = Ledger()
+        self.scorer = PromptScorer(lm, self.reward, self.ledger, self._sum)
+        self.token_ids: Tensor
+        self.incumbent_objective: Tensor
+        start = self._start(init, prompt_length)
+        self.register_buffer("token_ids", start)
+        self.register_buffer("incumbent_objective", torch.tensor(torch.inf, dtype=torch.float64))
+        self._greedy: dict[str, float] = {}
+        self._measures: PromptMeasures | None = None
+
+    # ---- the prompt
+
+    @property
+    def writer(self) -> FrozenLM:
+        """The policy's language model."""
+        return self.lm if self.policy_lm is None else self.policy_lm
+
+    def soft_prompt(self) -> Tensor:
+        """[P, H] The incumbent's rows."""
+        return self.lm.embed(self.token_ids)
+
+    def hard_prompt(self) -> Tensor:
+        """[P] The incumbent's tokens."""
+        return self.token_ids
+
+    def prompt_embeddings(self) -> Tensor:
+        """[P, H] The incumbent's rows."""
+        return self.soft_prompt()
+
+    # ---- training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """K prompts on one batch; returns the policy's loss."""
+        self.policy.update_target(self.target_rate)
+        # Seeded by the step: the same prompts on every rank, and after a resume.
+        seed = (self.seed * 1_000_003 + self.global_step) % 2**63
+        generator = torch.Generator(self.device).manual_seed(seed)
+        sampled = self.policy.sample(self.writer, self.prompts_per_step, generator)
+        one_batch = self.trainer.num_training_batches == 1
+        scored = self.scorer.train(sampled.token_ids, batch, seed, one_batch)
+        reward = mix_rewards(*scored, self.alpha, self.mix, self.scrutability_scale)
+        low, high = self.reward.low, self.reward.high
+        logits = self.policy(self.writer, sampled.hidden)  # (K, P, V)
+        loss = self._loss(logits, sampled, low + (high - low) * reward)
+        nats = entropy(logits)
+        if self.entropy_weight:
+            loss = loss - self.entropy_weight * nats
+        self._log_step(loss, nats, scored)
+        return loss
+
+    def _loss(self, logits: Tensor, sampled: Sampled, rewards: Tensor) -> Tensor:
+        prior = self.policy.prior(self.writer, sampled) if self.kl_weight else None
+        if self.loss == "soft_q":
+            with torch.no_grad():
+                target = self.policy(self.writer, sampled.hidden, target=True)
+            return soft_q_loss(logits, target, sampled.token_ids, rewards, prior, self.kl_weight)
+        log_p, _ = action_values(logits, sampled.token_ids)
+        if prior is not None:
+            own, _ = action_values(prior, sampled.token_ids)
+            rewards = rewards - self.kl_weight * (log_p.detach() - own).sum(1)
+        above = standardise(rewards) if self.loss == "grpo" else leave_one_out(rewards)
+        return policy_gradient(above, log_p)
+
+    def _log_step(self, loss: Tensor, entropy: Tensor, scored: Scored) -> None:
+        task, nats = scored
+        self.log("train/loss", loss)
+        self.log("train/reward", task.raw.mean(), prog_bar=True)
+        values = {name: value.mean() for name, value in task.components.items()}
+        values |= {"reward_best": task.raw.max(), "entropy": entropy.detach()}
+        values |= {"log_perplexity": nats.mean(), "perplexity": nats.mean().exp()}
+        values["distinct_prompts"] = torch.tensor(float(len(self.ledger)))
+        self.log_dict({f"train/{name}": value for name, value in values.items()})
+
+    # ---- validation: which prompt is the best?
+
+    def on_validation_model_eval(self) -> None:
+        """Choose the incumbent before the callbacks read it."""
+        super().on_validation_model_eval()
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+                self._choose()
+
+    def _choose(self) -> None:
+        """Score the best new prompts on the validation rows; keep the best ever."""
+        greedy = tuple(self.policy.greedy(self.writer).tolist())
+        wanted = [*self.ledger.best(self.num_candidates, self.alpha, window=True), greedy]
+        if not torch.isfinite(self.incumbent_objective):
+            wanted.append(tuple(self.token_ids.tolist()))
+        self.ledger.close_window()
+        new = [ids for ids in dict.fromkeys(wanted) if not self.ledger[ids].validated]
+        if new:
+            self.scorer.validate(new, self._validation_batches(), self.alpha, self.device)
+        for ids in wanted:
+            objective = self.ledger[ids].validated["objective"]
+            if objective < self.incumbent_objective:  # a tie keeps the earlier
+                self.token_ids.copy_(torch.tensor(ids))
+                self.incumbent_objective.fill_(objective)
+        self._greedy = self.ledger[greedy].validated
+
+    def _validation_batches(self) -> Iterator[Batch]:
+        loader: Any = self.trainer.val_dataloaders
+        most = self.trainer.num_val_batches[0]
+        for batch in itertools.islice(loader, int(most) if math.isfinite(most) else None):
+            yield self.trainer.strategy.batch_to_device(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the incumbent's metrics, and the greedy prompt's beside them."""
+        super().on_validation_epoch_end()
+        if self._greedy and self.trainer.state.fn == TrainerFn.FITTING:
+            greedy = {f"val/greedy_{name}": value for name, value in self._greedy.items()}
+            self.log_dict({**greedy, "step": float(self.global_step)}, sync_dist=True)
+
+    def listed_prompts(self) -> list[dict[str, Any]]:
+        """The prompts that were validated and the best others, the best first."""
+        return self.ledger.table(LISTED, self.alpha, self.lm.decode)
+
+    # ---- tasks that are not answered with a word measure what their reward measures
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the task is answered with a verbalizer's word."""
+        return self.reward.classifies
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to measure."""
+        self._measures = None if self.classifies else self.reward.measures("val", self._sum)
+
+    def on_test_epoch_start(self) -> None:
+        """Begin to measure."""
+        self._measures = None if self.classifies else self.reward.measures("test", self._sum)
+
+    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> dict[str, Tensor]:
+        if self._measures is None:
+            return super()._evaluate(batch, metrics)
+        self._measures.update(self.token_ids[None], batch)
+        return {}
+
+    def _evaluated(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        if self._measures is None:
+            return super()._evaluated(metrics)
+        return {name: value[0] for name, value in self._measures.compute().items()}
+
+    # ---- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the prompts seen so far: what is remembered must not make a resumed run differ."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[LEDGER] = self.ledger.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the prompts back."""
+        super().on_load_checkpoint(checkpoint)
+        self.ledger.load_state_dict(checkpoint[LEDGER])
+
+    # ---- details
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Sum over processes."""
+        if self.trainer.world_size == 1:
+            return values
+        return self.trainer.strategy.reduce(values, reduce_op="sum")
+
+    def _start(self, init: PromptInit | None, prompt_length: int) -> Tensor:
+        """[P] The first incumbent: a given prompt, which the policy learns to write, or its own."""
+        if init is None:
+            return self.policy.greedy(self.writer)
+        rows = init(self.lm, self.verbalizer, prompt_length, self.seed)
+        excluded = self.special_ids if self.exclude_special else None
+        ids = nearest_tokens(rows, self.lm.index, self.projection, excluded).ids
+        self.policy.imitate(self.writer, ids)
+        return ids
+
+    def _check_numbers(self, prompt_length: int) -> None:
+        least = {
+            "prompt_length": (prompt_length, 1),
+            "prompts_per_step": (self.prompts_per_step, 2),
+            "candidates": (self.num_candidates, 0),
+        }
+        for name, (value, minimum) in least.items():
+            if value < minimum:
+                raise PromptError(f"--model.{name} is {value}; give at least {minimum}.")
+        for name in ("kl_weight", "entropy_weight", "scrutability_scale"):
+            if getattr(self, name) < 0:
+                raise PromptError(f"--model.{name} is {getattr(self, name)}; give 0 or more.")
+        if not 0 < self.target_rate <= 1:
+            raise PromptError(f"--model.target_rate is {self.target_rate}; give a share in (0, 1].")
+
+
+def _same_tokens(name: str, lm: FrozenLM) -> FrozenLM:
+    """Load the policy's own language model.
+
+    Raises:
+        PromptError: If its tokens are not those of the task's model.
+    """
+    other = FrozenLM(name)
+    if other.tokenizer.get_vocab() != lm.tokenizer.get_vocab():
+        raise PromptError(
+            f"--model.policy.lm {name} has other tokens than {lm.label}, and the policy writes "
+            "token ids; use a model with the same tokenizer, or leave it out."
+        )
+    return other
