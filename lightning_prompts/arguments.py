@@ -139,8 +139,12 @@ def explain(message: str, options: Sequence[str]) -> str:
         # The nearest class: on the same line, else the last one before.
         pattern = r"class_path[ =]'([^']+)'"
         class_path = _last(pattern, after.partition("\n")[0]) or _last(pattern, before) or ""
+        kind = class_path.rpartition(".")[2]
+        first = name.partition(".")[0]
+        if where.endswith("model") and (owner := _tuner_with(first)):
+            return f"--{where}.{first}: {kind} has no such option, {owner} has; give its config."
         tail = _suggest(name, _parameters(class_path), f"--{where}.")
-        return f"--{where}.{name}: {class_path.rpartition('.')[2]} has no such option{tail}"
+        return f"--{where}.{name}: {kind} has no such option{tail}"
     if names := _last(r"arguments are required: (.+)", message):
         flags = " and ".join("--" + name.strip().partition(".")[2] for name in names.split(","))
         return (
@@ -162,7 +166,10 @@ def explain(message: str, options: Sequence[str]) -> str:
     if problem := re.search(r"given class_path '([^']+)':\s+(?=\S)(?!Parser key)(.+)", message):
         return f"--{where} {problem[1]}: {problem[2].rstrip('.')}."
     if 'expected "subcommand"' in message or "argument subcommand" in message:
-        return "Say what to do: lightning-prompts fit, validate, test, predict or demo (or --help)."
+        return (
+            "Say what to do: lightning-prompts fit, validate, test, predict, style or demo "
+            "(or --help)."
+        )
     if kinds := re.findall(r"Expected an? (.+?)(?:\. Got value.*)?$", message, re.MULTILINE):
         expected = " or ".join(dict.fromkeys(_kind(kind) for kind in kinds if "None" not in kind))
         values = re.findall(r"(?:Got|Given) value: (?!NestedArg)(.+)", message)
@@ -232,6 +239,14 @@ def _subclasses(class_paths: Sequence[str]) -> list[str]:
         if isinstance(base, type) and path.startswith("lightning_prompts"):
             found += [kind.__name__ for kind in _below(base) if not inspect.isabstract(kind)]
     return found
+
+
+def _tuner_with(option: str) -> str | None:
+    """The first tuner whose constructor names an option, e.g. the reward of style transfer."""
+    from lightning_prompts.tuners.base import PromptTuner
+
+    known = (kind for kind in _below(PromptTuner) if not inspect.isabstract(kind))
+    return next((k.__name__ for k in known if option in inspect.signature(k).parameters), None)
 
 
 def _below(base: type) -> list[type]:

@@ -42,6 +42,7 @@ from lightning_prompts.prompt_list import PromptList
 from lightning_prompts.quiet import silence
 from lightning_prompts.run_folder import CONFIG, run_folder
 from lightning_prompts.settings import complete, reusable
+from lightning_prompts.style_command import style
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -262,6 +263,9 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
             return None
         if given[:1] == ["demo"]:
             demo([arg for arg in given[1:] if arg != "--debug"])
+            return None
+        if given[:1] == ["style"]:
+            style([arg for arg in given[1:] if arg != "--debug"])
             return None
         return PromptCLI([arg for arg in given if arg != "--debug"], run, show)
     except KeyboardInterrupt:

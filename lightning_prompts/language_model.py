@@ -137,7 +137,8 @@ class FrozenLM(nn.Module):
         What rows share is encoded once: each prompt where it comes first, each text where it does.
 
         Args:
-            prompts: [K, P, H] Prompt embeddings.
+            prompts: [K, P, H] Prompt embeddings, or [K, P] token ids; those that begin alike are
+                then read together as far as they do, where the text comes first.
             batch: B examples as token pieces.
             texts: `encode_texts` of this batch, where it has been made before.
 
@@ -154,11 +155,12 @@ class FrozenLM(nn.Module):
                 f"Prompt and text have {num_tokens} tokens but {self.label} has "
                 f"{self.max_positions} positions; lower --model.prompt_length or --data.max_tokens."
             )
-        if num_prompt == 0 or not self.reuse_prompt:
-            return concatenated(self, prompts, batch)
-        if self.reads_texts_first(batch):
+        if num_prompt and self.reads_texts_first(batch):
             return texts_first(self, prompts, batch, texts)
-        return prompts_first(self, prompts, batch)
+        embeds = prompts if prompts.ndim == 3 else self.embed(prompts)
+        if num_prompt == 0 or not self.reuse_prompt:
+            return concatenated(self, embeds, batch)
+        return prompts_first(self, embeds, batch)
 
     def reads_texts_first(self, batch: Batch) -> bool:
         """Whether `encode_texts` of the batch would be of use."""

@@ -9,7 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
 from lightning_prompts.errors import PromptError
@@ -44,6 +49,62 @@ def load_model(source: ModelSource, options: dict[str, Any]) -> tuple[Any, Any]:
             f"--lm.name {source.location}: cannot be read as a causal language model with its "
             f"tokenizer ({_first_line(error)}); save both there with save_pretrained."
         ) from error
+
+
+def load_text_classifier(name: str) -> tuple[Any, Any]:
+    """A frozen text classifier and its tokenizer, by local folder or hub id.
+
+    Raises:
+        PromptError: If they cannot be reached or read, or the model was not trained to classify.
+    """
+    model, tokenizer, missing = _load_pair(
+        name, AutoModelForSequenceClassification, "Style classifier"
+    )
+    # transformers would fill in a head of random numbers.
+    if missing:
+        raise PromptError(
+            f"Style classifier {name!r} has no trained classification head ({missing[0]} is "
+            "missing); give a model that was trained to classify texts."
+        )
+    return model, tokenizer
+
+
+def load_encoder(name: str) -> tuple[Any, Any]:
+    """A frozen text encoder without a head and its tokenizer, by local folder or hub id.
+
+    Raises:
+        PromptError: If they cannot be reached or read.
+    """
+    return _load_pair(name, AutoModel, "Encoder")[:2]
+
+
+def _load_pair(name: str, kind: Any, what: str) -> tuple[Any, Any, list[str]]:
+    """Model, tokenizer and names of missing weights, without retries where there is no hub."""
+    transformers_logging.disable_progress_bar()
+    folder = Path(name).expanduser()
+    is_folder = bool(name) and folder.is_dir()
+    # A hub id is at most "owner/name"; anything longer or rooted was meant as a path.
+    if not is_folder and (not name or name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise PromptError(f"{what} {name!r}: no such folder; give an existing folder or a hub id.")
+    with offline_unless_reachable() as reachable:
+        try:
+            place, options = (folder, {"local_files_only": True}) if is_folder else (name, {})
+            model, report = kind.from_pretrained(
+                place, dtype=torch.float32, output_loading_info=True, **options
+            )
+            tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        except UNREADABLE as error:
+            if is_folder:
+                cause = f"cannot be read with its tokenizer ({_first_line(error)})"
+            elif reachable:
+                cause = f"could not be loaded from the hub ({_first_line(error)})"
+            else:
+                cause = "is not in the local cache and the Hugging Face hub cannot be reached"
+            raise PromptError(
+                f"{what} {name!r} {cause}; check the name and the network, or give the folder of a "
+                "local copy."
+            ) from error
+    return model.requires_grad_(False).eval(), tokenizer, sorted(report["missing_keys"])
 
 
 def _load_from_hub(source: ModelSource, options: dict[str, Any]) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from lightning_prompts.settings import read_step
 from lightning_prompts.summary import Evaluation
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.rlprompt import RLPrompt
 
 SPLITS = {"val": "validation", "test": "test"}
 
@@ -103,7 +104,7 @@ def evaluated(
     """
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     prompt = {**describe(trainer, tuner, metrics), "step": step}
-    baselines = callback_of(trainer, Baselines).results
+    baselines = tuner.comparisons or callback_of(trainer, Baselines).results
     evaluation = _evaluation(trainer, prompt, baselines, tuner, task, stage)
     summary.show(evaluation, task.slug, tuner.lm.label, folder(trainer))
 
@@ -129,4 +130,6 @@ def _evaluation(
     scored = sum(batches) * task.val_batch_size * trainer.world_size
     if rows is not None and 0 < scored < rows:
         rows = int(scored)
-    return Evaluation(prompt, metrics, baselines, stage, rows, cut, iterate)
+    legend = tuner.reward.legend() if isinstance(tuner, RLPrompt) else ""
+    columns = tuner.columns("test" if stage == "test" else "val")
+    return Evaluation(prompt, metrics, baselines, stage, rows, cut, iterate, columns, legend)

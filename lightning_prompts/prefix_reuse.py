@@ -127,11 +127,12 @@ def texts_first(
 ) -> Tensor:
     """Prompts behind texts whose keys and values are constants: computed once, or given.
 
-    All prompts stand behind one copy of each text, in blocks that do not see one another.
+    All prompts stand behind one copy of each text, as branches that do not see one another. Where
+    they are given as token ids, what begins alike is one branch until it differs.
 
     Args:
         lm: The frozen language model.
-        prompts: [K, P, H]; gradients flow back into them.
+        prompts: [K, P, H], gradients flow back into them; or [K, P] token ids.
         batch: B examples.
         texts: Of this batch, from `encode_texts`; by default they are encoded here.
 
@@ -139,30 +140,71 @@ def texts_first(
         [K, B, H] Hidden states at the answer.
     """
     texts = encode_texts(lm, batch) if texts is None else texts
-    after = lm.embed(batch["after_ids"])
-    num_block = prompts.shape[1] + after.shape[1]
-    ends = prompts.shape[1] + batch["after_lengths"] - 1  # (B,)
-    columns = torch.arange(num_block, device=after.device)
-    positions = batch["before_lengths"][:, None] + columns
-    positions = positions.clamp(max=lm.max_positions - 1)  # padding may lie past it
-    most = 1 if not _takes_block_masks(lm) else max(1, BLOCK_TOKENS // num_block)
+    after = lm.embed(batch["after_ids"])  # (B, T1, H)
+    num_prompt, num_after = prompts.shape[1], after.shape[1]
+    most = max(1, BLOCK_TOKENS // (num_prompt + num_after)) if _takes_block_masks(lm) else 1
     states = []
-    for part in _parts(prompts, len(after) * num_block, most):
-        shape = (-1, len(part), -1, -1)
-        blocks = torch.cat(
-            [part.to(after.dtype).expand(len(after), -1, -1, -1), after[:, None].expand(shape)],
-            dim=2,
-        )  # (B, K, n, H)
+    for part in _parts(prompts, len(after) * (num_prompt + num_after), most):
+        tree = _tree(lm, part, num_after)
+        nodes = tree.embeds.to(after.dtype).expand(len(after), -1, -1)
+        depths = batch["before_lengths"][:, None] + tree.depths
         hidden = lm.model.base_model(
-            inputs_embeds=blocks.flatten(1, 2),
-            attention_mask=_mask(lm, texts.mask, len(part), num_block),
-            position_ids=positions.repeat(1, len(part)),
+            inputs_embeds=torch.cat([nodes, after.repeat(1, len(part), 1)], dim=1),
+            attention_mask=_mask(lm, texts.mask, tree.seen),
+            position_ids=depths.clamp(max=lm.max_positions - 1),  # padding may lie past it
             past_key_values=DynamicCache(texts.layers, config=lm.model.config),
             use_cache=True,
-        )[0].unflatten(1, (len(part), num_block))
-        slots = ends[:, None, None, None].expand(-1, len(part), 1, lm.hidden_size)
-        states.append(hidden.gather(2, slots)[:, :, 0].transpose(0, 1))
+        )[0]
+        if num_after:
+            steps = num_after * torch.arange(len(part), device=after.device)[:, None]
+            slots = nodes.shape[1] + steps + batch["after_lengths"] - 1  # (K, B)
+        else:
+            slots = tree.leaves[:, None].expand(-1, len(after))
+        states.append(hidden[torch.arange(len(after), device=after.device), slots])
     return _joined(states)
+
+
+class _Tree(NamedTuple):
+    """K prompts as branches: N nodes of theirs, then for each prompt T1 nodes of what follows it.
+
+    Attributes:
+        embeds: [N, H] Of the prompts' nodes.
+        depths: [N + K T1] Place of each node behind the text.
+        seen: [N + K T1, N + K T1] Whether a node (row) sees another: itself and its ancestors.
+        leaves: [K] The last node of each prompt.
+    """
+
+    embeds: Tensor
+    depths: Tensor
+    seen: Tensor
+    leaves: Tensor
+
+
+def _tree(lm: "FrozenLM", prompts: Tensor, num_after: int) -> _Tree:
+    num_prompts, num_prompt = prompts.shape[:2]
+    device = prompts.device
+    if prompts.ndim == 3:  # vectors: each prompt is a branch from its first one
+        embeds = prompts.flatten(0, 1)
+        paths = [tuple(range(k, k + num_prompt)) for k in range(0, len(embeds), num_prompt)]
+    else:
+        nodes: dict[tuple[int, ...], int] = {}
+        rows = prompts.tolist()
+        paths = [
+            tuple(nodes.setdefault(tuple(row[: i + 1]), len(nodes)) for i in range(num_prompt))
+            for row in rows
+        ]
+        embeds = lm.embed(torch.tensor([ids[-1] for ids in nodes], device=device))
+    num_nodes = len(embeds)
+    seen = torch.zeros((num_nodes + num_prompts * num_after,) * 2, dtype=torch.bool)
+    depths = torch.zeros(len(seen), dtype=torch.long)
+    for k, path in enumerate(paths):
+        start = num_nodes + k * num_after
+        path += tuple(range(start, start + num_after))
+        depths[list(path)] = torch.arange(len(path))
+        for i, node in enumerate(path):
+            seen[node, list(path[: i + 1])] = True
+    leaves = torch.tensor([path[num_prompt - 1] for path in paths])
+    return _Tree(embeds, depths.to(device), seen.to(device), leaves.to(device))
 
 
 def repeat_cache(lm: "FrozenLM", cache: Any, copies: int) -> DynamicCache:
@@ -180,23 +222,21 @@ def _layers(cache: Any) -> Layers:
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def _mask(lm: "FrozenLM", texts: Tensor, num_prompts: int, num_block: int) -> Tensor:
-    """What the blocks see: their text, and their own past.
+def _mask(lm: "FrozenLM", texts: Tensor, seen: Tensor) -> Tensor:
+    """What N nodes see: their text, and what `seen` [N, N] says of one another.
 
-    [B, T0 + n] of ones and zeros for one prompt, whose causal mask the model makes by itself;
-    [B, 1, K n, T0 + K n] for several.
+    [B, T0 + N] of ones and zeros for a single branch, whose causal mask the model makes by itself;
+    [B, 1, N, T0 + N] for several.
     """
-    if num_prompts == 1:
-        return torch.cat([texts, texts.new_ones(len(texts), num_block)], dim=1)
-    ones = torch.ones(num_block, num_block, dtype=torch.bool, device=texts.device)
-    own = torch.block_diag(*[ones.tril()] * num_prompts)  # (K n, K n)
-    shape = (len(texts), 1, len(own), -1)
-    seen = torch.cat([texts.bool()[:, None, None].expand(shape), own.expand(shape)], dim=-1)
+    if bool((seen == torch.ones_like(seen).tril()).all()):
+        return torch.cat([texts, texts.new_ones(len(texts), len(seen))], dim=1)
+    shape = (len(texts), 1, len(seen), -1)
+    both = torch.cat([texts.bool()[:, None, None].expand(shape), seen.expand(shape)], dim=-1)
     if lm.model.config._attn_implementation == "sdpa":
-        return seen
+        return both
     dtype = lm.embedding_table.dtype  # eager attention adds its mask
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(
-        ~seen, torch.finfo(dtype).min
+    return torch.zeros(both.shape, dtype=dtype, device=both.device).masked_fill(
+        ~both, torch.finfo(dtype).min
     )
 
 

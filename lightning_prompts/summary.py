@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY
+from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, PROMPT, PROMPTS
 
 console = Console(highlight=False)
@@ -42,6 +42,8 @@ class Evaluation(NamedTuple):
         rows: Rows that were scored.
         cut: Rows whose text was cut to fit.
         iterate: Whether there is a continuous iterate beside tokens in use (PEZ).
+        columns: Heading to metric of the table, where the task has no accuracy.
+        legend: What these headings mean.
     """
 
     prompt: Mapping[str, Any]
@@ -51,6 +53,8 @@ class Evaluation(NamedTuple):
     rows: int | None = None
     cut: int = 0
     iterate: bool = False
+    columns: Mapping[str, str] = {}
+    legend: str = ""
 
     @property
     def vectors(self) -> bool:
@@ -119,6 +123,27 @@ def table(rows: Sequence[Row], title: str) -> Table:
     return drawn
 
 
+def measures_table(evaluation: Evaluation, title: str) -> Table:
+    """The measures of a task without an accuracy: what it is compared with, then the prompt."""
+    drawn = Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD)
+    drawn.add_column("prompt", no_wrap=True, overflow="ellipsis")
+    for heading in evaluation.columns:
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    prompt = evaluation.prompt
+    own = f"{prompt['tuner']} ({len(prompt['ids'])} tokens)"
+    for name, values in [*evaluation.baselines.items(), (own, evaluation.metrics)]:
+        cells = [_measure(metric, values.get(metric)) for metric in evaluation.columns.values()]
+        drawn.add_row(Text(name), *cells, style="bold" if name == own else None)
+    return drawn
+
+
+def _measure(metric: str, value: float | None) -> str:
+    """Perplexities have no upper end; the other measures are between 0 and 100."""
+    if value is None or metric.endswith("perplexity"):
+        return _large(value)
+    return f"{value:.1f}"
+
+
 def title(evaluation: Evaluation, task: str, lm: str) -> str:
     """What was scored, on how many rows."""
     stage = {"val": "validation", "test": "test"}[evaluation.stage]
@@ -130,6 +155,8 @@ def title(evaluation: Evaluation, task: str, lm: str) -> str:
 def advice(evaluation: Evaluation) -> str:
     """One sentence that a person can act on, from the numbers alone."""
     metrics = evaluation.metrics
+    if evaluation.columns:
+        return _transfer_advice(evaluation)
     accuracy, text = metrics["accuracy"], metrics.get("round_trip_accuracy")
     assert accuracy is not None
     empty = evaluation.baselines.get(CALIBRATED, {}).get("accuracy")
@@ -158,6 +185,17 @@ def advice(evaluation: Evaluation) -> str:
     )
 
 
+def _transfer_advice(evaluation: Evaluation) -> str:
+    """Whether the prompt is worth more than none, by what only a test knows."""
+    own, empty = evaluation.metrics, evaluation.baselines.get(NO_PROMPT, {})
+    if (joint := own.get("joint")) is None or "joint" not in empty:
+        return "Its reward is of the classifier that it was trained on; `test` asks another one."
+    against = f"joint {joint:.1f} against {empty['joint']:.1f}"
+    if joint <= empty["joint"]:
+        return f"It does not rewrite better than no prompt ({against}): do not use it."
+    return f"It rewrites better than no prompt ({against}); fluency tells how well that reads."
+
+
 def convergence(history: Sequence[Sequence[float]], mode: str = "min") -> str | None:
     """A sentence where the last validation was the best by more than 1 % over the one before.
 
@@ -181,9 +219,13 @@ def show(
     evaluation: Evaluation, task: str, lm: str, run: Path | None, notes: Sequence[str | None] = ()
 ) -> None:
     """Print the table, the text, the sentences and the run's folder."""
-    rows = [*baseline_rows(evaluation.baselines), *prompt_rows(evaluation)]
     console.print()
-    console.print(table(rows, title(evaluation, task, lm)))
+    if evaluation.columns:
+        console.print(measures_table(evaluation, title(evaluation, task, lm)))
+        console.print(Text(evaluation.legend, style="dim"))
+    else:
+        rows = [*baseline_rows(evaluation.baselines), *prompt_rows(evaluation)]
+        console.print(table(rows, title(evaluation, task, lm)))
     if not evaluation.vectors and evaluation.iterate:
         console.print("The prompt in use is its tokens, so the two agree by construction.")
     console.print(prompt_text(evaluation.prompt))

@@ -17,13 +17,14 @@ LAYERS = (
     {"metrics", "rewards", "policy", "soft_q"},
     {"language_model", "model_files", "model_loading", "hub", "errors", "schedule"}
     | {"template", "verbalizer", "projection", "prompt_init", "generation", "features", "style"}
-    | {"prefix_reuse"},
+    | {"prefix_reuse", "tree_attention"},
 )
 SIBLINGS = {"tuners", "tasks", "callbacks"}  # these three never import one another
 KNOW_TRANSFORMERS = {
     "language_model.py",
     "model_loading.py",  # reads the model that language_model.py freezes
     "prefix_reuse.py",  # caches of keys and values
+    "tree_attention.py",
     "generation.py",
     "style_classifier.py",
     "tasks/base.py",

@@ -41,6 +41,9 @@ class Baselines(EvaluationCallback):
 
     def wanted(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> bool:
         """Whether the baselines of this stage, on this data, are not known yet."""
+        if not tuner.classifies:
+            self.results = {}
+            return False
         self._stage = stage
         self._identity = _identity(trainer, tuner, stage)
         known = self._known.get(stage)

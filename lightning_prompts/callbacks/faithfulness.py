@@ -66,6 +66,8 @@ class Faithfulness(EvaluationCallback):
 
     def measure(self, tuner: PromptTuner, outputs: Mapping[str, Tensor], batch: Batch) -> None:
         """Compare the prompts on one batch."""
+        if not tuner.classifies:  # its text alone can be compared, once, at the end
+            return
         soft, hard = self._answers(tuner, outputs["hidden"], batch)
         hard_logits = tuner.class_logits(hard)
         self._performance.update(tuner.class_logits(soft), hard_logits, batch["labels"])
@@ -78,14 +80,16 @@ class Faithfulness(EvaluationCallback):
 
     def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:
         """All metrics; the soft prompt's own where it is not the prompt in use."""
+        of_text = {"round_trip": round_trip(self._ids, tuner.lm.encode(self._text))}
+        if not tuner.classifies:
+            return of_text
         performance = self._performance.compute()._asdict()
         if tuner.soft_in_use or not tuner.has_soft_prompt:
             del performance["soft_loss"], performance["soft_accuracy"]
-        return performance | {
+        return performance | of_text | {
             "output_differential": self._output.compute(),
             "distance_differential_cosine": self._distance(tuner, "cosine"),
             "distance_differential_euclidean": self._distance(tuner, "euclidean"),
-            "round_trip": round_trip(self._ids, tuner.lm.encode(self._text)),
             "round_trip_accuracy": self._round_trip_accuracy.compute(),
         }
 

@@ -48,6 +48,10 @@ class PromptMeasures(ABC):
     def compute(self) -> dict[str, Tensor]:
         """Means over all rows and processes, each [K]; `loss` among them chooses the best."""
 
+    def comparisons(self) -> dict[str, dict[str, float]]:
+        """Measures of what the prompts have to beat, by name; where the task has no baselines."""
+        return {}
+
 
 class Reward(ABC):
     """Scores hard prompts for a task. Dimensions: K prompts, P tokens, B examples."""
@@ -65,6 +69,13 @@ class Reward(ABC):
         """Take the parts that the task's configuration made; called once, before any scoring."""
         self.lm, self.template, self.verbalizer = lm, template, verbalizer
 
+    def load(self) -> None:  # noqa: B027  (most rewards have nothing to read)
+        """Read what is still to be read, so that what is missing is said before any work.
+
+        Raises:
+            PromptError: If it cannot be found or used.
+        """
+
     @abstractmethod
     def __call__(self, prompts: Tensor, batch: Batch, seed: int, reduce: Reduce) -> Scores:
         """Score K prompts on a training batch.
@@ -80,6 +91,14 @@ class Reward(ABC):
     def measures(self, stage: Stage, reduce: Reduce) -> PromptMeasures:
         """Measures for the evaluation that begins."""
 
+    def columns(self, stage: Stage) -> Mapping[str, str]:
+        """Heading to name of the measures in the closing table; none where accuracy says it."""
+        return {}
+
+    def legend(self) -> str:
+        """What the headings mean."""
+        return ""
+
 
 def standardise(rewards: Tensor) -> Tensor:
     """Z-scores over the last dimension: (r - mean) / (population standard deviation + 1e-4).
@@ -88,11 +107,13 @@ def standardise(rewards: Tensor) -> Tensor:
         rewards: [..., K]
 
     Returns:
-        [..., K]; all 0 where the rewards are equal.
+        [..., K]; all 0 where the rewards are equal: in float64, since the float32 mean of equal
+        numbers can differ from them, and 1e-4 is all that it would be divided by.
 
     >>> import torch
     >>> standardise(torch.tensor([3.0, 3.0, 3.0]))
     tensor([0., 0., 0.])
     """
-    deviations = rewards - rewards.mean(-1, keepdim=True)
-    return deviations / (rewards.std(-1, correction=0, keepdim=True) + EPSILON)
+    exact = rewards.double()
+    deviations = exact - exact.mean(-1, keepdim=True)
+    return (deviations / (exact.std(-1, correction=0, keepdim=True) + EPSILON)).to(rewards.dtype)

@@ -74,7 +74,7 @@ class ClassificationGap(Reward):
     def class_logits(self, prompts: Tensor, batch: Batch, remember: bool) -> Tensor:
         """[K, P] token ids and B examples to [K, B, C] float32 logits."""
         texts = self._encoded(batch) if remember and self.lm.reads_texts_first(batch) else None
-        hidden = self.lm.answers(self.lm.embed(prompts), batch, texts)
+        hidden = self.lm.answers(prompts, batch, texts)
         class_ids = torch.tensor(self.verbalizer.token_ids, device=hidden.device)
         return self.lm.logits(hidden, class_ids)
 

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -92,6 +93,8 @@ class PromptTuner(LightningModule, ABC):
         num_classes = len(verbalizer.labels)
         self.val_metrics, self.test_metrics = (task_metrics(num_classes) for _ in range(2))
         self._scored: tuple[list[int], Tensor] | None = None
+        self.comparisons: dict[str, dict[str, float]] = {}
+        """Of the latest evaluation of a task without an accuracy: what the prompt has to beat."""
 
     # ---- three views of the prompt
 
@@ -115,6 +118,10 @@ class PromptTuner(LightningModule, ABC):
     def classifies(self) -> bool:
         """Whether the task is answered with a verbalizer's word, so that it has an accuracy."""
         return True
+
+    def columns(self, stage: Stage) -> Mapping[str, str]:
+        """Heading to metric of the closing table where the task has no accuracy."""
+        return {}
 
     @property
     def prompt_length(self) -> int:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -26,7 +26,7 @@ from lightning_prompts.soft_q import (
     soft_q_loss,
 )
 from lightning_prompts.template import Batch, Template
-from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.base import PromptTuner, Stage
 from lightning_prompts.tuners.ledger import Ledger
 from lightning_prompts.tuners.scoring import PromptScorer, Scored
 from lightning_prompts.verbalizer import Verbalizer
@@ -137,6 +137,11 @@ class RLPrompt(PromptTuner):
 
     # ---- training
 
+    def setup(self, stage: str) -> None:
+        """Read what the reward needs before any work."""
+        if stage != "predict":
+            self.reward.load()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """K prompts on one batch; returns the policy's loss."""
         self.policy.update_target(self.target_rate)
@@ -229,6 +234,10 @@ class RLPrompt(PromptTuner):
         """Whether the task is answered with a verbalizer's word."""
         return self.reward.classifies
 
+    def columns(self, stage: Stage) -> Mapping[str, str]:
+        """Those of the reward."""
+        return self.reward.columns(stage)
+
     def on_validation_epoch_start(self) -> None:
         """Begin to measure."""
         self._measures = None if self.classifies else self.reward.measures("val", self._sum)
@@ -246,6 +255,7 @@ class RLPrompt(PromptTuner):
     def _evaluated(self, metrics: MetricCollection) -> dict[str, Tensor]:
         if self._measures is None:
             return super()._evaluated(metrics)
+        self.comparisons = self._measures.comparisons()
         return {name: value[0] for name, value in self._measures.compute().items()}
 
     # ---- checkpoints

@@ -1,0 +1,235 @@
+"""How much of a text's content another text keeps: BERTScore, rescaled.
+
+Zhang et al. 2020, "BERTScore" (https://arxiv.org/abs/1904.09675), rescaled as in section 5 of it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.text.bert import bert_score
+
+from lightning_prompts.features import hidden_states, num_layers, resolve_layer, text_states
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.model_files import cache_folder
+from lightning_prompts.model_loading import load_encoder
+
+# Encoder to its layer and the mean F1 of random pairs there, from bert-score's released file
+# rescale_baseline/en/roberta-large.tsv.
+PUBLISHED = {"roberta-large": (17, 0.83122575), "FacebookAI/roberta-large": (17, 0.83122575)}
+# Shares of the depth. Encoders: near what bert-score found best for most (17 of 24, 9 of 12).
+ENCODER_LAYER, LM_LAYER = 0.7, 0.5
+# Random pairs behind a baseline that was not published.
+PAIRS = 1000
+REVIEWS = Path(__file__).parent.parent / "tasks" / "reviews"
+# Pairs that are compared at once.
+PAIR_BATCH = 512
+
+
+class ContentScore:
+    """Content that outputs share with their sources, 0 to 100.
+
+    100 max(0, (F1 - b) / (1 - b)), F1 of BERTScore and b the mean F1 of random pairs: without b
+    anything has an F1 near 0.9, and more so under a causal model. A causal model sees only what is
+    left of a token, so its middle layer stands in where there is no encoder.
+
+    Args:
+        lm: The task's frozen language model: the encoder where none is named; gives the device.
+        encoder: A Hugging Face encoder by hub id or local folder, e.g. `roberta-large`.
+        layer: Layers of the encoder to run: a number, or a share below 1; by default the published
+            one, else the middle of a language model and 0.7 of an encoder.
+        sentences: Where b is computed, what the pairs are drawn from; by default the package's
+            reviews.
+
+    Raises:
+        PromptError: If the encoder cannot be reached or read, or has no such layer.
+    """
+
+    def __init__(
+        self,
+        lm: FrozenLM,
+        encoder: str | None = None,
+        layer: float | None = None,
+        sentences: Sequence[str] | None = None,
+    ) -> None:
+        self.lm, self.name = lm, encoder or lm.label
+        self._sentences = sentences
+        self._published: float | None = None
+        if encoder is None:
+            self.model, self._tokenizer = lm.model.base_model, None
+            self.layer = resolve_layer(layer, num_layers(self.model), LM_LAYER)
+            return
+        self.model, self._tokenizer = load_encoder(encoder)
+        default, published = PUBLISHED.get(encoder, (ENCODER_LAYER, None))
+        self.layer = resolve_layer(default if layer is None else layer, num_layers(self.model))
+        if self.layer == default:
+            self._published = published
+
+    @torch.no_grad()
+    def __call__(self, outputs: Sequence[str], sources: Sequence[str]) -> Tensor:
+        """Content of each output, under the caller's autocast; equal pairs are scored once.
+
+        Args:
+            outputs: N texts.
+            sources: N texts, what each output was made from.
+
+        Returns:
+            [N] 0 to 100, float32; 0 where either text is empty.
+        """
+        pairs = list(zip(outputs, sources, strict=True))
+        whole = dict.fromkeys(p for p in pairs if p[0].strip() and p[1].strip())
+        scores = dict.fromkeys(pairs, 0.0)
+        if whole:
+            b = self.baseline
+            f1 = self._f1(list(whole))
+            scores |= zip(whole, (100 * (f1 - b) / (1 - b)).clamp(0, 100).tolist(), strict=True)
+        device = self.lm.embedding_table.device
+        return torch.tensor([scores[pair] for pair in pairs], device=device)
+
+    @cached_property
+    def baseline(self) -> float:
+        """Mean F1 of random pairs: published, remembered in the user's cache, or computed now.
+
+        In float32 without autocast, so that what is remembered is the same for all precisions.
+        """
+        if self._published is not None:
+            return self._published
+        sentences = list(_reviews() if self._sentences is None else self._sentences)
+        key = "\n".join([_fingerprint(self.model), str(self.layer), str(PAIRS), *sentences])
+        name = hashlib.sha256(key.encode()).hexdigest()[:16]
+        file = cache_folder() / "content" / f"{name}.json"
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return float(json.loads(file.read_text(encoding="utf-8"))["f1"])
+        drawn = random_pairs(len(sentences), PAIRS)
+        with torch.autocast(self.lm.embedding_table.device.type, enabled=False):
+            f1 = float(self._f1([(sentences[i], sentences[j]) for i, j in drawn]).mean())
+        # Where it cannot be written it is computed again.
+        with contextlib.suppress(OSError):
+            _write(file, {"f1": f1, "encoder": self.name, "layer": self.layer, "pairs": PAIRS})
+        return f1
+
+    def _f1(self, pairs: Sequence[tuple[str, str]]) -> Tensor:
+        """[N] F1 of pairs of texts; each distinct text is encoded once."""
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        states = dict(zip(texts, self._encode(texts), strict=True))
+        return pair_f1([(states[output], states[source]) for output, source in pairs], self.model)
+
+    def _encode(self, texts: Sequence[str]) -> list[Tensor]:
+        """States [n, H] of each text with one special token before and one after it."""
+        if self._tokenizer is None:
+            states = text_states(self.lm, texts, self.layer, bos=True, eos=True)
+        else:
+            tokenizer = self._tokenizer
+            special = [tokenizer.cls_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
+            first = next((i for i in special if i is not None), 0)
+            special = [tokenizer.sep_token_id, tokenizer.eos_token_id, first]
+            last = next(i for i in special if i is not None)
+            # RoBERTa has two positions fewer than it says, and two tokens are special.
+            positions = self.model.config.max_position_embeddings - 2
+            room = min(tokenizer.model_max_length, positions) - 2
+            encoded = tokenizer(list(texts), add_special_tokens=False).input_ids
+            rows = [[first, *ids[:room], last] for ids in encoded]
+            self.model.to(self.lm.embedding_table.device)
+            pad_id = last if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+            states = hidden_states(self.model, rows, self.layer, pad_id)
+        # torchmetrics compares on the CPU, and draws the pairs' order from a stable sort there.
+        return [state.cpu() for state in states]
+
+
+def pair_f1(pairs: Sequence[tuple[Tensor, Tensor]], model: nn.Module) -> Tensor:
+    """BERTScore's F1 of pairs of texts, by torchmetrics.
+
+    Each token is matched with the most similar one of the other text, by cosine, and counts 0 where
+    all are below; precision is the mean over the output's tokens, recall over the source's.
+
+    Args:
+        pairs: N outputs and sources: states [n, H], the first and the last of which stand for
+            special tokens and are left out. At least one other token each.
+        model: Whose states they are; torchmetrics asks for it and does not run it.
+
+    Returns:
+        [N] In [0, 1], float32.
+    """
+    # torchmetrics sorts texts by length and restores their order with the wrong permutation (the
+    # sort's own, not its inverse). Among equal lengths a stable sort changes nothing, and there is
+    # no padding either.
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, (output, source) in enumerate(pairs):
+        groups.setdefault((len(output), len(source)), []).append(i)
+    found = torch.empty(len(pairs))
+    # Its data loaders would draw from the global generator.
+    with torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False):
+        for group in groups.values():
+            for start in range(0, len(group), PAIR_BATCH):
+                indices = group[start : start + PAIR_BATCH]
+                outputs, sources = (
+                    _as_input(torch.stack([pairs[i][side].float() for i in indices]))
+                    for side in (0, 1)
+                )
+                scored = bert_score(
+                    outputs,
+                    sources,
+                    model=model,
+                    user_forward_fn=lambda _, batch: batch["input_ids"],
+                    batch_size=PAIR_BATCH,
+                )
+                found[indices] = torch.as_tensor(scored["f1"]).reshape(-1)
+    return found
+
+
+def random_pairs(count: int, pairs: int) -> list[tuple[int, int]]:
+    """Pairs of different indices below `count`, the same at each call.
+
+    Raises:
+        ValueError: If there are no two.
+    """
+    if count < 2:
+        raise ValueError(f"count is {count}; a pair needs two different sentences.")
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(count, (pairs,), generator=generator)
+    step = torch.randint(1, count, (pairs,), generator=generator)
+    return list(zip(first.tolist(), ((first + step) % count).tolist(), strict=True))
+
+
+def _as_input(states: Tensor) -> dict[str, Tensor]:
+    """States in the place of token ids: torchmetrics takes both, for models of one's own."""
+    return {"input_ids": states, "attention_mask": torch.ones(states.shape[:2], dtype=torch.long)}
+
+
+def _reviews() -> list[str]:
+    """The package's own short reviews, in a fixed order."""
+    lines = [
+        line
+        for file in sorted(REVIEWS.glob("*.jsonl"))
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
+    return [json.loads(line)["text"] for line in lines if line]
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """Of the architecture and a sample of the weights, in bfloat16 as `FrozenLM.fingerprint`."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for parameter in model.parameters():
+        rows = parameter.detach().flatten()[:64].to("cpu", torch.bfloat16)
+        digest.update(rows.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write(file: Path, content: dict[str, object]) -> None:
+    """Write a whole file or none; several processes may race for it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=file.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(content, stream)
+        os.replace(partial, file)
+    except BaseException:
+        os.unlink(partial)
+        raise
