@@ -86,12 +86,16 @@ class Faithfulness(EvaluationCallback):
         performance = self._performance.compute()._asdict()
         if tuner.soft_in_use or not tuner.has_soft_prompt:
             del performance["soft_loss"], performance["soft_accuracy"]
-        return performance | of_text | {
-            "output_differential": self._output.compute(),
-            "distance_differential_cosine": self._distance(tuner, "cosine"),
-            "distance_differential_euclidean": self._distance(tuner, "euclidean"),
-            "round_trip_accuracy": self._round_trip_accuracy.compute(),
-        }
+        return (
+            performance
+            | of_text
+            | {
+                "output_differential": self._output.compute(),
+                "distance_differential_cosine": self._distance(tuner, "cosine"),
+                "distance_differential_euclidean": self._distance(tuner, "euclidean"),
+                "round_trip_accuracy": self._round_trip_accuracy.compute(),
+            }
+        )
 
     def _distance(self, tuner: PromptTuner, metric: Literal["cosine", "euclidean"]) -> Tensor:
         return distance_differential(self._soft, tuner.lm.index, metric)

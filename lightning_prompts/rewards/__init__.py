@@ -2,5 +2,6 @@
 
 from lightning_prompts.rewards.base import PromptMeasures, Reward, Scores
 from lightning_prompts.rewards.classification import ClassificationGap
+from lightning_prompts.rewards.style_transfer import StyleTransfer
 
-__all__ = ["ClassificationGap", "PromptMeasures", "Reward", "Scores"]
+__all__ = ["ClassificationGap", "PromptMeasures", "Reward", "Scores", "StyleTransfer"]

@@ -5,6 +5,15 @@ from lightning_prompts.tasks.boolq import BoolQ
 from lightning_prompts.tasks.classification import TextClassification
 from lightning_prompts.tasks.demo import Demo
 from lightning_prompts.tasks.sst2 import SST2
-from lightning_prompts.tasks.yelp import Yelp
+from lightning_prompts.tasks.yelp import Yelp, YelpTransfer
 
-__all__ = ["SST2", "BoolQ", "Demo", "PromptTask", "TaskReport", "TextClassification", "Yelp"]
+__all__ = [
+    "SST2",
+    "BoolQ",
+    "Demo",
+    "PromptTask",
+    "TaskReport",
+    "TextClassification",
+    "Yelp",
+    "YelpTransfer",
+]

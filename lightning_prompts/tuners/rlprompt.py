@@ -55,8 +55,9 @@ class RLPrompt(PromptTuner):
         scrutability_scale: With `mix: raw`, a factor for -log PPL.
         loss: `soft_q` as published; `reinforce` with the mean of the other prompts as baseline;
             `grpo`, which divides by their standard deviation as well.
-        kl_weight: Of the divergence from the frozen language model: with `soft_q` 0 or 1, whether
-            it is the prior of the soft-optimal policy; else in units of the shaped reward.
+        kl_weight: Of the divergence from the frozen language model, in nats for a standardised
+            reward of 1: with `soft_q` the model is the prior of the soft-optimal policy, else the
+            divergence is taken from the reward. 0 leaves it out, as published.
         entropy_weight: Of an entropy bonus in the loss.
         prompts_per_step: K.
         target_rate: Polyak rate of the target network, before each step.
@@ -163,14 +164,15 @@ class RLPrompt(PromptTuner):
 
     def _loss(self, logits: Tensor, sampled: Sampled, rewards: Tensor) -> Tensor:
         prior = self.policy.prior(self.writer, sampled) if self.kl_weight else None
+        weight = self.kl_weight * (self.reward.high - self.reward.low)
         if self.loss == "soft_q":
             with torch.no_grad():
                 target = self.policy(self.writer, sampled.hidden, target=True)
-            return soft_q_loss(logits, target, sampled.token_ids, rewards, prior, self.kl_weight)
+            return soft_q_loss(logits, target, sampled.token_ids, rewards, prior, weight)
         log_p, _ = action_values(logits, sampled.token_ids)
         if prior is not None:
             own, _ = action_values(prior, sampled.token_ids)
-            rewards = rewards - self.kl_weight * (log_p.detach() - own).sum(1)
+            rewards = rewards - weight * (log_p.detach() - own).sum(1)
         above = standardise(rewards) if self.loss == "grpo" else leave_one_out(rewards)
         return policy_gradient(above, log_p)
 

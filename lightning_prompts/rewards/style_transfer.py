@@ -1,0 +1,211 @@
+"""Style transfer: prompts make the model rewrite sentences, which are scored for content and style.
+
+After RLPrompt (Deng et al. 2022, https://arxiv.org/abs/2205.12548), whose numbers are the defaults.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.generation import QUOTE, clean, sample_texts
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.metrics.content import ContentScore
+from lightning_prompts.metrics.transfer import best_of
+from lightning_prompts.rewards.base import EPSILON, PromptMeasures, Reduce, Reward, Scores, Stage
+from lightning_prompts.rewards.rewrites import (
+    FinalMeasures,
+    RewriteMeasures,
+    Rewrites,
+    style_column,
+    style_scores,
+    transfer_batch,
+)
+from lightning_prompts.style import StyleScorer, load_style
+from lightning_prompts.template import Batch, Template
+from lightning_prompts.verbalizer import Verbalizer
+
+
+class StyleTransfer(Reward):
+    """Mean of content and style, both 0 to 100, of the best among sampled rewrites.
+
+    Dimensions: K prompts, S sources, N samples a prompt, D draws, C styles.
+
+    In training the K prompts of a step are shared out among the S sources of its batch, and each is
+    scored on its own source: N = `samples` * `bootstraps` rewrites, of which every `samples` are a
+    draw; the reward is the mean of the draws' best scores. It is standardised by the mean and
+    standard deviation of all best scores of that source, since sentences differ in how hard they
+    are.
+
+    Args:
+        style: The classifier that rewards style: a folder that `lightning-prompts style` wrote, or
+            a Hugging Face text classifier by folder or hub id.
+        judge: Another one, that no prompt was trained on, for the test; null leaves out what it
+            would tell.
+        content: Encoder that content is compared in, by folder or hub id, for example
+            roberta-large; null is a middle layer of the task's own language model.
+        samples: Rewrites of a draw.
+        bootstraps: D, draws a prompt.
+        top_k: Tokens that sampling may choose among.
+        val_samples: Rewrites of each sentence in validation; the best by reward counts.
+        test_samples: The same in a test.
+        seed: Of the samples of evaluations; the same at each, so that prompts meet equal luck.
+
+    Raises:
+        PromptError: If a number is less than 1, or the template does not end with a quote.
+    """
+
+    deterministic: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
+    low: ClassVar[float] = -20.0
+    high: ClassVar[float] = 80.0
+
+    def __init__(
+        self,
+        style: str,
+        judge: str | None = None,
+        content: str | None = None,
+        samples: int = 32,
+        bootstraps: int = 4,
+        top_k: int = 10,
+        val_samples: int = 8,
+        test_samples: int = 32,
+        seed: int = 0,
+    ) -> None:
+        self.style, self.judge, self.content = style, judge, content
+        self.samples, self.bootstraps, self.top_k = samples, bootstraps, top_k
+        self.val_samples, self.test_samples, self.seed = val_samples, test_samples, seed
+        for name in ("samples", "bootstraps", "top_k", "val_samples", "test_samples"):
+            if (value := getattr(self, name)) < 1:
+                raise PromptError(f"--model.reward.{name} is {value}; give at least 1.")
+
+    def attach(self, lm: FrozenLM, template: Template, verbalizer: Verbalizer) -> None:
+        """Take the task's parts; the classifiers are read when they are first needed."""
+        super().attach(lm, template, verbalizer)
+        if not template.text.endswith(QUOTE):
+            raise PromptError(
+                f"Template {template.text!r} does not end with a quote, so the model would not "
+                "know where its rewrite ends; write for example "
+                '\'{prompt} "{text}" "\'.'
+            )
+
+    def load(self) -> None:
+        """Read the classifiers and the encoder, so that what is missing is said before any work.
+
+        Raises:
+            PromptError: If one cannot be found or used, or several processes share the run.
+        """
+        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+        count = torch.distributed.get_world_size() if shared else 1
+        if count > 1:
+            raise PromptError(
+                f"Style transfer is scored by one process, and this run has {count}; set "
+                "--trainer.devices 1."
+            )
+        for scorer in (self.rewarding, self.judging):
+            if scorer is not None:
+                style_column(scorer, self.verbalizer.labels, 0)
+        _ = self.content_score
+
+    @cached_property
+    def rewarding(self) -> StyleScorer:
+        """The classifier that rewards style."""
+        return load_style(self.style, self.lm)
+
+    @cached_property
+    def judging(self) -> StyleScorer | None:
+        """The classifier of the test."""
+        return None if self.judge is None else load_style(self.judge, self.lm)
+
+    @cached_property
+    def content_score(self) -> Callable[[Sequence[str], Sequence[str]], Tensor]:
+        """Content of outputs against their sources, 0 to 100."""
+        return ContentScore(self.lm, self.content)
+
+    @torch.no_grad()
+    def __call__(self, prompts: Tensor, batch: Batch, seed: int, reduce: Reduce) -> Scores:
+        """Score K prompts, prompt k on source k // (K / S), by sampled rewrites."""
+        self.load()
+        sources = transfer_batch(batch)["sources"]
+        per_source, left = divmod(len(prompts), len(sources))
+        if left or not per_source:
+            raise PromptError(
+                f"{len(prompts)} prompts a step cannot be shared out among {len(sources)} "
+                "sentences; make --model.prompts_per_step a multiple of --data.batch_size, for "
+                "example 8 and 2."
+            )
+        pairs = [(k, k // per_source) for k in range(len(prompts))]
+        rewrites = self.rewrite(prompts, batch, pairs, self.samples * self.bootstraps, seed)
+        content, style, score = rewrites.content, rewrites.style, rewrites.score  # (K, N)
+        maxima, best = best_of(score, self.bootstraps)  # (K, D)
+        # In float64: of equal scores the deviation is then 0, and not what rounding leaves.
+        raw = maxima.double().mean(1)
+        of_source = maxima.double().unflatten(0, (len(sources), per_source)).flatten(1)
+        mean = of_source.mean(1).repeat_interleave(per_source)
+        spread = of_source.std(1, correction=0).repeat_interleave(per_source)
+        z = (raw - mean) / (spread + EPSILON)
+        components = {
+            "content": content.mean(1),
+            "style": style.mean(1),
+            "best_content": content.gather(1, best).mean(1),
+            "best_style": style.gather(1, best).mean(1),
+        }
+        return Scores(raw.float(), z.float(), components)
+
+    def measures(self, stage: Stage, reduce: Reduce) -> PromptMeasures:
+        """Of the best rewrite of each sentence; in a test with what only a test may know."""
+        self.load()
+        return FinalMeasures(self) if stage == "test" else RewriteMeasures(self, self.val_samples)
+
+    def columns(self, stage: Stage) -> Mapping[str, str]:
+        """Heading to name of the measures in the closing table."""
+        shown = {"content": "content", "style": "style"}
+        if stage == "val":
+            return {**shown, "reward": "reward"}
+        if self.judge is not None:
+            shown |= {"judge": "style_judge", "joint": "joint", "GM": "gm"}
+        return {**shown, "BLEU": "bleu", "ppl": "fluency_perplexity"}
+
+    def legend(self) -> str:
+        """What the headings mean, and how good the classifiers are."""
+        scorers = {"the first": self.rewarding, "the judge": self.judging}
+        accuracies = [
+            f"{name} gets {100 * scorer.accuracy:.1f} % of the test sentences right"
+            for name, scorer in scorers.items()
+            if scorer is not None and scorer.accuracy is not None
+        ]
+        return (
+            "Of each sentence's best rewrite by reward, 0 to 100: content by BERTScore; style by "
+            "the classifier that rewards; judge by another one; joint, mean of content times "
+            "judge; GM of their means; BLEU against rewrites by people. ppl: perplexity of the "
+            "rewrites." + (f" Of the classifiers {' and '.join(accuracies)}." if accuracies else "")
+        )
+
+    def rewrite(
+        self,
+        prompts: Tensor,
+        batch: Batch,
+        pairs: Sequence[tuple[int, int]],
+        num_samples: int,
+        seed: int,
+    ) -> Rewrites:
+        """Sample and score N rewrites of each (prompt, row of the batch)."""
+        transfer = transfer_batch(batch)
+        sampled = sample_texts(
+            self.lm, prompts, transfer, pairs, num_samples, seed, top_k=self.top_k
+        )
+        texts = [[clean(text) for text in samples] for samples in sampled]
+        flat = [text for samples in texts for text in samples]
+        rows = [b for _, b in pairs for _ in range(num_samples)]
+        sources = [transfer["sources"][b] for b in rows]
+        labels = transfer["labels"].tolist()
+        targets = [labels[b] for b in rows]
+        shape = (len(pairs), num_samples)
+        content = self.content_score(flat, sources).to(prompts.device).view(shape)
+        style = style_scores(self.rewarding, flat, targets, self.verbalizer.labels)
+        style = style.to(prompts.device).view(shape)
+        return Rewrites(texts, content, style)

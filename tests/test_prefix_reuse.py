@@ -1,0 +1,234 @@
+"""What is encoded once and reused gives what whole sequences give, one a (prompt, example) pair."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lightning_prompts import prefix_reuse
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.prefix_reuse import TextStates, encode_texts
+from lightning_prompts.template import Batch, Template, collate
+
+TEXTS = ["A warm and funny film.", "Dull.", "", "No plot, no jokes, no end in sight"]
+FIRST, LAST, MIDDLE, SHARED = (
+    "{prompt} {text} It was",
+    "{text}{prompt}",
+    "{text}{prompt} It was {text}",
+    "So:{prompt} {text}",
+)
+TEMPLATES = [FIRST, LAST, MIDDLE, SHARED]
+P = 3
+
+
+@pytest.fixture(scope="module")
+def rotary_folder(lm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved LlamaForCausalLM with random weights and the tiny model's tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny_llama")
+    shutil.copytree(lm_folder, folder, dirs_exist_ok=True)
+    (folder / "model.safetensors").unlink()
+    config = LlamaConfig(
+        vocab_size=101,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,  # keys are shared by heads, as in SmolLM2
+        max_position_embeddings=256,
+        initializer_range=0.2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["gpt2-sdpa", "gpt2-eager", "rotary-sdpa", "rotary-eager"])
+def lm(request, lm_folder: Path, rotary_folder: Path) -> FrozenLM:
+    """A model of its own; GPT-2 in float64, where differences are mistakes and not rounding.
+
+    Llama normalises, and in eager attention takes its softmax, in float32 whatever its type.
+    """
+    kind, attention = request.param.split("-")
+    folder = {"gpt2": lm_folder, "rotary": rotary_folder}[kind]
+    lm = FrozenLM(str(folder), attn_implementation=attention)
+    return lm.double() if kind == "gpt2" else lm
+
+
+def assert_close(got: Tensor, expected: Tensor) -> None:
+    tolerance = 1e-9 if got.dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
+
+
+def make_batch(lm: FrozenLM, text: str) -> Batch:
+    examples = [Template(text, lm).encode({"text": t}) for t in TEXTS]
+    return collate(examples, [0] * len(TEXTS), range(len(TEXTS)))
+
+
+def random_prompts(lm: FrozenLM, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(count)
+    prompts = torch.randn(count, P, lm.hidden_size, generator=generator)
+    return prompts.to(lm.embedding_table.dtype)
+
+
+def one_by_one(lm: FrozenLM, prompts: Tensor, text: str) -> Tensor:
+    """[K, B, H] through the whole model, a pair at a time, without padding or cache."""
+    before, after = text.split("{prompt}")
+    rows = []
+    for prompt in prompts:
+        for value in TEXTS:
+            pieces = [lm.encode(piece.format(text=value)) for piece in (before, after)]
+            ends = [lm.embed(torch.tensor(ids, dtype=torch.long)) for ids in pieces]
+            whole = torch.cat([ends[0], prompt, ends[1]])[None]
+            out = lm.model(inputs_embeds=whole, output_hidden_states=True, use_cache=False)
+            rows.append(out.hidden_states[-1][0, -1])
+    return torch.stack(rows).view(len(prompts), len(TEXTS), -1)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, lm: FrozenLM) -> Iterator[list[int]]:
+    """Tokens of each pass through the model, filled while a test runs."""
+    found: list[int] = []
+
+    def count(module, args, kwargs):
+        given = kwargs["input_ids"] if "input_ids" in kwargs else kwargs["inputs_embeds"]
+        found.append(given.shape[0] * given.shape[1])
+
+    hook = lm.model.base_model.register_forward_pre_hook(count, with_kwargs=True)
+    yield found
+    hook.remove()
+
+
+@pytest.mark.parametrize("count", [1, 2, 16])
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_answers_are_those_of_whole_sequences(lm: FrozenLM, text: str, count: int):
+    prompts = random_prompts(lm, count)
+    got = lm.answers(prompts, make_batch(lm, text))
+    assert_close(got, one_by_one(lm, prompts, text))
+
+
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_without_reuse_too(lm: FrozenLM, text: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lm, "reuse_prompt", False)
+    prompts = random_prompts(lm, 3)
+    got = lm.answers(prompts, make_batch(lm, text))
+    assert_close(got, one_by_one(lm, prompts, text))
+
+
+@pytest.mark.parametrize(("tokens", "block"), [(1, 512), (2**13, 1), (70, 10)])
+@pytest.mark.parametrize("reuse", [True, False])
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_parts_join_in_order(
+    lm: FrozenLM,
+    text: str,
+    reuse: bool,
+    tokens: int,
+    block: int,
+    calls: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    prompts, batch = random_prompts(lm, 7), make_batch(lm, text)
+    monkeypatch.setattr(lm, "reuse_prompt", reuse)
+    whole = lm.answers(prompts, batch)
+    before = len(calls)
+    monkeypatch.setattr(prefix_reuse, "TOKENS_AT_ONCE", tokens)
+    monkeypatch.setattr(prefix_reuse, "BLOCK_TOKENS", block)
+    got = lm.answers(prompts, batch)
+    divided = tokens < 2**13 or (reuse and text in (LAST, MIDDLE))
+    assert (len(calls) - before > before) is divided
+    assert_close(got, whole)
+
+
+def test_attention_that_takes_no_block_masks(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(prefix_reuse, "_takes_block_masks", lambda lm: False)
+    masks = []
+
+    def see(module, args, kwargs):
+        masks.append(kwargs.get("attention_mask"))
+
+    hook = lm.model.base_model.register_forward_pre_hook(see, with_kwargs=True)
+    prompts = random_prompts(lm, 3)
+    got = lm.answers(prompts, make_batch(lm, MIDDLE))
+    hook.remove()
+    assert len(masks) == 4  # the texts, then prompt by prompt
+    assert all(mask.ndim == 2 for mask in masks)
+    assert_close(got, one_by_one(lm, prompts, MIDDLE))
+
+
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_each_shared_piece_is_encoded_once(lm: FrozenLM, text: str, calls: list[int]):
+    batch = make_batch(lm, text)
+    num_before, num_after = batch["before_ids"].shape[1], batch["after_ids"].shape[1]
+    lm.answers(random_prompts(lm, 16), batch)
+    rows = len(TEXTS)
+    if text in (LAST, MIDDLE):
+        expected = [rows * num_before, rows * 16 * (P + num_after)]
+    else:
+        expected = [16 * (num_before + P), 16 * rows * num_after]
+    if expected[1] < 2**13 and 16 * (P + num_after) < 512:
+        assert calls == expected
+    else:  # in parts, which hold the same tokens together
+        assert sum(calls) == sum(expected)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("text", [LAST, MIDDLE])
+def test_given_texts_are_used_and_left_alone(lm: FrozenLM, text: str, count: int, calls: list[int]):
+    prompts, batch = random_prompts(lm, count), make_batch(lm, text)
+    assert lm.reads_texts_first(batch)
+    computed = lm.answers(prompts, batch)
+    texts = encode_texts(lm, batch)
+    assert not any(x.requires_grad for layer in texts.layers for x in layer)
+    kept = TextStates([(k.clone(), v.clone()) for k, v in texts.layers], texts.mask.clone())
+    calls.clear()
+    for _ in range(2):
+        assert torch.equal(lm.answers(prompts, batch, texts), computed)
+    assert sum(calls) == 2 * len(TEXTS) * count * (P + batch["after_ids"].shape[1])
+    assert torch.equal(texts.mask, kept.mask)
+    for own, expected in zip(texts.layers, kept.layers, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(own, expected, strict=True))
+
+
+def test_the_memory_of_texts(lm: FrozenLM):
+    texts = encode_texts(lm, make_batch(lm, LAST))
+    config = lm.model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = heads * (lm.hidden_size // config.num_attention_heads)
+    tokens = len(TEXTS) * max(len(text) for text in TEXTS)
+    size = lm.embedding_table.element_size()
+    assert texts.nbytes == 2 * config.num_hidden_layers * tokens * width * size
+
+
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_which_texts_are_worth_keeping(lm: FrozenLM, text: str, monkeypatch: pytest.MonkeyPatch):
+    batch = make_batch(lm, text)
+    assert lm.reads_texts_first(batch) is (text in (LAST, MIDDLE))
+    monkeypatch.setattr(lm, "reuse_prompt", False)
+    assert not lm.reads_texts_first(batch)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_gradients_reach_every_prompt(lm: FrozenLM, text: str, count: int):
+    start = random_prompts(lm, count)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(count, len(TEXTS), lm.hidden_size, generator=generator)
+    own, reference = start.clone().requires_grad_(), start.clone().requires_grad_()
+    (lm.answers(own, make_batch(lm, text)) * weights).sum().backward()
+    (one_by_one(lm, reference, text) * weights).sum().backward()
+    assert (reference.grad.abs().amax((1, 2)) > 1e-3).all()
+    assert_close(own.grad, reference.grad)
+
+
+def test_gradients_reach_prompts_behind_given_texts(lm: FrozenLM):
+    start, batch = random_prompts(lm, 3), make_batch(lm, LAST)
+    grads = []
+    for texts in (None, encode_texts(lm, batch)):
+        prompts = start.clone().requires_grad_()
+        lm.answers(prompts, batch, texts).square().sum().backward()
+        grads.append(prompts.grad)
+    assert torch.equal(*grads)
