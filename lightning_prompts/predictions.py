@@ -20,7 +20,7 @@ class Predictions(Callback):
     def __init__(self) -> None:
         self.path: Path | None = None
         """Where they were written."""
-        self._scored: list[tuple[int, list[float]]] = []
+        self._scored: list[tuple[int, dict[str, Any]]] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""
@@ -35,9 +35,13 @@ class Predictions(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep `rows` [B] and `probabilities` [B, C] of a batch."""
-        probabilities = outputs["probabilities"].float().tolist()
-        self._scored += zip(outputs["rows"].tolist(), probabilities, strict=True)
+        """Keep `rows` [B] with `probabilities` [B, C] of a batch, or B `records`."""
+        assert isinstance(pl_module, PromptTuner)
+        records = outputs.get("records")
+        if records is None:
+            labels, shares = pl_module.verbalizer.labels, outputs["probabilities"].float().tolist()
+            records = [_answer(dict(zip(labels, row, strict=True))) for row in shares]
+        self._scored += zip(outputs["rows"].tolist(), records, strict=True)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather and write."""
@@ -48,17 +52,14 @@ class Predictions(Callback):
         self.path = run_folder(trainer) / PREDICTIONS
         if not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, PromptTuner)
-        scored = sorted(itertools.chain.from_iterable(parts))
-        lines = [_line(*row, pl_module.verbalizer.labels) for row in scored]
+        scored = sorted(itertools.chain.from_iterable(parts), key=lambda item: item[0])
+        lines = [json.dumps({"row": n, **r}, ensure_ascii=False) + "\n" for n, r in scored]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_name(f".{PREDICTIONS}")
         draft.write_text("".join(lines), encoding="utf-8")
         draft.replace(self.path)
 
 
-def _line(row: int, probabilities: list[float], labels: tuple[str, ...]) -> str:
-    by_label = dict(zip(labels, probabilities, strict=True))
-    label = max(by_label, key=by_label.__getitem__)
-    content = {"row": row, "label": label, "probabilities": by_label}
-    return json.dumps(content, ensure_ascii=False) + "\n"
+def _answer(by_label: dict[str, float]) -> dict[str, Any]:
+    """The likeliest label, and how likely each one is."""
+    return {"label": max(by_label, key=by_label.__getitem__), "probabilities": by_label}

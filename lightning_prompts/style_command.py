@@ -191,26 +191,32 @@ def table(outcomes: Sequence[Outcome], title: str) -> Table:
 
 def _parse(args: Sequence[str]) -> tuple[Namespace, Namespace]:
     """The configuration, and the same with its parts built."""
+    known = parser()
+    config = known.parse_args(find_configs(args)[0])
+    return config, known.instantiate_classes(config)
+
+
+def parser() -> PromptParser:
+    """The command's options."""
     default_config()  # the installation has its configurations
     assert CONFIGS is not None
-    parser = PromptParser(
+    known = PromptParser(
         prog="lightning-prompts style",
         description="Train two style classifiers on a frozen language model: one that rewards, "
         "one that judges.",
         default_config_files=[str(CONFIGS / CONFIG)],
         allow_abbrev=False,
     )
-    parser.add_argument(
+    known.add_argument(
         "--config", action=ActionConfigFile, help="A YAML file; counts more than the shipped one."
     )
-    parser.add_argument(
+    known.add_argument(
         "--experiment", type=str, default="style", help="They go to logs/EXPERIMENT."
     )
-    parser.add_class_arguments(FrozenLM, "lm")
-    parser.add_lightning_class_args(PromptTask, "data", subclass_mode=True)
-    parser.link_arguments("lm", "data.init_args.lm", apply_on="instantiate")
+    known.add_class_arguments(FrozenLM, "lm")
+    known.add_lightning_class_args(PromptTask, "data", subclass_mode=True)
+    known.link_arguments("lm", "data.init_args.lm", apply_on="instantiate")
     for name in PARTS:
-        parser.add_class_arguments(Recipe, name)
-    parser.add_lightning_class_args(Trainer, "trainer")
-    config = parser.parse_args(find_configs(args)[0])
-    return config, parser.instantiate_classes(config)
+        known.add_class_arguments(Recipe, name)
+    known.add_lightning_class_args(Trainer, "trainer")
+    return known

@@ -229,6 +229,8 @@ def show(
     if not evaluation.vectors and evaluation.iterate:
         console.print("The prompt in use is its tokens, so the two agree by construction.")
     console.print(prompt_text(evaluation.prompt))
+    if evaluation.columns:  # the table's perplexities are of rewrites
+        console.print(f"Its perplexity: {_large(evaluation.metrics.get('perplexity'))}.")
     console.print(Text(advice(evaluation), style="bold"))
     for note in notes:
         if note:

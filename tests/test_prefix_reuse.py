@@ -232,3 +232,62 @@ def test_gradients_reach_prompts_behind_given_texts(lm: FrozenLM):
         lm.answers(prompts, batch, texts).square().sum().backward()
         grads.append(prompts.grad)
     assert torch.equal(*grads)
+
+
+# ---- prompts as token ids, of which those that begin alike are read together
+
+
+BRANCHES = [[7, 9, 30], [7, 9, 31], [7, 50, 30], [7, 9, 30], [12, 9, 30], [7, 7, 7]]
+
+
+@pytest.mark.parametrize(
+    "rows", [BRANCHES, BRANCHES[:1], BRANCHES[:1] * 4], ids=["branches", "one", "equal"]
+)
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_answers_to_ids_are_those_of_whole_sequences(
+    lm: FrozenLM, text: str, rows: list[list[int]]
+):
+    ids = torch.tensor(rows)
+    got = lm.answers(ids, make_batch(lm, text))
+    assert_close(got, one_by_one(lm, lm.embed(ids), text))
+    apart = torch.cdist(got[:, 0], got[:, 0]) > 1e-3  # other prompts, other answers
+    assert torch.equal(apart, (ids[:, None] != ids).any(-1))
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("text", [LAST, MIDDLE])
+def test_equal_beginnings_are_read_once(lm: FrozenLM, text: str, given: bool, calls: list[int]):
+    ids, batch = torch.tensor(BRANCHES), make_batch(lm, text)
+    beginnings = {tuple(row[: i + 1]) for row in BRANCHES for i in range(P)}
+    texts = encode_texts(lm, batch) if given else None
+    calls.clear()
+    lm.answers(ids, batch, texts)
+    after = len(BRANCHES) * batch["after_ids"].shape[1]
+    assert calls[-1] == len(TEXTS) * (len(beginnings) + after)
+    assert len(calls) == (1 if given else 2)
+
+
+@pytest.mark.parametrize(("tokens", "block"), [(1, 512), (2**13, 1), (2**13, 40)])
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_parts_of_ids_join_in_order(
+    lm: FrozenLM, text: str, tokens: int, block: int, monkeypatch: pytest.MonkeyPatch
+):
+    ids, batch = torch.tensor(BRANCHES), make_batch(lm, text)
+    monkeypatch.setattr(prefix_reuse, "TOKENS_AT_ONCE", tokens)
+    monkeypatch.setattr(prefix_reuse, "BLOCK_TOKENS", block)
+    assert_close(lm.answers(ids, batch), one_by_one(lm, lm.embed(ids), text))
+
+
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_ids_without_reuse(lm: FrozenLM, text: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lm, "reuse_prompt", False)
+    ids = torch.tensor(BRANCHES)
+    got = lm.answers(ids, make_batch(lm, text))
+    assert_close(got, one_by_one(lm, lm.embed(ids), text))
+
+
+def test_ids_where_attention_takes_no_block_masks(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(prefix_reuse, "_takes_block_masks", lambda lm: False)
+    ids = torch.tensor(BRANCHES)
+    got = lm.answers(ids, make_batch(lm, MIDDLE))
+    assert_close(got, one_by_one(lm, lm.embed(ids), MIDDLE))

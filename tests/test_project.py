@@ -123,7 +123,7 @@ def test_python_versions_agree():
 
 def test_every_tuner_is_a_lightning_module():
     found = {c.__name__: c for members in classes("tuners").values() for c in members}
-    for name in ("PromptTuner", "SoftPrompt", "PEZ", "ManualPrompt"):
+    for name in ("PromptTuner", "SoftPrompt", "PEZ", "ManualPrompt", "RLPrompt"):
         assert issubclass(found[name], LightningModule)
     configs = sorted((ROOT / "configs" / "tuner").glob("*.yaml"))
     assert configs

@@ -29,13 +29,14 @@ OURS = [words[1:] for words in commands() if words[0] == "lightning-prompts"]
 def folder_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder but for what the README's commands name: a run, and a task of one's own."""
     monkeypatch.chdir(tmp_path)
-    run = tmp_path / "logs" / "soft-demo" / "version_0"
-    (run / "checkpoints").mkdir(parents=True)
-    for name in ("best", "last"):
-        torch.save({"global_step": 1}, run / "checkpoints" / f"{name}.ckpt")
-    parts = [ROOT / "configs" / "tuner" / "soft.yaml", ROOT / "configs" / "task" / "demo.yaml"]
-    config = {k: v for part in parts for k, v in yaml.safe_load(part.read_text("utf-8")).items()}
-    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    for experiment, tuner in (("soft-demo", "soft"), ("rlprompt-yelp_transfer", "rlprompt")):
+        run = tmp_path / "logs" / experiment / "version_0"
+        (run / "checkpoints").mkdir(parents=True)
+        for name in ("best", "last"):
+            torch.save({"global_step": 1}, run / "checkpoints" / f"{name}.ckpt")
+        parts = [ROOT / "configs" / "tuner" / f"{tuner}.yaml", ROOT / "configs/task/demo.yaml"]
+        config = {k: v for part in parts for k, v in yaml.safe_load(part.read_text()).items()}
+        (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     for block in blocks("yaml"):
         name = re.match(r"# (\S+\.yaml)\n", block)[1]
         (tmp_path / name).write_text(block, encoding="utf-8")
@@ -48,8 +49,14 @@ def test_the_readme_shows_every_subcommand():
 
 @pytest.mark.parametrize("args", OURS, ids=" ".join)
 def test_commands_parse(args: list[str], folder_of_a_user: Path):
+    from lightning_prompts.arguments import find_configs
     from lightning_prompts.cli import PromptCLI
     from lightning_prompts.demo import BASE
+    from lightning_prompts.style_command import parser as style_parser
+
+    if args[0] == "style":
+        assert style_parser().parse_args(find_configs(args[1:])[0]).lm.name == "smollm2"
+        return
 
     class OnlyParses(PromptCLI):
         """Builds no model and no data: neither is there."""

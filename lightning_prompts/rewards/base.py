@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -90,6 +90,15 @@ class Reward(ABC):
     @abstractmethod
     def measures(self, stage: Stage, reduce: Reduce) -> PromptMeasures:
         """Measures for the evaluation that begins."""
+
+    def predictions(self, prompt: Tensor, batch: Batch) -> list[dict[str, Any]]:
+        """What `predict` writes of each row, where that is not a label.
+
+        Args:
+            prompt: [P] Token ids.
+            batch: B examples.
+        """
+        raise NotImplementedError
 
     def columns(self, stage: Stage) -> Mapping[str, str]:
         """Heading to name of the measures in the closing table; none where accuracy says it."""

@@ -187,10 +187,52 @@ class FinalMeasures(RewriteMeasures):
     test sentences that the classifier which rewards gets right. With a judge: `style_judge`, its
     probability of the wanted style; `joint` and `gm` of content and style, style by the judge;
     `judge_accuracy`.
+
+    It is compared with the template without a prompt, sampled in the same way, with the sources as
+    they are, and with the first rewrite by a person.
     """
 
-    def __init__(self, reward: "StyleTransfer") -> None:
+    def __init__(self, reward: "StyleTransfer", compare: bool = True) -> None:
         super().__init__(reward, reward.test_samples)
+        self._without = FinalMeasures(reward, compare=False) if compare else None
+
+    @torch.no_grad()
+    def update(self, prompts: Tensor, batch: Batch) -> None:
+        """Rewrite the rows of one batch with each of K prompts, and with none."""
+        super().update(prompts, batch)
+        if self._without is not None:
+            self._without.update(prompts[:1, :0], batch)
+
+    @torch.no_grad()
+    def comparisons(self) -> dict[str, dict[str, float]]:
+        """Measures of no prompt, of copies of the sources, and of people's rewrites."""
+        if self._without is None:
+            return {}
+        people = [output for output in self.outputs[0] if output.references]
+        texts = {
+            "sources copied": [(output, output.source) for output in self.outputs[0]],
+            "a person's rewrite": [(output, output.references[0]) for output in people],
+        }
+        found = {"no prompt": self._without}
+        for name, pairs in texts.items():
+            if pairs:
+                found[name] = self._given(*zip(*pairs, strict=True))
+        return {
+            name: {k: float(v[0]) for k, v in measures.compute().items()}
+            for name, measures in found.items()
+        }
+
+    def _given(self, outputs: Sequence[Output], texts: Sequence[str]) -> "FinalMeasures":
+        """Measures of texts that were not sampled, in place of the outputs."""
+        labels = self.reward.verbalizer.labels
+        content = self.reward.content_score(texts, [output.source for output in outputs]).tolist()
+        targets = [output.target for output in outputs]
+        style = style_scores(self.reward.rewarding, texts, targets, labels).tolist()
+        measures = FinalMeasures(self.reward, compare=False)
+        rows = zip(outputs, texts, content, style, strict=True)
+        measures.outputs = [[o._replace(text=t, content=c, style=s) for o, t, c, s in rows]]
+        measures._device = self._device
+        return measures
 
     @torch.no_grad()
     def compute(self) -> dict[str, Tensor]:

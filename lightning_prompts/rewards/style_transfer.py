@@ -5,7 +5,7 @@ After RLPrompt (Deng et al. 2022, https://arxiv.org/abs/2205.12548), whose numbe
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed
@@ -161,6 +161,15 @@ class StyleTransfer(Reward):
         self.load()
         return FinalMeasures(self) if stage == "test" else RewriteMeasures(self, self.val_samples)
 
+    def predictions(self, prompt: Tensor, batch: Batch) -> list[dict[str, Any]]:
+        """The best rewrite of each sentence, with its scores from 0 to 100."""
+        measures = RewriteMeasures(self, self.test_samples)
+        measures.update(prompt[None], batch)
+        return [
+            {"source": o.source, "rewrite": o.text, "content": o.content, "style": o.style}
+            for o in measures.outputs[0]
+        ]
+
     def columns(self, stage: Stage) -> Mapping[str, str]:
         """Heading to name of the measures in the closing table."""
         shown = {"content": "content", "style": "style"}
@@ -168,7 +177,7 @@ class StyleTransfer(Reward):
             return {**shown, "reward": "reward"}
         if self.judge is not None:
             shown |= {"judge": "style_judge", "joint": "joint", "GM": "gm"}
-        return {**shown, "BLEU": "bleu", "ppl": "fluency_perplexity"}
+        return {**shown, "BLEU": "bleu", "fluency": "fluency_perplexity"}
 
     def legend(self) -> str:
         """What the headings mean, and how good the classifiers are."""
@@ -181,7 +190,7 @@ class StyleTransfer(Reward):
         return (
             "Of each sentence's best rewrite by reward, 0 to 100: content by BERTScore; style by "
             "the classifier that rewards; judge by another one; joint, mean of content times "
-            "judge; GM of their means; BLEU against rewrites by people. ppl: perplexity of the "
+            "judge; GM of their means; BLEU against rewrites by people. fluency: perplexity of the "
             "rewrites." + (f" Of the classifiers {' and '.join(accuracies)}." if accuracies else "")
         )
 

@@ -199,7 +199,7 @@ class PromptTuner(LightningModule, ABC):
         """As `validation_step`."""
         return self._evaluate(batch, self.test_metrics)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Class probabilities [B, C] under the prompt in use, with the rows that they belong to."""
         logits = self.class_logits(self.answer_hidden(self.prompt_embeddings(), batch))
         return {"rows": batch["rows"], "probabilities": logits.softmax(-1)}

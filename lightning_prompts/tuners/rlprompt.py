@@ -140,7 +140,7 @@ class RLPrompt(PromptTuner):
 
     def setup(self, stage: str) -> None:
         """Read what the reward needs before any work."""
-        if stage != "predict":
+        if stage != "predict" or not self.classifies:
             self.reward.load()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -247,6 +247,12 @@ class RLPrompt(PromptTuner):
     def on_test_epoch_start(self) -> None:
         """Begin to measure."""
         self._measures = None if self.classifies else self.reward.measures("test", self._sum)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Class probabilities, or what the reward's task has instead."""
+        if self.classifies:
+            return super().predict_step(batch, batch_idx)
+        return {"rows": batch["rows"], "records": self.reward.predictions(self.token_ids, batch)}
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> dict[str, Tensor]:
         if self._measures is None:

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.policy import PolicySettings
 from lightning_prompts.template import Batch, Template, collate
-from lightning_prompts.tuners import PEZ, ManualPrompt, PromptTuner, SoftPrompt
+from lightning_prompts.tuners import PEZ, ManualPrompt, PromptTuner, RLPrompt, SoftPrompt
 from lightning_prompts.verbalizer import Verbalizer
 
 ROWS = [("A warm and funny film", 1), ("Dull", 0), ("Fine work!", 1), ("No plot, no jokes", 0)] * 2
@@ -24,6 +25,19 @@ MAKE: dict[str, Callable[..., PromptTuner]] = {
     "pez": partial(PEZ, prompt_length=4, optimizer=partial(ADAMW, lr=0.1)),
     "released": partial(PEZ, prompt_length=4, optimizer=ADAMW, keep_continuous=False),
     "manual": partial(ManualPrompt, text="It is"),
+    "rlprompt": partial(
+        RLPrompt,
+        prompt_length=4,
+        prompts_per_step=8,
+        policy=PolicySettings(mlp_size=32),
+        optimizer=ADAMW,
+    ),
+}
+MLP = {
+    f"{part}.{i}.{name}"
+    for part in ("mlp", "target")
+    for i in (0, 2)
+    for name in ("weight", "bias")
 }
 
 
@@ -64,7 +78,12 @@ def test_fit_leaves_the_lm_bit_identical(lm: FrozenLM, tmp_path: Path, name: str
 
 @pytest.mark.parametrize(
     ("name", "keys"),
-    [("soft", {"prompt"}), ("pez", {"prompt"}), ("manual", {"token_ids", "idle"})],
+    [
+        ("soft", {"prompt"}),
+        ("pez", {"prompt"}),
+        ("manual", {"token_ids", "idle"}),
+        ("rlprompt", {f"policy.{key}" for key in MLP} | {"token_ids", "incumbent_objective"}),
+    ],
 )
 def test_a_checkpoint_holds_the_prompt_alone_and_loads_strictly(
     lm: FrozenLM, tmp_path: Path, name: str, keys: set[str]
