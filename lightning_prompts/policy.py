@@ -185,7 +185,7 @@ class Policy(nn.Module):
 
     def _write(self, lm: FrozenLM, count: int, choose: Callable[[Tensor, int], Tensor]) -> Sampled:
         """Write `count` prompts; `choose` takes [K, V] Q-values and the step, gives [K] ids."""
-        # Without autocast: for a handful of tokens, casting all weights would cost more than it saves.
+        # Without autocast: casting all weights would cost more than it saves on so few tokens.
         with torch.autocast(self.source_ids.device.type, enabled=False):
             embeds = lm.embed(self.source_ids)[None]
             hidden_states, tokens = [], []

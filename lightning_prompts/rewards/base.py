@@ -109,6 +109,11 @@ class Reward(ABC):
         return ""
 
 
+def in_double(values: Tensor) -> Tensor:
+    """The values in float64, in float32 on Apple's GPUs, which do not have it."""
+    return values.float() if values.device.type == "mps" else values.double()
+
+
 def standardise(rewards: Tensor) -> Tensor:
     """Z-scores over the last dimension: (r - mean) / (population standard deviation + 1e-4).
 
@@ -123,6 +128,6 @@ def standardise(rewards: Tensor) -> Tensor:
     >>> standardise(torch.tensor([3.0, 3.0, 3.0]))
     tensor([0., 0., 0.])
     """
-    exact = rewards.double()
+    exact = in_double(rewards)
     deviations = exact - exact.mean(-1, keepdim=True)
     return (deviations / (exact.std(-1, correction=0, keepdim=True) + EPSILON)).to(rewards.dtype)

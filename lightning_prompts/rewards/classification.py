@@ -15,6 +15,7 @@ from lightning_prompts.rewards.base import (
     Reward,
     Scores,
     Stage,
+    in_double,
     standardise,
 )
 from lightning_prompts.template import Batch
@@ -122,7 +123,7 @@ class GapMeasures(PromptMeasures):
             torch.ones_like(gap).flatten(),
         )
         # (4, K); float64, so that the order of batches and processes hardly matters.
-        sums = torch.stack(per_example).view(4, *gap.shape).double().sum(-1)
+        sums = in_double(torch.stack(per_example).view(4, *gap.shape)).sum(-1)
         self._sums = sums if self._sums is None else self._sums + sums
 
     def compute(self) -> dict[str, Tensor]:

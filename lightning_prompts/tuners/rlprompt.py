@@ -110,10 +110,7 @@ class RLPrompt(PromptTuner):
         self.ledger = Ledger()
         self.scorer = PromptScorer(lm, self.reward, self.ledger, self._sum)
         self.token_ids: Tensor
-        self.incumbent_objective: Tensor
-        start = self._start(init, prompt_length)
-        self.register_buffer("token_ids", start)
-        self.register_buffer("incumbent_objective", torch.tensor(torch.inf, dtype=torch.float64))
+        self.register_buffer("token_ids", self._start(init, prompt_length))
         self._greedy: dict[str, float] = {}
         self._measures: PromptMeasures | None = None
 
@@ -197,19 +194,16 @@ class RLPrompt(PromptTuner):
 
     def _choose(self) -> None:
         """Score the best new prompts on the validation rows; keep the best ever."""
+        own = tuple(self.token_ids.tolist())
         greedy = tuple(self.policy.greedy(self.writer).tolist())
-        wanted = [*self.ledger.best(self.num_candidates, self.alpha, window=True), greedy]
-        if not torch.isfinite(self.incumbent_objective):
-            wanted.append(tuple(self.token_ids.tolist()))
+        # The incumbent first, which a tie keeps; it is new to the ledger at the first validation.
+        wanted = [own, *self.ledger.best(self.num_candidates, self.alpha, window=True), greedy]
         self.ledger.close_window()
         new = [ids for ids in dict.fromkeys(wanted) if not self.ledger[ids].validated]
         if new:
             self.scorer.validate(new, self._validation_batches(), self.alpha, self.device)
-        for ids in wanted:
-            objective = self.ledger[ids].validated["objective"]
-            if objective < self.incumbent_objective:  # a tie keeps the earlier
-                self.token_ids.copy_(torch.tensor(ids))
-                self.incumbent_objective.fill_(objective)
+        best = min(wanted, key=lambda ids: self.ledger[ids].validated["objective"])
+        self.token_ids.copy_(torch.tensor(best))
         self._greedy = self.ledger[greedy].validated
 
     def _validation_batches(self) -> Iterator[Batch]:

@@ -82,7 +82,7 @@ def test_fit_leaves_the_lm_bit_identical(lm: FrozenLM, tmp_path: Path, name: str
         ("soft", {"prompt"}),
         ("pez", {"prompt"}),
         ("manual", {"token_ids", "idle"}),
-        ("rlprompt", {f"policy.{key}" for key in MLP} | {"token_ids", "incumbent_objective"}),
+        ("rlprompt", {f"policy.{key}" for key in MLP} | {"token_ids"}),
     ],
 )
 def test_a_checkpoint_holds_the_prompt_alone_and_loads_strictly(

@@ -1,0 +1,152 @@
+"""Which of the prompts that RLPrompt wrote is in use."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch.utils.data import DataLoader
+
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.tuners import ManualPrompt
+
+FIRST, LAST = "{prompt} {text} It was", "{text}{prompt}"
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_the_incumbent_is_the_best_that_was_validated(
+    rl, lm: FrozenLM, tmp_path: Path, alpha: float
+):
+    tuner, watch = rl.build(lm, alpha=alpha), rl.Watch()
+    rl.fit(tuner, tmp_path, steps=12, batches=2, callbacks=[watch])
+    validated = {ids: e.validated for ids, e in tuner.ledger.entries.items() if e.validated}
+    assert len(validated) > 6
+    best = min(validated, key=lambda ids: validated[ids]["objective"])
+    assert rl.ids_of(tuner) == best
+
+    objectives = [logged["val/objective"] for logged in watch.validations]
+    assert objectives == sorted(objectives, reverse=True)
+    if alpha == 0.0:  # with readability the first, the language model's own greedy text, stays
+        assert objectives[-1] < objectives[0]
+    assert objectives[-1] == pytest.approx(validated[best]["objective"], rel=1e-5)
+    for values in validated.values():
+        expected = (1 - alpha) * values["loss"] + alpha * values["log_perplexity"]
+        assert values["objective"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_each_validation_scores_the_best_new_prompts_and_the_greedy_one(
+    rl, lm: FrozenLM, tmp_path: Path
+):
+    tuner = rl.build(lm, candidates=2, policy={"top_k": 3})
+    train, validate = tuner.scorer.train, tuner.scorer.validate
+    rewards: dict[tuple[int, ...], list[float]] = {}
+    known: set[tuple[int, ...]] = set()
+    checked = []
+
+    def trained(token_ids, *args):
+        scored = train(token_ids, *args)
+        for ids, reward in zip(token_ids.tolist(), scored.task.raw.tolist(), strict=True):
+            rewards.setdefault(tuple(ids), []).append(reward)
+        return scored
+
+    def validated(prompts, *args):
+        means = {ids: sum(values) / len(values) for ids, values in rewards.items()}
+        best = sorted(means, key=lambda ids: -means[ids])[:2]
+        # What the run began with is new at first.
+        wanted = [rl.ids_of(tuner), *best, tuple(tuner.policy.greedy(lm).tolist())]
+        assert list(prompts) == [ids for ids in dict.fromkeys(wanted) if ids not in known]
+        checked.append(prompts)
+        known.update(prompts)
+        rewards.clear()
+        return validate(prompts, *args)
+
+    tuner.scorer.train, tuner.scorer.validate = trained, validated
+    rl.fit(tuner, tmp_path, steps=6, batches=2)
+    assert len(checked) == 3
+
+
+def test_without_candidates_the_greedy_prompt_is_scored(rl, lm: FrozenLM, tmp_path: Path):
+    tuner = rl.build(lm, candidates=0)
+    start = rl.ids_of(tuner)
+    rl.fit(tuner, tmp_path, steps=1)
+    validated = {ids for ids, e in tuner.ledger.entries.items() if e.validated}
+    assert validated == {start, tuple(tuner.policy.greedy(lm).tolist())}
+
+
+def test_the_greedy_prompt_s_metrics_are_logged(rl, lm: FrozenLM, tmp_path: Path):
+    tuner, watch = rl.build(lm), rl.Watch()
+    rl.fit(tuner, tmp_path, steps=5, callbacks=[watch])
+    greedy = tuner.ledger[tuple(tuner.policy.greedy(lm).tolist())].validated
+    logged = watch.validations[-1]
+    names = {"loss", "accuracy", "reward", "objective", "log_perplexity"}
+    assert {f"val/greedy_{name}" for name in names} <= logged.keys()
+    assert greedy.keys() == names
+    for name in names:
+        assert logged[f"val/greedy_{name}"] == pytest.approx(greedy[name], rel=1e-6)
+    assert logged["val/objective"] <= logged["val/greedy_objective"] + 1e-6
+
+
+@pytest.mark.parametrize("text", [FIRST, LAST])
+def test_its_metrics_are_those_of_a_manual_prompt_of_the_same_text(
+    rl, lm: FrozenLM, tmp_path: Path, text: str
+):
+    tuner, watch = rl.build(lm, text), rl.Watch()
+    rl.fit(tuner, tmp_path, steps=5, callbacks=[watch])
+    words = lm.decode(tuner.hard_prompt().tolist())
+    manual = ManualPrompt(lm, tuner.template, tuner.verbalizer, text=words)
+    assert torch.equal(manual.hard_prompt(), tuner.hard_prompt())
+    metrics = rl.fit(manual, tmp_path).callback_metrics
+    for name in ("loss", "accuracy", "macro_f1", "objective"):
+        assert watch.validations[-1][f"val/{name}"] == pytest.approx(metrics[f"val/{name}"].item())
+    entry = tuner.ledger[rl.ids_of(tuner)].validated
+    assert entry["accuracy"] == pytest.approx(metrics["val/accuracy"].item())
+
+
+def test_a_validation_outside_fit_chooses_nothing(rl, lm: FrozenLM, tmp_path: Path):
+    tuner, watch = rl.build(lm), rl.Watch()
+    trainer = rl.fit(tuner, tmp_path, steps=4, callbacks=[watch])
+    before, known = rl.ids_of(tuner), copy.deepcopy(tuner.ledger.entries)
+    rl.move(tuner.policy.mlp, 3)
+    loader = DataLoader([rl.make_batch(tuner, rl.validation)], batch_size=None)
+    (values,) = trainer.validate(tuner, loader, verbose=False)
+    assert rl.ids_of(tuner) == before
+    assert tuner.ledger.entries == known
+    assert values["val/loss"] == pytest.approx(watch.validations[-1]["val/loss"])
+    assert not [name for name in values if "greedy" in name]
+
+
+def test_the_sanity_check_chooses_nothing(rl, lm: FrozenLM, tmp_path: Path):
+    tuner, seen = rl.build(lm), []
+
+    class Look(Callback):
+        def on_sanity_check_end(self, trainer, pl_module):
+            seen.append(len(pl_module.ledger))
+
+    rl.fit(tuner, tmp_path, steps=1, num_sanity_val_steps=1, callbacks=[Look()])
+    assert seen == [0]
+
+
+def test_limited_validation_batches_count_for_candidates_too(rl, lm: FrozenLM, tmp_path: Path):
+    tuner, watch = rl.build(lm), rl.Watch()
+    halves = [rl.make_batch(tuner, [row]) for row in rl.validation]
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        max_steps=2,
+        limit_val_batches=2,
+        num_sanity_val_steps=0,
+        callbacks=[watch],
+    )
+    loaders = [DataLoader(b, batch_size=None) for b in ([rl.make_batch(tuner)], halves)]
+    trainer.fit(tuner, *loaders)
+    objective = tuner.ledger[rl.ids_of(tuner)].validated["objective"]
+    assert watch.validations[-1]["val/loss"] == pytest.approx(objective, rel=1e-5)
+    measures = tuner.reward.measures("val", lambda x: x)
+    for batch in halves[:2]:
+        measures.update(tuner.token_ids[None], batch)
+    assert measures.compute()["loss"].item() == pytest.approx(objective, rel=1e-6)
