@@ -212,6 +212,23 @@ class Policy(nn.Module):
         return torch.full_like(logits, -torch.inf).scatter(-1, likely, logits.gather(-1, likely))
 
 
+def other_writer(settings: PolicySettings, lm: FrozenLM) -> FrozenLM | None:
+    """The policy's own language model, None where it writes with the task's.
+
+    Raises:
+        PromptError: If its tokens are not those of the task's model.
+    """
+    if settings.lm in (None, lm.name):
+        return None
+    other = FrozenLM(settings.lm)
+    if other.tokenizer.get_vocab() != lm.tokenizer.get_vocab():
+        raise PromptError(
+            f"--model.policy.lm {settings.lm} has other tokens than {lm.label}, and the policy "
+            "writes token ids; use a model with the same tokenizer, or leave it out."
+        )
+    return other
+
+
 def _first_mlp(hidden_size: int, mlp_size: int, start: str, seed: int) -> nn.Sequential:
     """The MLP with its first weights: the published ones, or ours, which give exactly 0."""
     first, last = nn.Linear(hidden_size, mlp_size), nn.Linear(mlp_size, hidden_size)

@@ -12,10 +12,12 @@ from tqdm import tqdm
 
 from lightning_prompts.callbacks.base import EvaluationCallback, Stage, task_of
 from lightning_prompts.metrics.task import task_metrics
+from lightning_prompts.prompt_init import text_ids
 from lightning_prompts.template import Batch
 from lightning_prompts.tuners.base import PromptTuner
 
 MAJORITY, NO_PROMPT, CALIBRATED = "majority", "no prompt", "no prompt, calibrated"
+WRITTEN = "written prompt"
 PROGRESS_AFTER_SECONDS = 2.0
 
 
@@ -30,10 +32,14 @@ class Baselines(EvaluationCallback):
     They do not change while a prompt is trained, so they are measured in the first evaluation, one
     pass a batch, kept in the checkpoint, and measured again only where the data or the model are
     others. Without a data module (plain loaders) there is only *no prompt*.
+
+    Args:
+        text: A prompt that a person wrote, to stand beside them as *written prompt*.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, text: str | None = None) -> None:
         super().__init__()
+        self.text = text
         self.results: dict[str, dict[str, float]] = {}
         """Of the latest evaluation: `accuracy`, `macro_f1` and, but for *majority*, `loss`."""
         self._known: dict[str, dict[str, Any]] = {}
@@ -45,7 +51,7 @@ class Baselines(EvaluationCallback):
             self.results = {}
             return False
         self._stage = stage
-        self._identity = _identity(trainer, tuner, stage)
+        self._identity = _identity(trainer, tuner, stage, self.text)
         known = self._known.get(stage)
         if known is None or known["identity"] != self._identity:
             return True
@@ -57,6 +63,7 @@ class Baselines(EvaluationCallback):
         task = task_of(trainer)
         num_classes = len(tuner.verbalizer.labels)
         names = [NO_PROMPT] if task is None else [MAJORITY, NO_PROMPT, CALIBRATED]
+        names += [] if self.text is None else [WRITTEN]
         self._metrics = {name: task_metrics(num_classes).to(tuner.device) for name in names}
         if task is not None:
             self._majority = tuner.verbalizer.index(task.report.majority_label)
@@ -66,6 +73,9 @@ class Baselines(EvaluationCallback):
         """Answer one batch without the prompt."""
         logits = _no_prompt_logits(tuner, batch)
         answers = {NO_PROMPT: logits}
+        if self.text is not None:
+            written = tuner.lm.embed(text_ids(self.text, tuner.lm).to(tuner.device))
+            answers[WRITTEN] = tuner.class_logits(tuner.answer_hidden(written, batch))
         if CALIBRATED in self._metrics:
             answers[CALIBRATED] = logits.log_softmax(-1) - self._prior
             majority = torch.full_like(batch["labels"], self._majority)
@@ -128,7 +138,7 @@ def _no_prompt_logits(tuner: PromptTuner, batch: Batch) -> Tensor:
     return tuner.class_logits(tuner.answer_hidden(nothing, batch))
 
 
-def _identity(trainer: Trainer, tuner: PromptTuner, stage: Stage) -> str:
+def _identity(trainer: Trainer, tuner: PromptTuner, stage: Stage, text: str | None) -> str:
     """Names all that the results depend on: model, template, words, rows and texts to calibrate."""
     split, batches = {
         "val": ("validation", trainer.num_val_batches),
@@ -136,7 +146,7 @@ def _identity(trainer: Trainer, tuner: PromptTuner, stage: Stage) -> str:
     }[stage]
     parts = [
         (tuner.lm.fingerprint, trainer.precision, tuner.template.text, tuner.verbalizer),
-        (stage, batches, trainer.world_size),
+        (stage, batches, trainer.world_size, text),
     ]
     if (task := task_of(trainer)) is not None:
         report = task.report

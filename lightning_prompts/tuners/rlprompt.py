@@ -12,7 +12,7 @@ from torchmetrics import MetricCollection
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.policy import Policy, PolicySettings, Sampled
+from lightning_prompts.policy import Policy, PolicySettings, Sampled, other_writer
 from lightning_prompts.projection import nearest_tokens
 from lightning_prompts.prompt_init import PromptInit
 from lightning_prompts.rewards import ClassificationGap, Reward
@@ -102,7 +102,7 @@ class RLPrompt(PromptTuner):
         self.prompts_per_step, self.target_rate = prompts_per_step, target_rate
         self.num_candidates = candidates
         self._check_numbers(prompt_length)
-        self.policy_lm = None if settings.lm in (None, lm.name) else _same_tokens(settings.lm, lm)
+        self.policy_lm = other_writer(settings, lm)
         forbidden = lm.special_ids if self.exclude_special else ()
         self.policy = Policy(settings, self.writer, prompt_length, forbidden, self.seed)
         self.reward = reward or ClassificationGap()
@@ -304,18 +304,3 @@ class RLPrompt(PromptTuner):
                 raise PromptError(f"--model.{name} is {getattr(self, name)}; give 0 or more.")
         if not 0 < self.target_rate <= 1:
             raise PromptError(f"--model.target_rate is {self.target_rate}; give a share in (0, 1].")
-
-
-def _same_tokens(name: str, lm: FrozenLM) -> FrozenLM:
-    """Load the policy's own language model.
-
-    Raises:
-        PromptError: If its tokens are not those of the task's model.
-    """
-    other = FrozenLM(name)
-    if other.tokenizer.get_vocab() != lm.tokenizer.get_vocab():
-        raise PromptError(
-            f"--model.policy.lm {name} has other tokens than {lm.label}, and the policy writes "
-            "token ids; use a model with the same tokenizer, or leave it out."
-        )
-    return other

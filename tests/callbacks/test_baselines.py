@@ -86,6 +86,26 @@ def test_baselines_are_brute_force(
     assert callback.results["no prompt"] != callback.results["no prompt, calibrated"]
 
 
+def test_a_written_prompt_stands_beside_them(
+    make_task: MakeTask, uneven_folder: Path, reference: Reference
+) -> None:
+    task = make_task(LAST, path=str(uneven_folder))
+    tuner, callback = learned(SoftPrompt, task), Baselines(text=" It is")
+    trainer = quick_trainer(callbacks=[callback])
+    trainer.validate(tuner, datamodule=task, verbose=False)
+    texts, labels = read(uneven_folder, "validation")
+    words = [reference.encode(word)[0] for word in WORDS.values()]
+    rows = reference.table[torch.tensor(reference.encode(" It is"))]
+    loss, accuracy = loss_and_accuracy(reference.answers(LAST, texts, rows)[:, words], labels)
+    assert callback.results["written prompt"]["loss"] == pytest.approx(loss, abs=1e-5)
+    assert callback.results["written prompt"]["accuracy"] == pytest.approx(accuracy)
+    assert list(callback.results)[-1] == "written prompt"
+    other = Baselines()
+    other.load_state_dict(callback.state_dict())
+    quick_trainer(callbacks=[other]).validate(tuner, datamodule=task, verbose=False)
+    assert "written prompt" not in other.results  # it was not asked for
+
+
 def test_measured_once_and_logged_once_apart_from_the_prompt(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
