@@ -46,6 +46,14 @@ class Ledger:
 
     def __init__(self) -> None:
         self.entries: dict[Ids, Entry] = {}
+        self.rows: str | None = None
+        """Names the examples that all rewards are of, where they are always the same."""
+
+    def keep_to(self, rows: str) -> None:
+        """Forget everything that was measured on other examples."""
+        if self.rows not in (None, rows):
+            self.entries = {}
+        self.rows = rows
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -122,6 +130,7 @@ class Ledger:
         names = list(dict.fromkeys(name for e in entries for name in e.components))
         ids = list(self.entries)
         return {
+            "rows": self.rows,
             "ids": torch.tensor(ids, dtype=torch.int32),
             "numbers": _table([list(_numbers(e)) for e in entries]),
             "component_names": names,
@@ -134,7 +143,7 @@ class Ledger:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As saved."""
-        self.entries = {}
+        self.entries, self.rows = {}, state["rows"]
         names = state["component_names"]
         rows = zip(
             state["ids"].tolist(),

@@ -1,5 +1,6 @@
 """RLPrompt: a policy learns to write hard prompts (Deng et al. 2022, arXiv:2205.12548)."""
 
+import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -147,8 +148,7 @@ class RLPrompt(PromptTuner):
         seed = (self.seed * 1_000_003 + self.global_step) % 2**63
         generator = torch.Generator(self.device).manual_seed(seed)
         sampled = self.policy.sample(self.writer, self.prompts_per_step, generator)
-        one_batch = self.trainer.num_training_batches == 1
-        scored = self.scorer.train(sampled.token_ids, batch, seed, one_batch)
+        scored = self.scorer.train(sampled.token_ids, batch, seed, self._only_batch())
         reward = mix_rewards(*scored, self.alpha, self.mix, self.scrutability_scale)
         low, high = self.reward.low, self.reward.high
         logits = self.policy(self.writer, sampled.hidden)  # (K, P, V)
@@ -158,6 +158,16 @@ class RLPrompt(PromptTuner):
             loss = loss - self.entropy_weight * nats
         self._log_step(loss, nats, scored)
         return loss
+
+    def _only_batch(self) -> str | None:
+        """Names the training rows where each batch holds all of them, else None."""
+        loader: Any = self.trainer.train_dataloader
+        # `limit_train_batches 1` takes one batch an epoch too, of other rows each time.
+        batches = getattr(loader, "batch_sampler", None) or loader
+        if max(self.trainer.num_training_batches, len(batches)) > 1:
+            return None
+        rows = getattr(loader.dataset, "examples", None), getattr(loader.dataset, "labels", None)
+        return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
     def _loss(self, logits: Tensor, sampled: Sampled, rewards: Tensor) -> Tensor:
         prior = self.policy.prior(self.writer, sampled) if self.kl_weight else None

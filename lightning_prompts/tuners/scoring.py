@@ -42,19 +42,21 @@ class PromptScorer:
         self.lm, self.reward, self.ledger, self.reduce = lm, reward, ledger, reduce
 
     @torch.no_grad()
-    def train(self, token_ids: Tensor, batch: Batch, seed: int, one_batch: bool) -> Scored:
+    def train(self, token_ids: Tensor, batch: Batch, seed: int, rows: str | None) -> Scored:
         """Rewards of sampled prompts.
 
         Args:
             token_ids: [K, P], equal prompts among them.
             batch: This process's examples.
             seed: Of whatever the reward samples.
-            one_batch: Whether all batches of the run hold the same examples, so that a
+            rows: Names the examples where all batches of the run hold the same ones, so that a
                 deterministic reward has to be computed once for each prompt.
         """
+        if rows is not None:
+            self.ledger.keep_to(rows)
         prompts = [tuple(ids) for ids in token_ids.tolist()]
         if self.reward.deterministic:
-            scored = self._distinct(prompts, token_ids, batch, seed, one_batch)
+            scored = self._distinct(prompts, token_ids, batch, seed, rows is not None)
         else:  # equal prompts too are scored each by itself: their rewards are drawn
             task = self.reward(token_ids, batch, seed, self.reduce)
             scored = Scored(task, log_perplexities(self.lm, token_ids))
@@ -84,10 +86,10 @@ class PromptScorer:
             entry.validated = {name: float(value[k]) for name, value in values.items()}
 
     def _distinct(
-        self, prompts: Sequence[Ids], token_ids: Tensor, batch: Batch, seed: int, one_batch: bool
+        self, prompts: Sequence[Ids], token_ids: Tensor, batch: Batch, seed: int, remember: bool
     ) -> Scored:
         """Score equal prompts once a step, and where all batches are the same, once a run."""
-        known = self._remembered(prompts) if one_batch else {}
+        known = self._remembered(prompts) if remember else {}
         if new := [ids for ids in dict.fromkeys(prompts) if ids not in known]:
             distinct = token_ids.new_tensor(new)
             task = self.reward(distinct, batch, seed, self.reduce)

@@ -168,3 +168,28 @@ def test_the_seed_of_what_is_drawn_follows_from_run_and_step(rl, lm: FrozenLM, t
         seeds.append([s for _, s in reward.calls])
     assert seeds[0] == seeds[1]
     assert not set(seeds[0]) & set(seeds[2])
+
+
+def test_other_rows_are_not_remembered(rl, lm: FrozenLM, review_folder: Path, tmp_path: Path):
+    """A run that goes on with other few-shot rows measures its prompts anew."""
+    spy = Spy()
+    for seed, steps in ((0, 2), (1, 4)):
+        task = TextClassification(
+            lm, LAST, rl.words, path=str(review_folder), shots=2, seed=seed, batch_size=8
+        )
+        tuner = rl.build(lm, reward=spy, policy={"top_k": 1})
+        trainer = Trainer(
+            default_root_dir=tmp_path,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            max_steps=steps,
+            use_distributed_sampler=False,
+        )
+        last = tmp_path / "last.ckpt"
+        trainer.fit(tuner, datamodule=task, ckpt_path=last if steps > 2 else None)
+        trainer.save_checkpoint(last)
+    assert len(spy.calls) == 2  # once on each set of rows: there is one prompt alone
+    assert spy.calls[0][1] != spy.calls[1][1]
