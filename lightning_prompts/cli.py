@@ -104,7 +104,8 @@ class PromptCLI(LightningCLI):
             parser_kwargs={
                 "prog": "lightning-prompts",
                 "description": "Learn prompts for a frozen language model and measure how "
-                "interpretable they are. `lightning-prompts demo` shows it in a few minutes.",
+                "interpretable they are. `lightning-prompts demo` shows it in a few minutes; "
+                "`lightning-prompts style` trains the classifiers of style transfer.",
                 "allow_abbrev": False,
                 **{command: defaults.copy() for command in COMMANDS},
             },

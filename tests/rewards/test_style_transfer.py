@@ -187,6 +187,26 @@ def test_final_test_asks_the_judge(lm: FrozenLM, make: Make) -> None:
     assert "the judge gets 87.5 % of the test sentences right" in reward.legend()
 
 
+def test_the_final_test_compares_with_no_prompt_copies_and_people(lm: FrozenLM, make: Make) -> None:
+    reward = make(test_samples=2, judge="judge")
+    batch = batch_of(lm)
+    batch["references"] = [[text.upper(), text] for text in TEXTS]
+    measures = reward.measures("test", same)
+    measures.update(PROMPTS[:1], batch)
+    found = measures.comparisons()
+    assert list(found) == ["no prompt", "sources copied", "a person's rewrite"]
+    alone = reward.measures("test", same)
+    alone.update(PROMPTS[:1, :0], batch)
+    for name, value in alone.compute().items():
+        assert found["no prompt"][name] == pytest.approx(float(value[0])), name
+    copied = [score(text, text) for text in TEXTS]
+    assert found["sources copied"]["content"] == pytest.approx(sum(c for c, _ in copied) / 3)
+    assert found["sources copied"]["style"] == pytest.approx(sum(s for _, s in copied) / 3)
+    assert found["sources copied"]["bleu"] == pytest.approx(100.0, abs=0.1)
+    people = [score(text.upper(), text)[0] for text in TEXTS]
+    assert found["a person's rewrite"]["content"] == pytest.approx(sum(people) / 3)
+
+
 def test_without_a_judge_nothing_stands_in_for_it(lm: FrozenLM, make: Make) -> None:
     reward = make(test_samples=2)
     measures = reward.measures("test", same)
