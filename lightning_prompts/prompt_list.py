@@ -49,16 +49,17 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    r"""The rows, with their numbers as columns; a prompt cannot break its cell.
+    r"""The rows, with their numbers as columns but for the losses; a prompt cannot break its cell.
 
-    >>> print(markdown_table([{"text": " a|b", "ids": [1], "reward": 2.0, "times": 3}]))
-    | text | reward | times |
+    >>> print(markdown_table([{"text": " a|b", "ids": [1], "times": 3, "val_reward": 2.0}]))
+    | text | times | val reward |
     | --- | --- | --- |
-    | `' a\|b'` | 2 | 3 |
+    | `' a\|b'` | 3 | 2.0 |
     """
-    columns = [name for row in rows for name in row if name not in ("text", "ids", "tokens")]
-    columns = list(dict.fromkeys(columns))
-    lines = [["text", *columns], ["---"] * (1 + len(columns))]
+    named = dict.fromkeys(name for row in rows for name in row)
+    columns = [n for n in named if n not in ("text", "ids") and not n.endswith("loss")]
+    # With spaces a heading can break between its words.
+    lines = [["text", *(name.replace("_", " ") for name in columns)], ["---"] * (1 + len(columns))]
     for row in rows:
         text = code(row["text"]).replace("|", "\\|")
         lines.append([text, *(_number(row.get(name)) for name in columns)])
@@ -66,4 +67,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    """Shares to three digits, larger numbers to one, counts as they are."""
+    if value is None or isinstance(value, int):
+        return "" if value is None else str(value)
+    return f"{value:.3f}" if abs(value) < 1 else f"{value:.1f}"
