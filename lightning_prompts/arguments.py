@@ -143,8 +143,15 @@ def explain(message: str, options: Sequence[str]) -> str:
         first = name.partition(".")[0]
         if where.endswith("model") and (owner := _tuner_with(first)):
             return f"--{where}.{first}: {kind} has no such option, {owner} has; give its config."
-        tail = _suggest(name, _parameters(class_path), f"--{where}.")
+        known = _parameters(class_path)
+        if name in known:  # an ancestor's option, which the class decides by its own
+            own = ", ".join(_parameters(class_path, inherited=False))
+            return f"--{where}.{name}: not an option of {kind}, whose own are {own}."
+        tail = _suggest(name, known, f"--{where}.")
         return f"--{where}.{name}: {kind} has no such option{tail}"
+    pattern = r"given class_path '([^']+)':\s+the following arguments are required: (\w+)"
+    if missing := re.search(pattern, message):
+        return f"--{where} {missing[1].rpartition('.')[2]} needs --{where}.{missing[2]}; give it."
     if names := _last(r"arguments are required: (.+)", message):
         flags = " and ".join("--" + name.strip().partition(".")[2] for name in names.split(","))
         return (
@@ -161,8 +168,8 @@ def explain(message: str, options: Sequence[str]) -> str:
         return f"{name}: no such option{near}"
     if name := _last(r"Expected a dot import path string: (.+)", message):
         inner = message[message.rfind('Parser key "') :]
-        known = _subclasses(re.findall(r"<class '(lightning_prompts[\w.]+)'>", inner))
-        return f"--{where} {name}: no such class{_suggest(name, known, f'--{where} ')}"
+        classes = _subclasses(re.findall(r"<class '(lightning_prompts[\w.]+)'>", inner))
+        return f"--{where} {name}: no such class{_suggest(name, classes, f'--{where} ')}"
     if problem := re.search(r"given class_path '([^']+)':\s+(?=\S)(?!Parser key)(.+)", message):
         return f"--{where} {problem[1]}: {problem[2].rstrip('.')}."
     if 'expected "subcommand"' in message or "argument subcommand" in message:
@@ -218,14 +225,14 @@ def _options(parser: LightningArgumentParser) -> list[str]:
 
 
 @cache
-def _parameters(class_path: str) -> tuple[str, ...]:
-    """Constructor arguments of a class and of those that it extends."""
+def _parameters(class_path: str, inherited: bool = True) -> tuple[str, ...]:
+    """Constructor arguments of a class, and of those that it extends."""
     module, _, name = class_path.rpartition(".")
     try:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         return ()
-    kinds = found.__mro__[:-1] if isinstance(found, type) else (found,)
+    kinds = found.__mro__[:-1] if inherited and isinstance(found, type) else (found,)
     names = [n for kind in kinds for n in inspect.signature(kind).parameters]
     return tuple(n for n in dict.fromkeys(names) if n not in ("kwargs", "args", "lm"))
 

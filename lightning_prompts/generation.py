@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_prompts.dtypes import in_double
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.template import Batch, piece_order
@@ -127,6 +128,7 @@ def sample_texts(
             )
         limits.append(limit)
     stops = _stop_tokens(lm).to(prompts.device)
+    special = set(lm.special_ids)  # they end a text and are no part of it
     rows = batch["rows"].tolist()
     num_trees = -(-num_samples // TREE_SAMPLES)  # of a pair
     shape = (num_trees, -(-num_samples // num_trees))  # the last tree may have a few too many
@@ -141,10 +143,10 @@ def sample_texts(
             drawn = uniforms(seed, rows[b], shape[0] * shape[1], limits[b])
             noise[place, ..., : limits[b]] = drawn.unflatten(0, shape)
         limit = torch.tensor([limits[b] for b in bs], device=prefix.device)
-        noise = noise.to(prefix.device)
+        noise = in_double(noise, prefix.device).to(prefix.device)
         tokens = _grow(lm, prefix, lengths[bs], noise, limit, stops, top_k)
         for i, samples in zip(chunk, tokens[:, :num_samples].tolist(), strict=True):
-            texts[i] = [lm.decode([t for t in sample if t >= 0]) for sample in samples]
+            texts[i] = [lm.decode([t for t in s if t >= 0 and t not in special]) for s in samples]
     return texts
 
 
@@ -255,7 +257,7 @@ def _top_shares(
         found = scores.topk(CANDIDATES * top_k).indices.unique()
         best = lm.logits(hidden, found).topk(top_k)
         ids = found[best.indices]
-    return best.values.double().softmax(-1).cumsum(-1), ids
+    return in_double(best.values).softmax(-1).cumsum(-1), ids
 
 
 def _rough_head(lm: FrozenLM) -> Tensor | None:

@@ -107,7 +107,8 @@ class Policy(nn.Module):
     def forward(self, lm: FrozenLM, hidden: Tensor, target: bool = False) -> Tensor:
         """[..., H] hidden states to [..., V] float32 Q-values, those of forbidden tokens -inf.
 
-        Without autocast: beside the residual, bfloat16 would swallow a small MLP's output.
+        Without autocast: beside the residual, bfloat16 would swallow a small MLP's output, as it
+        does where the weights of the head are themselves of that type (`--lm.dtype bfloat16`).
         """
         mlp = self.target if target else self.mlp
         with torch.autocast(hidden.device.type, enabled=False):

@@ -158,6 +158,7 @@ def texts_first(
         if num_after:
             steps = num_after * torch.arange(len(part), device=after.device)[:, None]
             slots = nodes.shape[1] + steps + batch["after_lengths"] - 1  # (K, B)
+            slots = torch.where(batch["after_lengths"] > 0, slots, tree.leaves[:, None])
         else:
             slots = tree.leaves[:, None].expand(-1, len(after))
         states.append(hidden[torch.arange(len(after), device=after.device), slots])

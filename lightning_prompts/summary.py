@@ -188,7 +188,10 @@ def advice(evaluation: Evaluation) -> str:
 def _transfer_advice(evaluation: Evaluation) -> str:
     """Whether the prompt is worth more than none, by what only a test knows."""
     own, empty = evaluation.metrics, evaluation.baselines.get(NO_PROMPT, {})
-    if (joint := own.get("joint")) is None or "joint" not in empty:
+    joint = own.get("joint")
+    if evaluation.stage == "test" and joint is None:
+        return "Only the classifier that it was trained on has judged it; set --model.reward.judge."
+    if joint is None or "joint" not in empty:
         return "Its reward is of the classifier that it was trained on; `test` asks another one."
     against = f"joint {joint:.1f} against {empty['joint']:.1f}"
     if joint <= empty["joint"]:

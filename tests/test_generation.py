@@ -57,7 +57,8 @@ def one_by_one(
             new.append(int(best.indices[chosen]))
             if new[-1] in lm.special_ids or set('".!?') & set(lm.decode(new[-1:])):
                 break
-        texts.append(lm.decode(new))
+        # What ends a sample is no part of its text where it is a special token.
+        texts.append(lm.decode([token for token in new if token not in lm.special_ids]))
     return texts
 
 

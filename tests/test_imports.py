@@ -17,7 +17,7 @@ LAYERS = (
     {"metrics", "rewards", "policy", "soft_q"},
     {"language_model", "model_files", "model_loading", "hub", "errors", "schedule"}
     | {"template", "verbalizer", "projection", "prompt_init", "generation", "features", "style"}
-    | {"prefix_reuse", "tree_attention"},
+    | {"prefix_reuse", "tree_attention", "dtypes"},
 )
 SIBLINGS = {"tuners", "tasks", "callbacks"}  # these three never import one another
 KNOW_TRANSFORMERS = {

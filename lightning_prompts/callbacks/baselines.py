@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lightning_prompts.callbacks.base import EvaluationCallback, Stage, task_of
+from lightning_prompts.errors import PromptError
 from lightning_prompts.metrics.task import task_metrics
-from lightning_prompts.prompt_init import text_ids
 from lightning_prompts.template import Batch
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -39,7 +39,7 @@ class Baselines(EvaluationCallback):
 
     def __init__(self, text: str | None = None) -> None:
         super().__init__()
-        self.text = text
+        self.text = text or None
         self.results: dict[str, dict[str, float]] = {}
         """Of the latest evaluation: `accuracy`, `macro_f1` and, but for *majority*, `loss`."""
         self._known: dict[str, dict[str, Any]] = {}
@@ -64,6 +64,7 @@ class Baselines(EvaluationCallback):
         num_classes = len(tuner.verbalizer.labels)
         names = [NO_PROMPT] if task is None else [MAJORITY, NO_PROMPT, CALIBRATED]
         names += [] if self.text is None else [WRITTEN]
+        self._written = tuner.lm.encode(self.text or "")
         self._metrics = {name: task_metrics(num_classes).to(tuner.device) for name in names}
         if task is not None:
             self._majority = tuner.verbalizer.index(task.report.majority_label)
@@ -74,8 +75,7 @@ class Baselines(EvaluationCallback):
         logits = _no_prompt_logits(tuner, batch)
         answers = {NO_PROMPT: logits}
         if self.text is not None:
-            written = tuner.lm.embed(text_ids(self.text, tuner.lm).to(tuner.device))
-            answers[WRITTEN] = tuner.class_logits(tuner.answer_hidden(written, batch))
+            answers[WRITTEN] = self._written_logits(tuner, batch)
         if CALIBRATED in self._metrics:
             answers[CALIBRATED] = logits.log_softmax(-1) - self._prior
             majority = torch.full_like(batch["labels"], self._majority)
@@ -103,6 +103,18 @@ class Baselines(EvaluationCallback):
         for logger in trainer.loggers:
             logger.log_metrics(named, step=trainer.global_step)
         return {}
+
+    def _written_logits(self, tuner: PromptTuner, batch: Batch) -> Tensor:
+        """[B, C] Class logits of the written prompt."""
+        ids, lm = self._written, tuner.lm
+        if batch["num_tokens"] + len(ids) > lm.max_positions:
+            raise PromptError(
+                f"--baselines.text has {len(ids)} tokens, which do not fit beside a text of "
+                f"{batch['num_tokens']} in the {lm.max_positions} positions of {lm.label}; shorten "
+                "it, or lower --data.max_tokens."
+            )
+        written = lm.embed(torch.tensor(ids, dtype=torch.long, device=tuner.device))
+        return tuner.class_logits(tuner.answer_hidden(written, batch))
 
     def state_dict(self) -> dict[str, Any]:
         """The results with what they were measured on."""

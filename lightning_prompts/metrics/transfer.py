@@ -102,14 +102,14 @@ def text_nats(lm: FrozenLM, texts: Sequence[str]) -> tuple[Tensor, int]:
     """
     rows = sorted((ids for text in texts if (ids := lm.encode(text))), key=len)
     device = lm.embedding_table.device
-    nats = torch.zeros((), dtype=torch.float64, device=device)
+    nats = torch.zeros((), dtype=torch.float64)
     for start in range(0, len(rows), TEXTS_AT_ONCE):
         part = [torch.tensor(row) for row in rows[start : start + TEXTS_AT_ONCE]]
         # Padded on the right, where a causal model does not look.
         padded = pad_sequence(part, batch_first=True).to(device)
         lengths = torch.tensor([len(row) for row in part], device=device)
         real = torch.arange(padded.shape[1], device=device) < lengths[:, None]
-        nats += lm.token_nll(padded)[real].double().sum()
+        nats += lm.token_nll(padded)[real].cpu().double().sum()
     return nats, sum(map(len, rows))
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
+from lightning_prompts.dtypes import in_double
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.template import Batch, Template
 from lightning_prompts.verbalizer import Verbalizer
@@ -107,11 +108,6 @@ class Reward(ABC):
     def legend(self) -> str:
         """What the headings mean."""
         return ""
-
-
-def in_double(values: Tensor) -> Tensor:
-    """The values in float64, in float32 on Apple's GPUs, which do not have it."""
-    return values.float() if values.device.type == "mps" else values.double()
 
 
 def standardise(rewards: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_prompts.dtypes import in_double
 from lightning_prompts.prefix_reuse import TextStates, encode_texts
 from lightning_prompts.rewards.base import (
     PromptMeasures,
@@ -15,7 +16,6 @@ from lightning_prompts.rewards.base import (
     Reward,
     Scores,
     Stage,
-    in_double,
     standardise,
 )
 from lightning_prompts.template import Batch

@@ -211,7 +211,11 @@ class FinalMeasures(RewriteMeasures):
         people = [output for output in self.outputs[0] if output.references]
         texts = {
             "sources copied": [(output, output.source) for output in self.outputs[0]],
-            "a person's rewrite": [(output, output.references[0]) for output in people],
+            # Against the others: its own reference would match it whole.
+            "a person's rewrite": [
+                (output._replace(references=output.references[1:]), output.references[0])
+                for output in people
+            ],
         }
         found = {"no prompt": self._without}
         for name, pairs in texts.items():

@@ -11,6 +11,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from lightning_prompts.dtypes import in_double
 from lightning_prompts.errors import PromptError
 from lightning_prompts.generation import QUOTE, clean, sample_texts
 from lightning_prompts.language_model import FrozenLM
@@ -128,23 +129,24 @@ class StyleTransfer(Reward):
 
     @torch.no_grad()
     def __call__(self, prompts: Tensor, batch: Batch, seed: int, reduce: Reduce) -> Scores:
-        """Score K prompts, prompt k on source k // (K / S), by sampled rewrites."""
+        """Score K prompts, prompt k on source k // (K / S), by sampled rewrites.
+
+        S is the largest number of the batch's sources that divides K and leaves each of them two
+        prompts to compare; the batch's other sources (an epoch's last batch may have an odd
+        number) are not used.
+        """
         self.load()
-        sources = transfer_batch(batch)["sources"]
-        per_source, left = divmod(len(prompts), len(sources))
-        if left or not per_source:
-            raise PromptError(
-                f"{len(prompts)} prompts a step cannot be shared out among {len(sources)} "
-                "sentences; make --model.prompts_per_step a multiple of --data.batch_size, for "
-                "example 8 and 2."
-            )
+        given, num_prompts = len(transfer_batch(batch)["sources"]), len(prompts)
+        most = max(1, min(given, num_prompts // 2))
+        num_sources = next(n for n in range(most, 0, -1) if num_prompts % n == 0)
+        per_source = num_prompts // num_sources
         pairs = [(k, k // per_source) for k in range(len(prompts))]
         rewrites = self.rewrite(prompts, batch, pairs, self.samples * self.bootstraps, seed)
         content, style, score = rewrites.content, rewrites.style, rewrites.score  # (K, N)
         maxima, best = best_of(score, self.bootstraps)  # (K, D)
         # In float64: of equal scores the deviation is then 0, and not what rounding leaves.
-        raw = maxima.double().mean(1)
-        of_source = maxima.double().unflatten(0, (len(sources), per_source)).flatten(1)
+        raw = in_double(maxima).mean(1)
+        of_source = in_double(maxima).unflatten(0, (num_sources, per_source)).flatten(1)
         mean = of_source.mean(1).repeat_interleave(per_source)
         spread = of_source.std(1, correction=0).repeat_interleave(per_source)
         z = (raw - mean) / (spread + EPSILON)

@@ -40,6 +40,10 @@ class Entry:
         """Mean raw task reward."""
         return self.reward / max(1, self.times)
 
+    def objective(self, alpha: float) -> float:
+        """What chooses the best: (1 - alpha) * loss + alpha * log-perplexity, in nats."""
+        return (1 - alpha) * self.validated["loss"] + alpha * self.validated["log_perplexity"]
+
 
 class Ledger:
     """Prompts by their token ids, in the order in which they were first seen."""
@@ -112,10 +116,10 @@ class Ledger:
         the others, by their training reward.
         """
         validated = [ids for ids, entry in self.entries.items() if entry.validated]
-        validated.sort(key=lambda ids: self.entries[ids].validated["objective"])
+        validated.sort(key=lambda ids: self.entries[ids].objective(alpha))
         others = [ids for ids in self.best(len(self), alpha) if not self.entries[ids].validated]
         rows = [*validated, *others[:count]]
-        return [_row(ids, self.entries[ids], decode(ids)) for ids in rows]
+        return [_row(ids, self.entries[ids], alpha, decode(ids)) for ids in rows]
 
     def close_window(self) -> None:
         """Begin to count anew for the next validation."""
@@ -161,12 +165,14 @@ class Ledger:
             known[index].validated = dict(measures)
 
 
-def _row(ids: Ids, entry: Entry, text: str) -> dict[str, Any]:
+def _row(ids: Ids, entry: Entry, alpha: float, text: str) -> dict[str, Any]:
     row: dict[str, Any] = {"text": text, "ids": list(ids), "times": entry.times}
     if entry.times:
         row |= {"reward": entry.mean_reward, **entry.components}
     row["perplexity"] = math.exp(min(entry.log_perplexity, 700.0))
     shown = {k: v for k, v in entry.validated.items() if k != "log_perplexity"}
+    if shown:
+        shown["objective"] = entry.objective(alpha)
     return row | {f"val_{name}": value for name, value in shown.items()}
 
 

@@ -104,8 +104,12 @@ class RLPrompt(PromptTuner):
         self.num_candidates = candidates
         self._check_numbers(prompt_length)
         self.policy_lm = other_writer(settings, lm)
-        forbidden = lm.special_ids if self.exclude_special else ()
-        self.policy = Policy(settings, self.writer, prompt_length, forbidden, self.seed)
+        # Rows that pad either model's table are no tokens of the other.
+        sizes = lm.vocab_size, self.writer.vocab_size
+        forbidden = set(range(min(sizes), sizes[1]))
+        if self.exclude_special:
+            forbidden |= {i for i in (*lm.special_ids, *self.writer.special_ids) if i < sizes[1]}
+        self.policy = Policy(settings, self.writer, prompt_length, sorted(forbidden), self.seed)
         self.reward = reward or ClassificationGap()
         self.reward.attach(lm, template, verbalizer)
         self.ledger = Ledger()
@@ -140,6 +144,8 @@ class RLPrompt(PromptTuner):
         """Read what the reward needs before any work."""
         if stage != "predict" or not self.classifies:
             self.reward.load()
+        if stage == "fit":
+            self._check_trainer()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """K prompts on one batch; returns the policy's loss."""
@@ -211,10 +217,11 @@ class RLPrompt(PromptTuner):
         self.ledger.close_window()
         new = [ids for ids in dict.fromkeys(wanted) if not self.ledger[ids].validated]
         if new:
-            self.scorer.validate(new, self._validation_batches(), self.alpha, self.device)
-        best = min(wanted, key=lambda ids: self.ledger[ids].validated["objective"])
+            self.scorer.validate(new, self._validation_batches(), self.device)
+        best = min(wanted, key=lambda ids: self.ledger[ids].objective(self.alpha))
         self.token_ids.copy_(torch.tensor(best))
-        self._greedy = self.ledger[greedy].validated
+        found = self.ledger[greedy]
+        self._greedy = {**found.validated, "objective": found.objective(self.alpha)}
 
     def _validation_batches(self) -> Iterator[Batch]:
         loader: Any = self.trainer.val_dataloaders
@@ -299,6 +306,19 @@ class RLPrompt(PromptTuner):
         ids = nearest_tokens(rows, self.lm.index, self.projection, excluded).ids
         self.policy.imitate(self.writer, ids)
         return ids
+
+    def _check_trainer(self) -> None:
+        """Refuse what would train nothing without a word."""
+        if next(self.policy.mlp.parameters()).dtype in (torch.bfloat16, torch.float16):
+            raise PromptError(
+                f"--trainer.precision {self.trainer.precision} keeps the policy in half precision, "
+                "which swallows its small steps; use bf16-mixed or 32-true."
+            )
+        if (batches := self.trainer.accumulate_grad_batches) > 1:
+            raise PromptError(
+                f"--trainer.accumulate_grad_batches is {batches}, but every batch of a step would "
+                "sample the same prompts; raise --model.prompts_per_step instead."
+            )
 
     def _check_numbers(self, prompt_length: int) -> None:
         least = {

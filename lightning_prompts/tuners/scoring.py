@@ -70,7 +70,7 @@ class PromptScorer:
 
     @torch.no_grad()
     def validate(
-        self, prompts: Sequence[Ids], batches: Iterable[Batch], alpha: float, device: torch.device
+        self, prompts: Sequence[Ids], batches: Iterable[Batch], device: torch.device
     ) -> None:
         """Measure prompts on all validation rows, all of them in each pass."""
         token_ids = torch.tensor(prompts, device=device)
@@ -79,7 +79,6 @@ class PromptScorer:
             measures.update(token_ids, batch)
         values = measures.compute()
         nats = values["log_perplexity"] = log_perplexities(self.lm, token_ids)
-        values["objective"] = (1 - alpha) * values["loss"] + alpha * nats
         for k, ids in enumerate(prompts):
             entry = self.ledger[ids]
             entry.log_perplexity = float(nats[k])

@@ -241,16 +241,25 @@ def test_columns_are_found_by_name_then_by_place() -> None:
         style_column(scorer, LABELS, 0)
 
 
+@pytest.mark.parametrize(("count", "used"), [(6, 3), (4, 2), (2, 1)])
+def test_sources_are_used_as_far_as_prompts_can_be_compared(
+    lm: FrozenLM, make: Make, count: int, used: int
+) -> None:
+    """Of four sentences: with one prompt on each, every prompt would score as well as any."""
+    reward, four = make(), (*TEXTS, "x")
+    scores = reward(PROMPTS[:count], batch_of(lm, four), 0, same)
+    expected = reward(PROMPTS[:count], batch_of(lm, four[:used]), 0, same)
+    assert torch.equal(scores.raw, expected.raw)
+    assert torch.equal(scores.z, expected.z)
+    assert scores.z.abs().sum() > 0
+
+
 def test_mistakes_are_said_in_one_sentence(
     lm: FrozenLM, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(PromptError, match=r"--model.reward.samples is 0"):
         make(samples=0)
     reward = make()
-    with pytest.raises(PromptError, match=r"6 prompts a step .* 4 sentences; .*prompts_per_step"):
-        reward(PROMPTS, batch_of(lm, (*TEXTS, "x")), 0, same)
-    with pytest.raises(PromptError, match=r"2 prompts a step .* 3 sentences"):
-        reward(PROMPTS[:2], batch_of(lm), 0, same)
     plain = {k: v for k, v in batch_of(lm).items() if k not in ("sources", "references")}
     with pytest.raises(PromptError, match=r"task has none to rewrite; .*configs/task/yelp.yaml"):
         reward(PROMPTS, plain, 0, same)  # type: ignore[arg-type]

@@ -20,19 +20,22 @@ def test_the_incumbent_is_the_best_that_was_validated(
 ):
     tuner, watch = rl.build(lm, alpha=alpha), rl.Watch()
     rl.fit(tuner, tmp_path, steps=12, batches=2, callbacks=[watch])
-    validated = {ids: e.validated for ids, e in tuner.ledger.entries.items() if e.validated}
+    validated = {
+        ids: (1 - alpha) * e.validated["loss"] + alpha * e.validated["log_perplexity"]
+        for ids, e in tuner.ledger.entries.items()
+        if e.validated
+    }
     assert len(validated) > 6
-    best = min(validated, key=lambda ids: validated[ids]["objective"])
+    best = min(validated, key=lambda ids: validated[ids])
     assert rl.ids_of(tuner) == best
 
     objectives = [logged["val/objective"] for logged in watch.validations]
     assert objectives == sorted(objectives, reverse=True)
     if alpha == 0.0:  # with readability the first, the language model's own greedy text, stays
         assert objectives[-1] < objectives[0]
-    assert objectives[-1] == pytest.approx(validated[best]["objective"], rel=1e-5)
-    for values in validated.values():
-        expected = (1 - alpha) * values["loss"] + alpha * values["log_perplexity"]
-        assert values["objective"] == pytest.approx(expected, rel=1e-6)
+    assert objectives[-1] == pytest.approx(validated[best], rel=1e-5)
+    for row in tuner.listed_prompts()[: len(validated)]:
+        assert row["val_objective"] == pytest.approx(validated[tuple(row["ids"])], rel=1e-6)
 
 
 def test_each_validation_scores_the_best_new_prompts_and_the_greedy_one(
@@ -79,9 +82,10 @@ def test_the_greedy_prompt_s_metrics_are_logged(rl, lm: FrozenLM, tmp_path: Path
     rl.fit(tuner, tmp_path, steps=5, callbacks=[watch])
     greedy = tuner.ledger[tuple(tuner.policy.greedy(lm).tolist())].validated
     logged = watch.validations[-1]
-    names = {"loss", "accuracy", "reward", "objective", "log_perplexity"}
-    assert {f"val/greedy_{name}" for name in names} <= logged.keys()
+    names = {"loss", "accuracy", "reward", "log_perplexity"}
+    assert {f"val/greedy_{name}" for name in (*names, "objective")} <= logged.keys()
     assert greedy.keys() == names
+    assert logged["val/greedy_objective"] == logged["val/greedy_loss"]  # alpha is 0
     for name in names:
         assert logged[f"val/greedy_{name}"] == pytest.approx(greedy[name], rel=1e-6)
     assert logged["val/objective"] <= logged["val/greedy_objective"] + 1e-6
@@ -144,7 +148,7 @@ def test_limited_validation_batches_count_for_candidates_too(rl, lm: FrozenLM, t
     )
     loaders = [DataLoader(b, batch_size=None) for b in ([rl.make_batch(tuner)], halves)]
     trainer.fit(tuner, *loaders)
-    objective = tuner.ledger[rl.ids_of(tuner)].validated["objective"]
+    objective = tuner.ledger[rl.ids_of(tuner)].validated["loss"]
     assert watch.validations[-1]["val/loss"] == pytest.approx(objective, rel=1e-5)
     measures = tuner.reward.measures("val", lambda x: x)
     for batch in halves[:2]:
