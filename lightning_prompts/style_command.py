@@ -15,7 +15,7 @@ from rich.text import Text
 from lightning_prompts import summary
 from lightning_prompts.arguments import CONFIGS, PromptParser, default_config, find_configs
 from lightning_prompts.errors import PromptError
-from lightning_prompts.features import Pooling
+from lightning_prompts.features import Pooling, num_layers, resolve_layer
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.progress import StepProgress
 from lightning_prompts.settings import LOGS, native_precision
@@ -119,6 +119,8 @@ def style(args: Sequence[str]) -> None:
     precision = config.trainer.precision or native_precision(str(config.trainer.accelerator))
     folder = Path(config.trainer.default_root_dir or LOGS) / config.experiment
     outcomes = []
+    for name in PARTS:  # the second one's mistake before the first one's training
+        check(name, built[name], built.lm)
     for name in PARTS:
         options = {**built.trainer, "precision": precision}
         callbacks = list(options.pop("callbacks", None) or [])
@@ -139,6 +141,22 @@ def style(args: Sequence[str]) -> None:
         )
 
 
+def check(name: str, recipe: Recipe, lm: FrozenLM) -> None:
+    """Refuse a recipe that cannot be followed.
+
+    Raises:
+        PromptError: With the option to change.
+    """
+    if recipe.rows < 1:
+        raise PromptError(f"--{name}.rows is {recipe.rows}; give at least 1.")
+    if recipe.lr <= 0:
+        raise PromptError(f"--{name}.lr is {recipe.lr}; give more than 0.")
+    try:
+        resolve_layer(recipe.layer, num_layers(lm.model))
+    except PromptError as error:
+        raise PromptError(f"--{name}.layer: {error}") from error
+
+
 def train(name: str, recipe: Recipe, task: PromptTask, trainer: Trainer, folder: Path) -> Outcome:
     """Train, test and write one classifier.
 
@@ -150,10 +168,8 @@ def train(name: str, recipe: Recipe, task: PromptTask, trainer: Trainer, folder:
         folder: Where it is written, as a whole and only when it has been tested.
 
     Raises:
-        PromptError: If there are no rows, or the folder cannot be written.
+        PromptError: If the folder cannot be written.
     """
-    if recipe.rows < 1:
-        raise PromptError(f"--{name}.rows is {recipe.rows}; give at least 1.")
     sentences = StyleSentences(task, recipe)
     labels = task.verbalizer.labels
     classifier = StyleClassifier(

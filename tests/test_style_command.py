@@ -65,7 +65,9 @@ def test_a_config_goes_on_top(args: list[str], lm: FrozenLM, tmp_path: Path):
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
-        (["--reward.layer", "9"], "2 layers"),
+        (["--reward.layer", "9"], "--reward.layer: Layer 9: the model has 2 layers"),
+        (["--judge.layer", "9"], "--judge.layer: Layer 9: the model has 2 layers"),
+        (["--judge.lr", "0"], "--judge.lr is 0"),
         (["--reward.rows", "0"], "--reward.rows is 0"),
         (["--judge.pooling", "max"], "--judge.pooling"),
         (["--judge.poling", "mean"], "did you mean --judge.pooling"),
