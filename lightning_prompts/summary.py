@@ -196,7 +196,7 @@ def _transfer_advice(evaluation: Evaluation) -> str:
     against = f"joint {joint:.1f} against {empty['joint']:.1f}"
     if joint <= empty["joint"]:
         return f"It does not rewrite better than no prompt ({against}): do not use it."
-    return f"It rewrites better than no prompt ({against}); fluency tells how well that reads."
+    return f"It rewrites better than no prompt ({against}); PPL tells how well that reads."
 
 
 def convergence(history: Sequence[Sequence[float]], mode: str = "min") -> str | None:

@@ -179,7 +179,7 @@ class StyleTransfer(Reward):
             return {**shown, "reward": "reward"}
         if self.judge is not None:
             shown |= {"judge": "style_judge", "joint": "joint", "GM": "gm"}
-        return {**shown, "BLEU": "bleu", "fluency": "fluency_perplexity"}
+        return {**shown, "BLEU": "bleu", "PPL": "fluency_perplexity"}
 
     def legend(self) -> str:
         """What the headings mean, and how good the classifiers are."""
@@ -192,7 +192,7 @@ class StyleTransfer(Reward):
         return (
             "Of each sentence's best rewrite by reward, 0 to 100: content by BERTScore; style by "
             "the classifier that rewards; judge by another one; joint, mean of content times "
-            "judge; GM of their means; BLEU against rewrites by people. fluency: perplexity of the "
+            "judge; GM of their means; BLEU against rewrites by people; PPL, perplexity of the "
             "rewrites." + (f" Of the classifiers {' and '.join(accuracies)}." if accuracies else "")
         )
 
