@@ -13,7 +13,7 @@ from lightning_prompts.run_folder import CONFIG, PROMPT, run_folder
 from lightning_prompts.settings import read_step
 from lightning_prompts.summary import Evaluation
 from lightning_prompts.tasks.base import PromptTask
-from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.base import PromptTuner, Stage
 from lightning_prompts.tuners.rlprompt import RLPrompt
 
 SPLITS = {"val": "validation", "test": "test"}
@@ -130,6 +130,7 @@ def _evaluation(
     scored = sum(batches) * task.val_batch_size * trainer.world_size
     if rows is not None and 0 < scored < rows:
         rows = int(scored)
-    legend = tuner.reward.legend() if isinstance(tuner, RLPrompt) else ""
-    columns = tuner.columns("test" if stage == "test" else "val")
+    which: Stage = "test" if stage == "test" else "val"
+    legend = tuner.reward.legend(which) if isinstance(tuner, RLPrompt) else ""
+    columns = tuner.columns(which)
     return Evaluation(prompt, metrics, baselines, stage, rows, cut, iterate, columns, legend)

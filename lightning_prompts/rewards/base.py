@@ -105,7 +105,7 @@ class Reward(ABC):
         """Heading to name of the measures in the closing table; none where accuracy says it."""
         return {}
 
-    def legend(self) -> str:
+    def legend(self, stage: Stage) -> str:
         """What the headings mean."""
         return ""
 

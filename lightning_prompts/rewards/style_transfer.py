@@ -181,8 +181,14 @@ class StyleTransfer(Reward):
             shown |= {"judge": "style_judge", "joint": "joint", "GM": "gm"}
         return {**shown, "BLEU": "bleu", "PPL": "fluency_perplexity"}
 
-    def legend(self) -> str:
+    def legend(self, stage: Stage) -> str:
         """What the headings mean, and how good the classifiers are."""
+        shown = (
+            "Of each sentence's best rewrite by reward, 0 to 100: content by BERTScore; style by "
+            "the classifier that rewards"
+        )
+        if stage == "val":
+            return f"{shown}; reward, their mean."
         scorers = {"the first": self.rewarding, "the judge": self.judging}
         accuracies = [
             f"{name} gets {100 * scorer.accuracy:.1f} % of the test sentences right"
@@ -190,10 +196,9 @@ class StyleTransfer(Reward):
             if scorer is not None and scorer.accuracy is not None
         ]
         return (
-            "Of each sentence's best rewrite by reward, 0 to 100: content by BERTScore; style by "
-            "the classifier that rewards; judge by another one; joint, mean of content times "
-            "judge; GM of their means; BLEU against rewrites by people; PPL, perplexity of the "
-            "rewrites." + (f" Of the classifiers {' and '.join(accuracies)}." if accuracies else "")
+            f"{shown}; judge by another one; joint, mean of content times judge; GM of their "
+            "means; BLEU against rewrites by people; PPL, perplexity of the rewrites."
+            + (f" Of the classifiers {' and '.join(accuracies)}." if accuracies else "")
         )
 
     def rewrite(

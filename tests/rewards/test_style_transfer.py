@@ -184,7 +184,7 @@ def test_final_test_asks_the_judge(lm: FrozenLM, make: Make) -> None:
     # classifiers are.
     below = {"loss", "reward", "style_accuracy", "judge_accuracy"}
     assert {*reward.columns("test").values(), *below} == set(values)
-    assert "the judge gets 87.5 % of the test sentences right" in reward.legend()
+    assert "the judge gets 87.5 % of the test sentences right" in reward.legend("test")
 
 
 def test_the_final_test_compares_with_no_prompt_copies_and_people(lm: FrozenLM, make: Make) -> None:
@@ -211,7 +211,7 @@ def test_without_a_judge_nothing_stands_in_for_it(lm: FrozenLM, make: Make) -> N
     reward = make(test_samples=2)
     measures = reward.measures("test", same)
     assert not {"style_judge", "joint", "gm"} & {*reward.columns("test").values()}
-    assert "the judge gets" not in reward.legend()
+    assert "the judge gets" not in reward.legend("test")
     assert set(reward.columns("val").values()) == {"content", "style", "reward"}
     batch = batch_of(lm)
     batch["references"] = [[] for _ in TEXTS]
