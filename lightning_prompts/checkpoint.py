@@ -6,7 +6,7 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -236,10 +236,24 @@ def load_prompt(tuner: PromptTuner, checkpoint: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file, with null for what is no number."""
+    _replace(path, _dumps(content, indent=2) + "\n")
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """The same for a JSONL file, an object a line."""
+    _replace(path, "".join(_dumps(row) + "\n" for row in rows))
+
+
+def _dumps(content: Any, indent: int | None = None) -> str:
+    return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _replace(path: Path, text: str) -> None:
     """Replace a file in one step, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, indent=2)
-    draft.write_text(text + "\n", encoding="utf-8")
+    draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 
 

@@ -14,7 +14,6 @@ from lightning_prompts.settings import read_step
 from lightning_prompts.summary import Evaluation
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner, Stage
-from lightning_prompts.tuners.rlprompt import RLPrompt
 
 SPLITS = {"val": "validation", "test": "test"}
 
@@ -131,6 +130,5 @@ def _evaluation(
     if rows is not None and 0 < scored < rows:
         rows = int(scored)
     which: Stage = "test" if stage == "test" else "val"
-    legend = tuner.reward.legend(which) if isinstance(tuner, RLPrompt) else ""
-    columns = tuner.columns(which)
+    columns, legend = tuner.columns(which), tuner.legend(which)
     return Evaluation(prompt, metrics, baselines, stage, rows, cut, iterate, columns, legend)

@@ -1,13 +1,13 @@
 """`predict`: one line of predictions.jsonl for each row, whichever process scored it."""
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_prompts.checkpoint import write_lines
 from lightning_prompts.run_folder import run_folder
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -53,11 +53,7 @@ class Predictions(Callback):
         if not trainer.is_global_zero:
             return
         scored = sorted(itertools.chain.from_iterable(parts), key=lambda item: item[0])
-        lines = [json.dumps({"row": n, **r}, ensure_ascii=False) + "\n" for n, r in scored]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{PREDICTIONS}")
-        draft.write_text("".join(lines), encoding="utf-8")
-        draft.replace(self.path)
+        write_lines(self.path, ({"row": number, **record} for number, record in scored))
 
 
 def _answer(by_label: dict[str, float]) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """`prompts.jsonl`: which of the many prompts that a tuner wrote are the best?"""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_prompts.callbacks.prompt_text import code
+from lightning_prompts.checkpoint import write_lines
 from lightning_prompts.run_folder import PROMPTS, run_folder
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -37,15 +36,6 @@ class PromptList(Callback):
             if isinstance(logger, TensorBoardLogger):
                 table = markdown_table(listed[:SHOWN])
                 logger.experiment.add_text("prompts", table, trainer.global_step)
-
-
-def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace a JSONL file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}")
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    draft.write_text("".join(lines), encoding="utf-8")
-    draft.replace(path)
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:

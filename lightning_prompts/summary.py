@@ -1,7 +1,7 @@
 """What a person sees: a table of prompts, the text, one sentence, where the files are."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,11 +107,7 @@ def baseline_rows(baselines: Mapping[str, Mapping[str, float]]) -> list[Row]:
 
 def table(rows: Sequence[Row], title: str) -> Table:
     """The rows, with losses in nats."""
-    # As text: a name may hold what would be markup.
-    drawn = Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD)
-    drawn.add_column("prompt", no_wrap=True, overflow="ellipsis")
-    for heading in ("accuracy", "macro-F1", "loss", "perplexity"):
-        drawn.add_column(heading, justify="right", no_wrap=True)
+    drawn = _empty_table(title, ("accuracy", "macro-F1", "loss", "perplexity"))
     for row in rows:
         cells = (
             share(row.accuracy),
@@ -125,15 +121,22 @@ def table(rows: Sequence[Row], title: str) -> Table:
 
 def measures_table(evaluation: Evaluation, title: str) -> Table:
     """The measures of a task without an accuracy: what it is compared with, then the prompt."""
-    drawn = Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD)
-    drawn.add_column("prompt", no_wrap=True, overflow="ellipsis")
-    for heading in evaluation.columns:
-        drawn.add_column(heading, justify="right", no_wrap=True)
+    drawn = _empty_table(title, evaluation.columns)
     prompt = evaluation.prompt
     own = f"{prompt['tuner']} ({len(prompt['ids'])} tokens)"
     for name, values in [*evaluation.baselines.items(), (own, evaluation.metrics)]:
         cells = [_measure(metric, values.get(metric)) for metric in evaluation.columns.values()]
         drawn.add_row(Text(name), *cells, style="bold" if name == own else None)
+    return drawn
+
+
+def _empty_table(title: str, headings: Iterable[str]) -> Table:
+    """A column of prompts, then one of numbers for each heading."""
+    # As text: a name may hold what would be markup.
+    drawn = Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD)
+    drawn.add_column("prompt", no_wrap=True, overflow="ellipsis")
+    for heading in headings:
+        drawn.add_column(heading, justify="right", no_wrap=True)
     return drawn
 
 

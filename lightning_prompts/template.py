@@ -4,6 +4,7 @@ A *piece* is the whole string on one side of `{prompt}` with its columns filled 
 pieces never merge across the prompt's border. The model answers after the template's end.
 """
 
+import hashlib
 import string
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
@@ -161,6 +162,21 @@ def whole_batch(token_rows: Sequence[Sequence[int]], like: Batch) -> Batch:
         shared_before=True,
         num_tokens=after_ids.shape[1],
     )
+
+
+def batch_digest(batch: Batch, kind: str = "") -> bytes:
+    """Names a batch by its token ids, padding and all; `kind` tells uses of equal ones apart."""
+    digest = hashlib.blake2b(kind.encode(), digest_size=16)
+    tensors = (
+        batch["before_ids"],
+        batch["before_lengths"],
+        batch["after_ids"],
+        batch["after_lengths"],
+    )
+    for tensor in tensors:
+        digest.update(repr(tuple(tensor.shape)).encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.digest()
 
 
 def piece_order(batch: Batch, num_prompt: int) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,10 @@
 """Forward passes that are not repeated while the prompt's tokens stay the same."""
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import Tensor
 
-from lightning_prompts.template import Batch
+from lightning_prompts.template import Batch, batch_digest
 
 # Hidden states of 80,000 rows at GPT-2's width.
 MAX_BYTES = 2**28
@@ -48,7 +47,7 @@ class RememberedPasses:
         Returns:
             [B, H]
         """
-        key = _digest(kind, batch)
+        key = batch_digest(batch, kind)
         if (found := self._states.get(key)) is not None:
             return found.to(batch["labels"].device)
         hidden = run()
@@ -56,18 +55,3 @@ class RememberedPasses:
         if used + hidden.nbytes <= self.max_bytes:
             self._states[key] = hidden.detach().cpu()
         return hidden
-
-
-def _digest(kind: str, batch: Batch) -> bytes:
-    """Names a pass: its kind and its batch's token ids, padding and all."""
-    digest = hashlib.blake2b(kind.encode(), digest_size=16)
-    tensors: Sequence[Tensor] = (
-        batch["before_ids"],
-        batch["before_lengths"],
-        batch["after_ids"],
-        batch["after_lengths"],
-    )
-    for tensor in tensors:
-        digest.update(repr(tuple(tensor.shape)).encode())
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.digest()

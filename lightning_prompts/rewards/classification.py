@@ -1,6 +1,5 @@
 """RLPrompt's reward for classification: by how much the right word beats the best wrong one."""
 
-import hashlib
 from collections import OrderedDict
 from typing import cast
 
@@ -18,7 +17,7 @@ from lightning_prompts.rewards.base import (
     Stage,
     standardise,
 )
-from lightning_prompts.template import Batch
+from lightning_prompts.template import Batch, batch_digest
 
 
 def probability_gap(logits: Tensor, labels: Tensor) -> Tensor:
@@ -85,7 +84,7 @@ class ClassificationGap(Reward):
         By the whole batch and not by text: a text encoded in other company differs in its last
         bits, and a resumed run has to give the same ones.
         """
-        key = _digest(batch)
+        key = batch_digest(batch, str(batch["labels"].device))
         if key in self._texts:
             self._texts.move_to_end(key)
             return self._texts[key]
@@ -141,11 +140,3 @@ def in_order(batch: Batch) -> Batch:
         return batch
     ordered = {k: v[order] if isinstance(v, Tensor) else v for k, v in batch.items()}
     return cast(Batch, {**ordered, "texts": [batch["texts"][i] for i in order.tolist()]})
-
-
-def _digest(batch: Batch) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in (batch["before_ids"], batch["before_lengths"]):
-        digest.update(repr((tuple(tensor.shape), str(tensor.device))).encode())
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.digest()

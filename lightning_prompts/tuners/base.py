@@ -123,6 +123,10 @@ class PromptTuner(LightningModule, ABC):
         """Heading to metric of the closing table where the task has no accuracy."""
         return {}
 
+    def legend(self, stage: Stage) -> str:
+        """What these headings mean."""
+        return ""
+
     @property
     def prompt_length(self) -> int:
         """P."""

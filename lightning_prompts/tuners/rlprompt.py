@@ -118,6 +118,7 @@ class RLPrompt(PromptTuner):
         self.register_buffer("token_ids", self._start(init, prompt_length))
         self._greedy: dict[str, float] = {}
         self._measures: PromptMeasures | None = None
+        self._rows: str | None = None
 
     # ---- the prompt
 
@@ -147,6 +148,10 @@ class RLPrompt(PromptTuner):
         if stage == "fit":
             self._check_trainer()
 
+    def on_train_start(self) -> None:
+        """Learn whether all steps have the same rows."""
+        self._rows = self._only_batch()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """K prompts on one batch; returns the policy's loss."""
         self.policy.update_target(self.target_rate)
@@ -154,7 +159,7 @@ class RLPrompt(PromptTuner):
         seed = (self.seed * 1_000_003 + self.global_step) % 2**63
         generator = torch.Generator(self.device).manual_seed(seed)
         sampled = self.policy.sample(self.writer, self.prompts_per_step, generator)
-        scored = self.scorer.train(sampled.token_ids, batch, seed, self._only_batch())
+        scored = self.scorer.train(sampled.token_ids, batch, seed, self._rows)
         reward = mix_rewards(*scored, self.alpha, self.mix, self.scrutability_scale)
         low, high = self.reward.low, self.reward.high
         logits = self.policy(self.writer, sampled.hidden)  # (K, P, V)
@@ -250,6 +255,10 @@ class RLPrompt(PromptTuner):
     def columns(self, stage: Stage) -> Mapping[str, str]:
         """Those of the reward."""
         return self.reward.columns(stage)
+
+    def legend(self, stage: Stage) -> str:
+        """That of the reward."""
+        return self.reward.legend(stage)
 
     def on_validation_epoch_start(self) -> None:
         """Begin to measure."""
