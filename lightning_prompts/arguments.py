@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_prompts.commands import NO_COMMAND
 from lightning_prompts.errors import PromptError
 
 # In a wheel the configurations lie inside the package, in a checkout beside it.
@@ -173,10 +174,7 @@ def explain(message: str, options: Sequence[str]) -> str:
     if problem := re.search(r"given class_path '([^']+)':\s+(?=\S)(?!Parser key)(.+)", message):
         return f"--{where} {problem[1]}: {problem[2].rstrip('.')}."
     if 'expected "subcommand"' in message or "argument subcommand" in message:
-        return (
-            "Say what to do: lightning-prompts fit, validate, test, predict, style or demo "
-            "(or --help)."
-        )
+        return NO_COMMAND
     if kinds := re.findall(r"Expected an? (.+?)(?:\. Got value.*)?$", message, re.MULTILINE):
         expected = " or ".join(dict.fromkeys(_kind(kind) for kind in kinds if "None" not in kind))
         values = re.findall(r"(?:Got|Given) value: (?!NestedArg)(.+)", message)

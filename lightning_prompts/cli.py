@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 import lightning_prompts.tasks
 import lightning_prompts.tuners
-from lightning_prompts import __version__, summary
+from lightning_prompts import summary
 from lightning_prompts.arguments import (
     PromptParser,
     default_config,
@@ -32,6 +32,8 @@ from lightning_prompts.callbacks.faithfulness import Faithfulness
 from lightning_prompts.callbacks.prompt_text import PromptText
 from lightning_prompts.callbacks.scrutability import Scrutability
 from lightning_prompts.checkpoint import BestPrompt, LastPrompt, callback_of, load_prompt
+from lightning_prompts.commands import DESCRIPTION, PROGRAM, RUNS, answer, command_of
+from lightning_prompts.console import fail
 from lightning_prompts.demo import demo
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
@@ -46,7 +48,6 @@ from lightning_prompts.style_command import style
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 
-COMMANDS = ("fit", "validate", "test", "predict")
 # Sections of a configuration, at its top level: a YAML's own `trainer.callbacks` cannot lose them.
 SECTIONS: dict[str, type[Callback]] = {
     "scrutability": Scrutability,
@@ -92,9 +93,11 @@ class PromptCLI(LightningCLI):
     def __init__(self, args: ArgsType, run: bool = True, show: bool = True) -> None:
         self.given: set[str] = set()
         self.runs, self.shows = run, show
+        self.command = command_of(args)
         for package in (lightning_prompts.tuners, lightning_prompts.tasks):
             import_all(package)
         defaults = {"default_config_files": [str(default_config())]}
+        commands = {name: {"description": text, **defaults} for name, text in RUNS.items()}
         super().__init__(
             PromptTuner,
             PromptTask,
@@ -102,12 +105,10 @@ class PromptCLI(LightningCLI):
             parser_class=PromptParser,
             # An abbreviated option would be taken for another one some day.
             parser_kwargs={
-                "prog": "lightning-prompts",
-                "description": "Learn prompts for a frozen language model and measure how "
-                "interpretable they are. `lightning-prompts demo` shows it in a few minutes; "
-                "`lightning-prompts style` trains the classifiers of style transfer.",
+                "prog": PROGRAM,
+                "description": DESCRIPTION,
                 "allow_abbrev": False,
-                **{command: defaults.copy() for command in COMMANDS},
+                **commands,
             },
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -139,8 +140,7 @@ class PromptCLI(LightningCLI):
         configs: list[Path] = []
         if isinstance(args, list):
             args, configs = find_configs(args)
-            command = next((arg for arg in args if arg in COMMANDS), "")
-            self.given.update(given_options(args, configs, command))
+            self.given.update(given_options(args, configs, self.command))
             refuse_linked(self.given)
             self.config = parser.parse_args(args)
         else:
@@ -156,6 +156,8 @@ class PromptCLI(LightningCLI):
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
+        if self.command not in ("", subcommand):  # most of the time would go into the other three
+            return self.init_parser(description=kwargs["description"])
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         # The table at the end and predictions.jsonl take their place.
         unwanted = {"validate": "verbose", "test": "verbose", "predict": "return_predictions"}
@@ -251,7 +253,8 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
         show: False leaves out the closing table.
 
     Raises:
-        SystemExit: 2 after a mistake that the user can fix, 130 or 143 where a signal stopped it.
+        SystemExit: 0 after help, 2 after a mistake that the user can fix, 130 or 143 where a
+            signal stopped it.
     """
     given: Any = sys.argv[1:] if args is None else args
     debug = isinstance(given, list) and "--debug" in given
@@ -259,9 +262,7 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
     try:
         if isinstance(given, dict | Namespace):
             return PromptCLI(given, run, show)
-        if given[:1] == ["--version"]:
-            summary.console.print(__version__)
-            return None
+        answer(given)
         if given[:1] == ["demo"]:
             demo([arg for arg in given[1:] if arg != "--debug"])
             return None
@@ -290,5 +291,5 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
         if debug or error.filename is None:
             raise
         code, message = 2, f"{error.filename}: {error.strerror} (--debug shows where)."
-    summary.fail(message)
+    fail(message)
     raise SystemExit(code)

@@ -7,6 +7,7 @@ from rich.text import Text
 from lightning_prompts import summary
 from lightning_prompts.callbacks.baselines import CALIBRATED, Baselines
 from lightning_prompts.checkpoint import BestPrompt, callback_of
+from lightning_prompts.console import console
 from lightning_prompts.errors import PromptError
 from lightning_prompts.outcome import best_evaluation, folder
 from lightning_prompts.summary import Evaluation
@@ -51,12 +52,12 @@ def demo(extra: Sequence[str]) -> None:
     for tuner, evaluation in found.items():
         name = "written prompt" if tuner == "manual" else None
         rows += summary.prompt_rows(evaluation, name, brief=True)
-    summary.console.print()
-    summary.console.print(summary.table(rows, title))
+    console.print()
+    console.print(summary.table(rows, title))
     for note in notes:
-        summary.console.print(note, soft_wrap=True)
-    summary.console.print()
-    summary.console.print(Text(lesson(found), style="bold"))
+        console.print(note, soft_wrap=True)
+    console.print()
+    console.print(Text(lesson(found), style="bold"))
 
 
 def lesson(found: dict[str, Evaluation]) -> str:

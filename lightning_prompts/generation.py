@@ -19,12 +19,6 @@ from lightning_prompts.dtypes import in_double
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.template import Batch, piece_order
-from lightning_prompts.tree_attention import (
-    TreeCache,
-    seen_by_children,
-    tree_attention,
-    tree_mask,
-)
 
 QUOTE = '"'
 SENTENCE_ENDS = ".!?"
@@ -173,6 +167,14 @@ def _grow(
     Returns:
         [M, trees * S, T] Token ids, -1 after a sample's end.
     """
+    # transformers' model classes, which it extends, take a second
+    from lightning_prompts.tree_attention import (
+        TreeCache,
+        seen_by_children,
+        tree_attention,
+        tree_mask,
+    )
+
     num_prefixes, copies, num_samples, num_tokens = noise.shape
     noise = noise.flatten(0, 1)  # (R, S, T)
     cache = TreeCache()

@@ -9,12 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_prompts.compiled import CompiledPasses
 from lightning_prompts.errors import PromptError
+from lightning_prompts.kernels import ATTENTION, register_attention, use_fast_kernels
 from lightning_prompts.model_files import find_model
-from lightning_prompts.model_loading import load_model
-from lightning_prompts.prefix_reuse import TextStates, concatenated, prompts_first, texts_first
+from lightning_prompts.prefix_reuse import concatenated, encode_texts, prompts_first, texts_first
 from lightning_prompts.projection import EmbeddingIndex
-from lightning_prompts.template import Batch
+from lightning_prompts.reuse_choice import ReuseChoice
+from lightning_prompts.template import Batch, on_device
+from lightning_prompts.text_cache import TextCache
 
 
 class FrozenLM(nn.Module):
@@ -28,11 +31,17 @@ class FrozenLM(nn.Module):
         revision: Hub revision (branch, tag or commit); not for local files.
         dtype: Type of the weights. `--trainer.precision bf16-mixed` computes in bfloat16 over
             float32 weights and is faster on CPUs than bfloat16 weights.
-        attn_implementation: Attention kernel by its name in transformers.
+        attn_implementation: Attention kernel by its name in transformers; `auto` is its fused
+            kernel (`sdpa`), and plain matrix products for short sequences on a CPU.
         add_bos: Whether task inputs begin with the BOS token; `auto` does what the model's own
             tokenizer does.
-        reuse_prompt: Encode what all examples share once and reuse its keys and values; `false`
-            concatenates instead: same numbers, slower.
+        reuse_prompt: Encode what rows share once and reuse its keys and values, or (`false`)
+            concatenate: the same numbers. `auto` reuses on a CPU; on a GPU, where two passes of a
+            small model take twice the kernel launches of one, it times both at the first batch.
+        text_cache: GiB of texts' keys and values to keep where the prompt comes last, the latest
+            used; 0 encodes the texts at each step.
+        compile: Compile the pass for one prompt, on a GPU into CUDA graphs. Each of a few lengths
+            takes up to a minute at first; where the compiler fails, a warning says so.
 
     Raises:
         PromptError: If the model cannot be found, reached or read, or its head is not linear.
@@ -43,16 +52,27 @@ class FrozenLM(nn.Module):
         name: str = "gpt2",
         revision: str | None = None,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
-        attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa",
+        attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
         add_bos: Literal["auto"] | bool = "auto",
-        reuse_prompt: bool = True,
+        reuse_prompt: Literal["auto"] | bool = "auto",
+        text_cache: float = 1.0,
+        compile: bool = False,
     ) -> None:
+        from lightning_prompts.model_loading import load_model  # transformers takes seconds
+
         super().__init__()
+        if not text_cache >= 0:
+            raise PromptError(f"--lm.text_cache is {text_cache}; give GiB, at least 0.")
         source = find_model(name, revision)
         self.name, self.label, self.revision = name, source.label, source.revision
-        self.reuse_prompt = reuse_prompt
-        options = {"dtype": getattr(torch, dtype), "attn_implementation": attn_implementation}
+        self.reuse_prompt, self.text_cache = reuse_prompt, TextCache(text_cache)
+        self._reuse_choice = ReuseChoice()
+        self._compiled = CompiledPasses(self) if compile else None
+        register_attention()
+        attention = ATTENTION if attn_implementation == "auto" else attn_implementation
+        options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
         self.model, self.tokenizer = load_model(source, options)
+        use_fast_kernels(self.model)
         # Texts are cut after they are tokenized; the tokenizer would warn of each long one.
         self.tokenizer.model_max_length = 1 << 62
         if source.kind == "hub" and revision is None:
@@ -131,16 +151,15 @@ class FrozenLM(nn.Module):
         """
         return self.answers(prompt[None], batch)[0]
 
-    def answers(self, prompts: Tensor, batch: Batch, texts: TextStates | None = None) -> Tensor:
+    def answers(self, prompts: Tensor, batch: Batch) -> Tensor:
         """`answer_hidden` of K prompts at once.
 
         What rows share is encoded once: each prompt where it comes first, each text where it does.
 
         Args:
             prompts: [K, P, H] Prompt embeddings, or [K, P] token ids; those that begin alike are
-                then read together as far as they do, where the text comes first.
+                then read together as far as they do, where the text comes first. P may be 0.
             batch: B examples as token pieces.
-            texts: `encode_texts` of this batch, where it has been made before.
 
         Returns:
             [K, B, H]
@@ -155,18 +174,45 @@ class FrozenLM(nn.Module):
                 f"Prompt and text have {num_tokens} tokens but {self.label} has "
                 f"{self.max_positions} positions; lower --model.prompt_length or --data.max_tokens."
             )
-        if num_prompt and self.reads_texts_first(batch):
-            return texts_first(self, prompts, batch, texts)
-        embeds = prompts if prompts.ndim == 3 else self.embed(prompts)
-        if num_prompt == 0 or not self.reuse_prompt:
-            return concatenated(self, embeds, batch)
-        return prompts_first(self, embeds, batch)
+        return self._answers(prompts, batch, self._reuses(prompts, batch))
 
-    def reads_texts_first(self, batch: Batch) -> bool:
-        """Whether `encode_texts` of the batch would be of use."""
-        # One row of a template that ends with the prompt shares its text with itself.
-        shared_prefix = batch["shared_before"] and batch["after_ids"].shape[1] > 0
-        return self.reuse_prompt and not shared_prefix and batch["before_ids"].shape[1] > 0
+    @property
+    def compiles(self) -> bool:
+        """Whether passes are compiled."""
+        return self._compiled is not None
+
+    def warm_up(self, prompt: Tensor, batches: Sequence[Batch]) -> None:
+        """Compile what training will ask for, where `compile` is on; its progress is logged.
+
+        Args:
+            prompt: [P, H] The prompt in use, with its gradient.
+            batches: On any device, one of each length at least.
+        """
+        if self._compiled is None or not batches:
+            return
+        reuse = self._reuses(prompt[None], on_device(batches[0], prompt.device))
+        self._compiled.warm_up(prompt[None], batches, reuse)
+
+    def _reuses(self, prompts: Tensor, batch: Batch) -> bool:
+        if self.reuse_prompt == "auto":
+            return self._reuse_choice(self._answers, prompts, batch)
+        return self.reuse_prompt
+
+    def _answers(self, prompts: Tensor, batch: Batch, reuse: bool) -> Tensor:
+        if self._compiled is not None:
+            hidden = self._compiled(prompts, batch, reuse)
+            if hidden is not None:
+                return hidden
+        num_prompt, num_before = prompts.shape[1], batch["before_ids"].shape[1]
+        # The answer is read at a token that is not shared, or at the prompt's last.
+        if reuse and batch["shared_before"] and batch["min_after"] and num_before + num_prompt:
+            embeds = prompts if prompts.ndim == 3 else self.embed(prompts)
+            return prompts_first(self, embeds, batch)
+        if reuse and num_before and (num_prompt or batch["min_after"]):
+            keep = self.text_cache.room > 0
+            texts = self.text_cache(self, batch) if keep else encode_texts(self, batch)
+            return texts_first(self, prompts, batch, texts)
+        return concatenated(self, prompts if prompts.ndim == 3 else self.embed(prompts), batch)
 
     def logits(self, hidden: Tensor, token_ids: Tensor | None = None) -> Tensor:
         """Next-token logits in float32, of all tokens or of `token_ids` alone.
@@ -209,7 +255,8 @@ class FrozenLM(nn.Module):
             rows = self.embed(token_ids) if embeds is None else embeds
             bos = self.embedding_table[self.bos_id].expand(len(token_ids), 1, -1)
             inputs = torch.cat([bos, rows[:, :-1].to(bos.dtype)], dim=1)  # (K, P, H)
-            hidden = self.model.base_model(inputs_embeds=inputs, use_cache=False)[0]
+            # Without a cache transformers looks for packed sequences, and waits for the device.
+            hidden = self.model.base_model(inputs_embeds=inputs, use_cache=True)[0]
             logits_KVP = self.logits(hidden).transpose(1, 2)
             return F.cross_entropy(logits_KVP, token_ids, reduction="none")
 

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from lightning_prompts import summary
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.checkpoint import BestPrompt, callback_of, describe
+from lightning_prompts.console import notice
 from lightning_prompts.run_folder import CONFIG, PROMPT, run_folder
 from lightning_prompts.settings import read_step
 from lightning_prompts.summary import Evaluation
@@ -31,9 +32,9 @@ def announce(trainer: Trainer, tuner: PromptTuner, task: PromptTask, checkpoint:
     if trainer.is_global_zero:
         devices = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
         where = f"{devices}{trainer.strategy.root_device.type}, {trainer.precision}"
-        summary.notice(f"{type(tuner).__name__} on {task.slug} with {tuner.lm.label} ({where})")
+        notice(f"{type(tuner).__name__} on {task.slug} with {tuner.lm.label} ({where})")
         if checkpoint:
-            summary.notice(f"from {summary.shown(Path(checkpoint))} (step {step})")
+            notice(f"from {summary.shown(Path(checkpoint))} (step {step})")
     return step
 
 
@@ -50,7 +51,7 @@ def fitted(
         stopped: Whether a signal ended it.
     """
     if getattr(trainer, "fast_dev_run", 0):
-        summary.notice("fast_dev_run: every part ran, nothing was saved.")
+        notice("fast_dev_run: every part ran, nothing was saved.")
         return
     run = folder(trainer)
     best = callback_of(trainer, BestPrompt)

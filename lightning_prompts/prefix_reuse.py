@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from lightning_prompts.kernels import ATTENTION
 from lightning_prompts.template import Batch, piece_order
+from lightning_prompts.text_cache import Layers, TextStates, text_mask
 
 if TYPE_CHECKING:
+    from transformers import DynamicCache
+
     from lightning_prompts.language_model import FrozenLM
 
 # Rows of many prompts go through the model in parts: 8,192 tokens have 400 MB of keys and values in
@@ -22,36 +25,17 @@ TOKENS_AT_ONCE = 2**13
 # Prompts behind one text see one another only to be masked; past some hundred tokens that costs.
 BLOCK_TOKENS = 512
 
-Layers = list[tuple[Tensor, Tensor]]
-
-
-class TextStates(NamedTuple):
-    """What a frozen model makes of the texts before a prompt: constants, whatever the prompt.
-
-    Attributes:
-        layers: Keys and values of each layer, [B, heads, T0, d].
-        mask: [B, T0] 1 at tokens; texts are left-padded, so that prompts start in one column.
-    """
-
-    layers: Layers
-    mask: Tensor
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the keys and values."""
-        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
-
 
 @torch.no_grad()
 def encode_texts(lm: "FrozenLM", batch: Batch) -> TextStates:
     """Keys and values of the pieces before the prompt; no gradient passes through them."""
-    ids, lengths = batch["before_ids"], batch["before_lengths"]
-    num_before = ids.shape[1]
-    slots = torch.arange(num_before, device=ids.device)[None] - (num_before - lengths)[:, None]
-    mask = (slots >= 0).long()
+    ids, lengths, mask = batch["before_ids"], batch["before_lengths"], text_mask(batch)
+    slots = torch.arange(ids.shape[1], device=ids.device)[None] - (ids.shape[1] - lengths)[:, None]
+    # Spelt out: of the plain mask transformers asks whether it is all ones, and waits.
+    seen = (mask[:, None, None] > 0) & (slots[0, :, None] >= slots[0])
     cache = lm.model.base_model(
         input_ids=ids.gather(1, slots.clamp(min=0)),
-        attention_mask=mask,
+        attention_mask=_as_mask(lm, seen) if _takes_block_masks(lm) else mask,
         position_ids=slots.clamp(min=0),
         use_cache=True,
     ).past_key_values
@@ -83,7 +67,8 @@ def concatenated(lm: "FrozenLM", prompts: Tensor, batch: Batch) -> Tensor:
             dim=2,
         ).flatten(0, 1)
         slots = order.repeat(len(part), 1)[..., None].expand(-1, -1, lm.hidden_size)
-        hidden = lm.model.base_model(inputs_embeds=pieces.gather(1, slots), use_cache=False)[0]
+        # Without a cache transformers looks for packed sequences, and waits for the device.
+        hidden = lm.model.base_model(inputs_embeds=pieces.gather(1, slots), use_cache=True)[0]
         states.append(_pick(hidden, (lengths - 1).repeat(len(part))).unflatten(0, shape[:2]))
     return _joined(states)
 
@@ -141,28 +126,57 @@ def texts_first(
     """
     texts = encode_texts(lm, batch) if texts is None else texts
     after = lm.embed(batch["after_ids"])  # (B, T1, H)
-    num_prompt, num_after = prompts.shape[1], after.shape[1]
-    most = max(1, BLOCK_TOKENS // (num_prompt + num_after)) if _takes_block_masks(lm) else 1
-    states = []
-    for part in _parts(prompts, len(after) * (num_prompt + num_after), most):
-        tree = _tree(lm, part, num_after)
-        nodes = tree.embeds.to(after.dtype).expand(len(after), -1, -1)
-        depths = batch["before_lengths"][:, None] + tree.depths
-        hidden = lm.model.base_model(
-            inputs_embeds=torch.cat([nodes, after.repeat(1, len(part), 1)], dim=1),
-            attention_mask=_mask(lm, texts.mask, tree.seen),
-            position_ids=depths.clamp(max=lm.max_positions - 1),  # padding may lie past it
-            past_key_values=DynamicCache(texts.layers, config=lm.model.config),
-            use_cache=True,
-        )[0]
-        if num_after:
-            steps = num_after * torch.arange(len(part), device=after.device)[:, None]
-            slots = nodes.shape[1] + steps + batch["after_lengths"] - 1  # (K, B)
-            slots = torch.where(batch["after_lengths"] > 0, slots, tree.leaves[:, None])
-        else:
-            slots = tree.leaves[:, None].expand(-1, len(after))
-        states.append(hidden[torch.arange(len(after), device=after.device), slots])
-    return _joined(states)
+    tokens = prompts.shape[1] + after.shape[1]
+    most = max(1, BLOCK_TOKENS // max(1, tokens)) if _takes_block_masks(lm) else 1
+    return _joined(
+        [
+            (_one_branch if len(part) == 1 else _branches)(lm, part, after, batch, texts)
+            for part in _parts(prompts, len(after) * tokens, most)
+        ]
+    )
+
+
+def _branches(
+    lm: "FrozenLM", prompts: Tensor, after: Tensor, batch: Batch, texts: TextStates
+) -> Tensor:
+    """[K, B, H] of all prompts behind one copy of each text."""
+    num_after = after.shape[1]
+    tree = _tree(lm, prompts, num_after)
+    nodes = tree.embeds.to(after.dtype).expand(len(after), -1, -1)
+    depths = batch["before_lengths"][:, None] + tree.depths
+    hidden = lm.model.base_model(
+        inputs_embeds=torch.cat([nodes, after.repeat(1, len(prompts), 1)], dim=1),
+        attention_mask=_mask(lm, texts.mask, tree.seen),
+        position_ids=depths.clamp(max=lm.max_positions - 1),  # padding may lie past it
+        past_key_values=_cache(lm, texts.layers),
+        use_cache=True,
+    )[0]
+    if num_after:
+        steps = num_after * torch.arange(len(prompts), device=after.device)[:, None]
+        slots = nodes.shape[1] + steps + batch["after_lengths"] - 1  # (K, B)
+        slots = torch.where(batch["after_lengths"] > 0, slots, tree.leaves[:, None])
+    else:
+        slots = tree.leaves[:, None].expand(-1, len(after))
+    return hidden[torch.arange(len(after), device=after.device), slots]
+
+
+def _one_branch(
+    lm: "FrozenLM", prompt: Tensor, after: Tensor, batch: Batch, texts: TextStates
+) -> Tensor:
+    """[1, B, H] of one prompt behind each text: no tree, and no wait for a device."""
+    embeds = prompt if prompt.ndim == 3 else lm.embed(prompt)  # (1, P, H)
+    embeds = torch.cat([embeds.to(after.dtype).expand(len(after), -1, -1), after], dim=1)
+    num_prompt, num_nodes = prompt.shape[1], embeds.shape[1]
+    depths = batch["before_lengths"][:, None] + torch.arange(num_nodes, device=after.device)
+    ones = texts.mask.new_ones(len(after), num_nodes)
+    hidden = lm.model.base_model(
+        inputs_embeds=embeds,
+        attention_mask=torch.cat([texts.mask, ones], dim=1),
+        position_ids=depths.clamp(max=lm.max_positions - 1),  # padding may lie past it
+        past_key_values=_cache(lm, texts.layers),
+        use_cache=True,
+    )[0]
+    return _pick(hidden, num_prompt + batch["after_lengths"] - 1)[None]
 
 
 class _Tree(NamedTuple):
@@ -208,13 +222,18 @@ def _tree(lm: "FrozenLM", prompts: Tensor, num_after: int) -> _Tree:
     return _Tree(embeds, depths.to(device), seen.to(device), leaves.to(device))
 
 
-def repeat_cache(lm: "FrozenLM", cache: Any, copies: int) -> DynamicCache:
+def repeat_cache(lm: "FrozenLM", cache: Any, copies: int) -> "DynamicCache":
     """A cache of K rows as one of K * copies, each row repeated; views where K = 1."""
 
     def repeat(states: Tensor) -> Tensor:
         return states[:, None].expand(-1, copies, -1, -1, -1).flatten(0, 1)
 
-    layers = [(repeat(keys), repeat(values)) for keys, values in _layers(cache)]
+    return _cache(lm, [(repeat(keys), repeat(values)) for keys, values in _layers(cache)])
+
+
+def _cache(lm: "FrozenLM", layers: Layers) -> "DynamicCache":
+    from transformers import DynamicCache
+
     return DynamicCache(layers, config=lm.model.config)
 
 
@@ -224,25 +243,24 @@ def _layers(cache: Any) -> Layers:
 
 
 def _mask(lm: "FrozenLM", texts: Tensor, seen: Tensor) -> Tensor:
-    """What N nodes see: their text, and what `seen` [N, N] says of one another.
-
-    [B, T0 + N] of ones and zeros for a single branch, whose causal mask the model makes by itself;
-    [B, 1, N, T0 + N] for several.
-    """
-    if bool((seen == torch.ones_like(seen).tril()).all()):
-        return torch.cat([texts, texts.new_ones(len(texts), len(seen))], dim=1)
+    """[B, 1, N, T0 + N] What nodes see: their text, and what `seen` [N, N] says of each other."""
     shape = (len(texts), 1, len(seen), -1)
     both = torch.cat([texts.bool()[:, None, None].expand(shape), seen.expand(shape)], dim=-1)
-    if lm.model.config._attn_implementation == "sdpa":
-        return both
+    return _as_mask(lm, both)
+
+
+def _as_mask(lm: "FrozenLM", seen: Tensor) -> Tensor:
+    """[B, 1, N, S] whether a query sees a key, as the model's attention takes it."""
+    if lm.model.config._attn_implementation != "eager":
+        return seen
     dtype = lm.embedding_table.dtype  # eager attention adds its mask
-    return torch.zeros(both.shape, dtype=dtype, device=both.device).masked_fill(
-        ~both, torch.finfo(dtype).min
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(
+        ~seen, torch.finfo(dtype).min
     )
 
 
 def _takes_block_masks(lm: "FrozenLM") -> bool:
-    return lm.model.config._attn_implementation in ("sdpa", "eager")
+    return lm.model.config._attn_implementation in ("sdpa", "eager", ATTENTION)
 
 
 def _parts(prompts: Tensor, tokens_a_prompt: int, most: int | None = None) -> Iterator[Tensor]:

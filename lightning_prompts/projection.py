@@ -4,6 +4,7 @@ PEZ (Wen et al. 2023, arXiv:2302.03668) projects with `nearest_tokens`; faithful
 2025, arXiv:2504.02144) measures the distances that it returns.
 """
 
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ Distance = Literal["cosine", "euclidean"]
 # Candidates whose distance is computed again without cancellation, so that a row of the table finds
 # itself even beside near copies.
 _CANDIDATES = 8
+# Similarities of as many prompt vectors at a time as fit in 64 MiB of float32.
+_SIMILARITIES_AT_ONCE = 2**24
 
 
 class Nearest(NamedTuple):
@@ -38,7 +41,8 @@ def nearest_tokens(
 ) -> Nearest:
     """u(p_i) = argmin_y D(E_y, p_i) over the vocabulary.
 
-    In float32 whatever autocast says: in bfloat16 the argmin would be another token's.
+    In float32 whatever autocast says: in bfloat16 the argmin would be another token's. Never waits
+    for the device, and takes bounded memory however long the prompt and large the vocabulary.
 
     Args:
         prompt: [P, H] Prompt embeddings.
@@ -50,18 +54,26 @@ def nearest_tokens(
         Nearest tokens, ties to the lower id among the nearest candidates.
     """
     index = table if isinstance(table, EmbeddingIndex) else EmbeddingIndex(table)
+    rows = max(1, _SIMILARITIES_AT_ONCE // index.table.shape[0])
     with torch.autocast(prompt.device.type, enabled=False):
-        prompt = prompt.float()
-        nearness = index.nearness(prompt, metric)  # (P, V)
-        if excluded is not None:
-            nearness[:, excluded] = -torch.inf
-        candidates = nearness.topk(min(_CANDIDATES, nearness.shape[1])).indices.sort().values
-        rows = index.table[candidates].float()  # (P, k, H)
-        exact = distance(prompt[:, None], rows, metric)
-        # Where fewer tokens than candidates are allowed, some candidates are excluded ones.
-        exact = exact.masked_fill(nearness.gather(1, candidates).isneginf(), torch.inf)
-        best = exact.min(-1)
-        return Nearest(candidates.gather(1, best.indices[:, None])[:, 0], best.values)
+        parts = [_nearest(part, index, metric, excluded) for part in prompt.float().split(rows)]
+    return parts[0] if len(parts) == 1 else Nearest(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _nearest(
+    prompt: Tensor, index: "EmbeddingIndex", metric: Distance, excluded: Tensor | None
+) -> Nearest:
+    """`nearest_tokens` of as many vectors as fit into memory at once."""
+    nearness = index.nearness(prompt, metric)  # (P, V)
+    if excluded is not None:
+        nearness.index_fill_(1, excluded, -torch.inf)
+    candidates = nearness.topk(min(_CANDIDATES, nearness.shape[1])).indices.sort().values
+    rows = index.table[candidates].float()  # (P, k, H)
+    exact = distance(prompt[:, None], rows, metric)
+    # Where fewer tokens than candidates are allowed, some candidates are excluded ones.
+    exact = exact.masked_fill(nearness.gather(1, candidates).isneginf(), torch.inf)
+    best = exact.min(-1)
+    return Nearest(candidates.gather(1, best.indices[:, None])[:, 0], best.values)
 
 
 class EmbeddingIndex:
@@ -73,19 +85,27 @@ class EmbeddingIndex:
 
     def __init__(self, table: Tensor) -> None:
         self.table = table.detach()
-        self._unit: Tensor | None = None
-        self._half_squares: Tensor | None = None
 
     def nearness(self, prompt: Tensor, metric: Distance) -> Tensor:
         """[P, H] to [P, V]: larger is nearer, up to a constant of each row."""
         if metric == "cosine":
-            if self._unit is None:
-                self._unit = F.normalize(self.table.float(), dim=1)
             return F.normalize(prompt, dim=1) @ self._unit.T
-        table = self.table.float()
-        if self._half_squares is None:
-            self._half_squares = table.square().sum(1) / 2
-        return prompt @ table.T - self._half_squares
+        return torch.addmm(self._minus_half_squares, prompt, self._float.T)
+
+    @cached_property
+    def _unit(self) -> Tensor:
+        """[V, H] Rows of length 1."""
+        return F.normalize(self.table.float(), dim=1)
+
+    @cached_property
+    def _float(self) -> Tensor:
+        """[V, H] The table itself where it is of float32."""
+        return self.table.float()
+
+    @cached_property
+    def _minus_half_squares(self) -> Tensor:
+        """[V] Half the squared lengths, with which |p - y|² / 2 falls as p y - |y|² / 2 rises."""
+        return self._float.square().sum(1) / -2
 
 
 def distance(prompt: Tensor, rows: Tensor, metric: Distance) -> Tensor:

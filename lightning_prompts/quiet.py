@@ -6,7 +6,7 @@ import warnings
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_prompts import summary
+from lightning_prompts.console import notice
 
 WARNINGS = (
     # The rows are tokenized before the first step; workers would only copy them.
@@ -52,7 +52,7 @@ class _Notices(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(rank_zero_only, "rank", 0) == 0:
-            summary.notice(record.getMessage())
+            notice(record.getMessage())
 
 
 def _wanted(record: logging.LogRecord) -> bool:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from lightning_prompts import summary
 from lightning_prompts.arguments import CONFIGS, PromptParser, default_config, find_configs
+from lightning_prompts.console import console
 from lightning_prompts.errors import PromptError
 from lightning_prompts.features import Pooling, num_layers, resolve_layer
 from lightning_prompts.language_model import FrozenLM
@@ -133,12 +134,10 @@ def style(args: Sequence[str]) -> None:
         outcomes.append(train(name, built[name], built.data, trainer, folder / name))
     if not trainer.is_global_zero:
         return
-    summary.console.print()
-    summary.console.print(table(outcomes, f"{built.data.slug}, {built.lm.label}"))
+    console.print()
+    console.print(table(outcomes, f"{built.data.slug}, {built.lm.label}"))
     for outcome in outcomes:
-        summary.console.print(
-            Text(f"{outcome.name}: {summary.shown(outcome.folder)}"), soft_wrap=True
-        )
+        console.print(Text(f"{outcome.name}: {summary.shown(outcome.folder)}"), soft_wrap=True)
 
 
 def check(name: str, recipe: Recipe, lm: FrozenLM) -> None:

@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
+from lightning_prompts.console import console
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, PROMPT, PROMPTS
-
-console = Console(highlight=False)
-notices = Console(stderr=True, highlight=False)
 
 NONE = "\N{EN DASH}"  # where a value is not defined, or was not measured
 
@@ -264,16 +261,6 @@ def unmeasured(run: Path, notes: Sequence[str | None]) -> None:
 def written(path: Path | None) -> None:
     """Print where a result was written."""
     console.print(Text(f"Predictions: {path and shown(path)}"), soft_wrap=True)
-
-
-def fail(message: str) -> None:
-    """Print a mistake on the error output, on one line."""
-    notices.print(Text(" ".join(message.split())), style="red", soft_wrap=True)
-
-
-def notice(message: str) -> None:
-    """Print a line of what is going on, apart from the results."""
-    notices.print(Text(message), style="dim", soft_wrap=True)
 
 
 def files(run: Path) -> None:

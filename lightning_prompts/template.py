@@ -7,7 +7,7 @@ pieces never merge across the prompt's border. The model answers after the templ
 import hashlib
 import string
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class Batch(TypedDict):
         texts: The two pieces as text, for B rows.
         shared_before: Whether `before_ids` is the same for all rows.
         num_tokens: Tokens of the longest row, both pieces together.
+        min_after: Tokens of the shortest piece after the prompt.
+        num_real_tokens: Tokens of all rows, padding left out.
     """
 
     before_ids: Tensor
@@ -52,6 +54,8 @@ class Batch(TypedDict):
     texts: list[tuple[str, str]]
     shared_before: bool
     num_tokens: int
+    min_after: int
+    num_real_tokens: int
 
 
 class Template:
@@ -121,47 +125,56 @@ class Template:
 
         Tokens may merge across the prompt's border, and the prompt's own text may tokenize anew.
         """
-        encode, prefix = self._lm.encode, self._lm.prefix_ids
-        return [prefix + encode(before + prompt_text + after) for before, after in texts]
+        strings = [before + prompt_text + after for before, after in texts]
+        # All at once: one call a string takes twice as long.
+        encoded = self._lm.tokenizer(strings, add_special_tokens=False).input_ids
+        return [self._lm.prefix_ids + ids for ids in encoded]
 
 
 def collate(examples: Sequence[Example], labels: Sequence[int], rows: Sequence[int]) -> Batch:
     """Pad B examples into a batch."""
-    before_ids, before_lengths = _pad([example.before_ids for example in examples])
-    after_ids, after_lengths = _pad([example.after_ids for example in examples])
-    return Batch(
-        before_ids=before_ids,
-        before_lengths=before_lengths,
-        after_ids=after_ids,
-        after_lengths=after_lengths,
-        labels=torch.tensor(labels, dtype=torch.long),
-        rows=torch.tensor(rows, dtype=torch.long),
-        texts=[(example.before, example.after) for example in examples],
-        shared_before=all(e.before_ids == examples[0].before_ids for e in examples),
-        num_tokens=max(len(e.before_ids) + len(e.after_ids) for e in examples),
-    )
+    given = {
+        "labels": torch.tensor(labels, dtype=torch.long),
+        "rows": torch.tensor(rows, dtype=torch.long),
+        "texts": [(example.before, example.after) for example in examples],
+    }
+    pieces = _pieces([e.before_ids for e in examples], [e.after_ids for e in examples])
+    return cast(Batch, {**given, **pieces})
 
 
-def whole_batch(token_rows: Sequence[Sequence[int]], like: Batch) -> Batch:
-    """Rows of token ids as a batch with nothing before the prompt; for use with an empty prompt.
+def whole_batch(token_rows: Sequence[list[int]], like: Batch) -> Batch:
+    """Rows of token ids as a batch for an empty prompt, what they share standing before it.
+
+    What stands before a prompt can be encoded once for many rows or many passes; any division of a
+    row gives the same numbers. Where the rows of `like` differ before its prompt and each given row
+    begins as its own does there, that beginning is kept, so that what was remembered of those texts
+    serves again. Else it is the longest beginning that all given rows have in common.
 
     Args:
-        token_rows: B rows, each the whole input of the model.
+        token_rows: B rows, each the whole input of the model, of one token at least.
         like: The batch that they stand for: its labels, rows, texts and device.
+
+    Returns:
+        A batch whose pieces after the prompt have at least one token each.
     """
-    device = like["labels"].device
-    after_ids, after_lengths = (x.to(device) for x in _pad(token_rows))
-    return Batch(
-        before_ids=after_ids.new_zeros(len(after_ids), 0),
-        before_lengths=torch.zeros_like(after_lengths),
-        after_ids=after_ids,
-        after_lengths=after_lengths,
-        labels=like["labels"],
-        rows=like["rows"],
-        texts=like["texts"],
-        shared_before=True,
-        num_tokens=after_ids.shape[1],
-    )
+    before = _beginnings(token_rows, like)
+    after = [row[len(start) :] for row, start in zip(token_rows, before, strict=True)]
+    whole = cast(Batch, {**like, **_pieces(before, after)})
+    return on_device(whole, like["labels"].device)
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on a device."""
+    moved = {
+        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for key, value in batch.items()
+    }
+    return cast(Batch, moved)
+
+
+def unpadded(ids: Tensor, lengths: Tensor) -> list[list[int]]:
+    """Padded ids [B, T] as rows of `lengths` [B] tokens; waits for their device."""
+    return [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]
 
 
 def batch_digest(batch: Batch, kind: str = "") -> bytes:
@@ -198,6 +211,37 @@ def piece_order(batch: Batch, num_prompt: int) -> tuple[Tensor, Tensor]:
     slots = torch.arange(longest, device=after.device)[None]  # (1, T)
     order = torch.where(slots < before, slots, slots + (num_before - before))
     return order.clamp(max=total - 1), before[:, 0] + num_prompt + after
+
+
+def _beginnings(token_rows: Sequence[list[int]], like: Batch) -> list[list[int]]:
+    """What of each row can stand before an empty prompt, see `whole_batch`."""
+    if not like["shared_before"]:
+        own = unpadded(like["before_ids"], like["before_lengths"])
+        pairs = list(zip(token_rows, own, strict=True))
+        if all(len(row) > len(start) and row[: len(start)] == start for row, start in pairs):
+            return own
+    # In dictionary order all rows lie between these two, and so begin as they do.
+    first, last = min(token_rows), max(token_rows)
+    most = min(map(len, token_rows)) - 1
+    shared = next((i for i in range(most) if first[i] != last[i]), most)
+    return [first[:shared]] * len(token_rows)
+
+
+def _pieces(before: Sequence[list[int]], after: Sequence[list[int]]) -> dict[str, Any]:
+    """Token ids of B rows before and after the prompt as those keys of a batch they determine."""
+    before_ids, before_lengths = _pad(before)
+    after_ids, after_lengths = _pad(after)
+    totals = [len(left) + len(right) for left, right in zip(before, after, strict=True)]
+    return {
+        "before_ids": before_ids,
+        "before_lengths": before_lengths,
+        "after_ids": after_ids,
+        "after_lengths": after_lengths,
+        "shared_before": all(row == before[0] for row in before),
+        "num_tokens": max(totals),
+        "min_after": min(map(len, after)),
+        "num_real_tokens": sum(totals),
+    }
 
 
 def _pad(token_rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from lightning_prompts.generation import (
     token_limit,
     uniforms,
 )
+from lightning_prompts.kernels import ATTENTION
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.template import Template, collate
 
@@ -104,7 +105,7 @@ def test_trees_write_what_single_sequences_write(some_lm: FrozenLM, monkeypatch)
     for (k, b), texts in zip(pairs, found, strict=True):
         assert texts == one_by_one(some_lm, PROMPTS[k], batch, b, 7, 3, top_k=3)
     assert len({text for texts in found for text in texts}) > 15
-    assert some_lm.model.config._attn_implementation in ("sdpa", "eager")  # as it was
+    assert some_lm.model.config._attn_implementation in (ATTENTION, "eager")  # as it was
 
 
 @pytest.mark.parametrize("template", ['"{text}"{prompt} "', '{text}:{prompt} or "{text}" "'])

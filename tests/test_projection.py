@@ -82,6 +82,57 @@ def test_fewer_tokens_than_candidates():
     assert got.ids.tolist() == [2, 2]
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("similarities", [1, 40, 130])
+def test_few_vectors_at_a_time_find_the_same(
+    metric: Distance, similarities: int, monkeypatch: pytest.MonkeyPatch
+):
+    """For 40 rows: one vector at a time, one, three, and never more similarities than fit."""
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(40, 6, generator=generator)
+    table[31] = table[5]  # a tie, for the lower id
+    prompt = torch.cat([torch.randn(10, 6, generator=generator), table[[31]]])
+    banned = torch.tensor([7, 8])
+    expected = nearest_tokens(prompt, table, metric, banned)
+    assert expected.ids[-1] == 5
+
+    sizes = []
+    nearness = EmbeddingIndex.nearness
+
+    def counted(index: EmbeddingIndex, prompt: Tensor, metric: Distance) -> Tensor:
+        sizes.append(nearness(index, prompt, metric).numel())
+        return nearness(index, prompt, metric)
+
+    monkeypatch.setattr(EmbeddingIndex, "nearness", counted)
+    monkeypatch.setattr("lightning_prompts.projection._SIMILARITIES_AT_ONCE", similarities)
+    got = nearest_tokens(prompt, table, metric, banned)
+    assert got.ids.tolist() == expected.ids.tolist()
+    assert torch.equal(got.distances, expected.distances)
+    assert max(sizes) <= max(40, similarities)
+    assert sum(sizes) == 11 * 40
+
+
+def test_an_index_prepares_its_table_once(monkeypatch: pytest.MonkeyPatch):
+    table = torch.randn(40, 6).bfloat16()
+    index, made = EmbeddingIndex(table), []
+
+    def count(name: str) -> None:
+        run = getattr(Tensor, name)
+
+        def counted(tensor: Tensor) -> Tensor:
+            made.append((name, tensor.shape))
+            return run(tensor)
+
+        monkeypatch.setattr(Tensor, name, counted)
+
+    count("float")
+    count("square")
+    for metric in METRICS * 3:
+        nearest_tokens(table[:7], index, metric)
+    assert made.count(("float", table.shape)) == 2  # for either metric
+    assert made.count(("square", table.shape)) == 1
+
+
 def test_an_index_searches_as_its_table_does():
     table = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
     index, prompt = EmbeddingIndex(table), table[:7] * 0.7 + 0.1

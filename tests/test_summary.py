@@ -4,6 +4,7 @@ import pytest
 from rich.console import Console
 
 from lightning_prompts import summary
+from lightning_prompts.console import fail
 from lightning_prompts.summary import NONE, Evaluation, advice, convergence
 
 BASELINES = {
@@ -112,7 +113,7 @@ def test_the_table_fits(width: int, terminal: bool, monkeypatch, capsys, tmp_pat
 
 
 def test_a_mistake_is_one_line(capsys):
-    summary.fail("a " * 200 + "\nb [bold]")
+    fail("a " * 200 + "\nb [bold]")
     assert capsys.readouterr().err == "a " * 200 + "b [bold]\n"
 
 

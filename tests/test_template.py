@@ -1,5 +1,6 @@
 """Templates: pieces, truncation, pasting, batches, and what is refused."""
 
+import random
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,7 +10,15 @@ from transformers import AutoTokenizer
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.template import Template, collate, piece_order, whole_batch
+from lightning_prompts.template import (
+    Batch,
+    Example,
+    Template,
+    collate,
+    piece_order,
+    unpadded,
+    whole_batch,
+)
 
 
 def test_pieces_are_the_strings_on_each_side(lm: FrozenLM):
@@ -142,6 +151,14 @@ def test_the_longest_row_counts_and_not_the_padding(lm: FrozenLM):
     assert lengths.tolist() == [10, 6]
 
 
+def test_padding_is_counted_out(lm: FrozenLM):
+    template = Template("{text}{prompt}{other}", lm)
+    rows = [{"text": "abcdefg", "other": "x"}, {"text": "a", "other": "xyz"}]
+    batch = collate([template.encode(row) for row in rows], [0, 0], [0, 1])
+    assert batch["num_real_tokens"] == 12
+    assert batch["min_after"] == 1
+
+
 def test_whole_batch_keeps_labels_and_rows(lm: FrozenLM):
     template = Template("{text}{prompt}", lm)
     like = collate([template.encode({"text": t}) for t in ("a", "bc")], [1, 0], [3, 4])
@@ -150,3 +167,74 @@ def test_whole_batch_keeps_labels_and_rows(lm: FrozenLM):
     assert batch["labels"].tolist() == [1, 0]
     assert batch["before_ids"].shape == (2, 0)
     assert batch["shared_before"]
+
+
+def drawn_batch(rng: random.Random, shared: bool) -> Batch:
+    """One to five rows of up to four tokens on each side, of two tokens, so that many agree."""
+    sides = [[[rng.choice((5, 6)) for _ in range(rng.randrange(5))] for _ in "ab"]]
+    while len(sides) < rng.randint(1, 5):
+        before, after = ([rng.choice((5, 6)) for _ in range(rng.randrange(5))] for _ in "ab")
+        sides.append([sides[0][0] if shared else before, after])
+    examples = [Example("", "", before, after, False) for before, after in sides]
+    return collate(examples, range(len(sides)), range(len(sides)))
+
+
+def joined(batch: Batch) -> list[list[int]]:
+    before = unpadded(batch["before_ids"], batch["before_lengths"])
+    after = unpadded(batch["after_ids"], batch["after_lengths"])
+    return [left + right for left, right in zip(before, after, strict=True)]
+
+
+def test_whole_rows_stand_apart_as_far_as_they_are_shared():
+    """Against every possible beginning, over random rows: some begin as the batch's own, some not.
+
+    Kept are either the batch's own pieces, or the longest beginning that leaves each row a token.
+    """
+    rng = random.Random(0)
+    own_kept = shared_found = 0
+    for turn in range(600):
+        like = drawn_batch(rng, shared=turn % 3 == 0)
+        own = unpadded(like["before_ids"], like["before_lengths"])
+        rows = []
+        for start in own:
+            rest = [rng.choice((5, 6)) for _ in range(rng.randint(1, 4))]
+            rows.append((start if turn % 2 else []) + rest)
+        batch = whole_batch(rows, like)
+        before = unpadded(batch["before_ids"], batch["before_lengths"])
+        assert joined(batch) == rows
+        assert batch["min_after"] == min(batch["after_lengths"].tolist()) > 0
+        assert batch["shared_before"] == all(start == before[0] for start in before)
+        assert (batch["num_tokens"], batch["num_real_tokens"]) == (
+            max(map(len, rows)),
+            sum(map(len, rows)),
+        )
+        begins = all(
+            row[: len(start)] == start and len(row) > len(start)
+            for row, start in zip(rows, own, strict=True)
+        )
+        if begins and not like["shared_before"]:
+            own_kept += 1
+            assert before == own
+            assert torch.equal(batch["before_ids"], like["before_ids"])
+        else:
+            lengths = [
+                n for n in range(min(map(len, rows))) if all(row[:n] == rows[0][:n] for row in rows)
+            ]
+            shared_found += max(lengths) > 0
+            assert before == [rows[0][: max(lengths)]] * len(rows)
+    assert own_kept > 50
+    assert shared_found > 50
+
+
+@pytest.mark.parametrize("text", ["{prompt}{text} It", "{text}{prompt}", "{text}{prompt} It"])
+def test_whole_rows_are_read_as_they_are(lm: FrozenLM, text: str):
+    """Whatever stands before the empty prompt, the states are those of the rows alone."""
+    template = Template(text, lm)
+    like = collate([template.encode({"text": t}) for t in ("ab", "abcd", "q")], [0] * 3, range(3))
+    rows = template.paste("xyz", like["texts"])
+    batch = whole_batch(rows, like)
+    assert batch["before_ids"].shape[1] > 0
+    got = lm.answer_hidden(lm.embedding_table[:0], batch)
+    for row, hidden in zip(rows, got, strict=True):
+        alone = lm.model.base_model(input_ids=torch.tensor([row]), use_cache=False)[0][0, -1]
+        torch.testing.assert_close(hidden, alone, rtol=1e-4, atol=1e-5)

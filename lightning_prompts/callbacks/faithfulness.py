@@ -16,7 +16,7 @@ from lightning_prompts.metrics.faithfulness import (
     prompt_hidden,
 )
 from lightning_prompts.metrics.scrutability import round_trip
-from lightning_prompts.template import Batch, whole_batch
+from lightning_prompts.template import Batch, unpadded, whole_batch
 from lightning_prompts.tuners.base import PromptTuner
 
 # Full-vocabulary logits are made for as many rows at a time as fit in 64 MiB of float32.
@@ -61,7 +61,8 @@ class Faithfulness(EvaluationCallback):
         self._passes.use(self._ids)
         self._performance = PerformanceDifferential().to(tuner.device)
         self._output = OutputDifferential().to(tuner.device)
-        self._round_trip_accuracy = MeanMetric().to(tuner.device)
+        # Without its search for NaN, which waits for the device at each batch.
+        self._round_trip_accuracy = MeanMetric(nan_strategy="disable").to(tuner.device)
         self._prompt_seen = False
 
     def measure(self, tuner: PromptTuner, outputs: Mapping[str, Tensor], batch: Batch) -> None:
@@ -142,11 +143,6 @@ class Faithfulness(EvaluationCallback):
 
 def _pieces(batch: Batch, prompt: list[int]) -> list[list[int]]:
     """Each row's token ids with the prompt's between its two pieces."""
-    rows = zip(
-        batch["before_ids"].tolist(),
-        batch["before_lengths"].tolist(),
-        batch["after_ids"].tolist(),
-        batch["after_lengths"].tolist(),
-        strict=True,
-    )
-    return [before[:t0] + prompt + after[:t1] for before, t0, after, t1 in rows]
+    before = unpadded(batch["before_ids"], batch["before_lengths"])
+    after = unpadded(batch["after_ids"], batch["after_lengths"])
+    return [left + prompt + right for left, right in zip(before, after, strict=True)]

@@ -1,6 +1,5 @@
 """RLPrompt's reward for classification: by how much the right word beats the best wrong one."""
 
-from collections import OrderedDict
 from typing import cast
 
 import torch
@@ -8,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_prompts.dtypes import in_double
-from lightning_prompts.prefix_reuse import TextStates, encode_texts
 from lightning_prompts.rewards.base import (
     PromptMeasures,
     Reduce,
@@ -17,7 +15,7 @@ from lightning_prompts.rewards.base import (
     Stage,
     standardise,
 )
-from lightning_prompts.template import Batch, batch_digest
+from lightning_prompts.template import Batch
 
 
 def probability_gap(logits: Tensor, labels: Tensor) -> Tensor:
@@ -42,27 +40,24 @@ class ClassificationGap(Reward):
     """Mean over the examples of 200 * gap where the answer is right and 180 * gap where not.
 
     Deng et al. 2022 (arXiv:2205.12548). All K prompts are scored on all B examples in batched
-    passes; where the prompt comes last, keys and values of the texts are kept from step to step.
+    passes; where the prompt comes last, the language model keeps the texts' keys and values.
 
     Args:
         right: Factor of a positive gap.
         wrong: Factor of a negative gap.
-        text_cache: GiB of texts' keys and values to keep; 0 encodes the texts at each step.
     """
 
     deterministic = True
     classifies = True
     low, high = 0.0, 5.0
 
-    def __init__(self, right: float = 200.0, wrong: float = 180.0, text_cache: float = 1.0) -> None:
+    def __init__(self, right: float = 200.0, wrong: float = 180.0) -> None:
         self.right, self.wrong = right, wrong
-        self.text_cache = text_cache
-        self._texts: OrderedDict[bytes, TextStates] = OrderedDict()
 
     def __call__(self, prompts: Tensor, batch: Batch, seed: int, reduce: Reduce) -> Scores:
         """Score K prompts on a training batch."""
         measures = GapMeasures(self, reduce)
-        measures.update(prompts, in_order(batch), remember=True)
+        measures.update(prompts, in_order(batch))
         values = measures.compute()
         components = {"accuracy": values["accuracy"], "task_loss": values["loss"]}
         return Scores(values["reward"], standardise(values["reward"]), components)
@@ -71,30 +66,11 @@ class ClassificationGap(Reward):
         """Loss, accuracy and reward of K prompts."""
         return GapMeasures(self, reduce)
 
-    def class_logits(self, prompts: Tensor, batch: Batch, remember: bool) -> Tensor:
+    def class_logits(self, prompts: Tensor, batch: Batch) -> Tensor:
         """[K, P] token ids and B examples to [K, B, C] float32 logits."""
-        texts = self._encoded(batch) if remember and self.lm.reads_texts_first(batch) else None
-        hidden = self.lm.answers(prompts, batch, texts)
+        hidden = self.lm.answers(prompts, batch)
         class_ids = torch.tensor(self.verbalizer.token_ids, device=hidden.device)
         return self.lm.logits(hidden, class_ids)
-
-    def _encoded(self, batch: Batch) -> TextStates | None:
-        """Keys and values of the batch's texts, remembered while there is room.
-
-        By the whole batch and not by text: a text encoded in other company differs in its last
-        bits, and a resumed run has to give the same ones.
-        """
-        key = batch_digest(batch, str(batch["labels"].device))
-        if key in self._texts:
-            self._texts.move_to_end(key)
-            return self._texts[key]
-        states = encode_texts(self.lm, batch)
-        room = int(self.text_cache * 2**30) - states.nbytes
-        if room >= 0:
-            while sum(kept.nbytes for kept in self._texts.values()) > room:
-                self._texts.popitem(last=False)
-            self._texts[key] = states
-        return states
 
 
 class GapMeasures(PromptMeasures):
@@ -110,9 +86,9 @@ class GapMeasures(PromptMeasures):
         self._sums: Tensor | None = None  # (4, K): loss, right answers, reward, examples
 
     @torch.no_grad()
-    def update(self, prompts: Tensor, batch: Batch, remember: bool = False) -> None:
-        """Take in one batch; `remember` keeps its texts' keys and values."""
-        logits, labels = self.reward.class_logits(prompts, batch, remember), batch["labels"]
+    def update(self, prompts: Tensor, batch: Batch) -> None:
+        """Take in one batch."""
+        logits, labels = self.reward.class_logits(prompts, batch), batch["labels"]
         gap = probability_gap(logits, labels)
         targets = labels.expand(logits.shape[:2])
         per_example = (

@@ -34,6 +34,7 @@ STAGE_SPLITS = {
     "predict": ("predict",),
 }
 PROGRESS_AFTER_SECONDS = 2.0
+LENGTHS_SHOWN = 64
 
 
 @dataclass
@@ -201,6 +202,20 @@ class PromptTask(LightningDataModule, ABC):
         encoded = EncodedRows(examples, [-1] * len(drawn), drawn.numbers)
         for indices in BatchSampler(LongestFirst(encoded.lengths), self.val_batch_size, False):
             yield collate_rows([encoded[i] for i in indices])
+
+    def training_lengths(self) -> list[Batch]:
+        """Training batches of all lengths, from the longest rows to the shortest, on the CPU.
+
+        For what is prepared by length; at most `LENGTHS_SHOWN`, evenly over the sorted rows.
+        """
+        rows = self._encoded["train"]
+        order = sorted(range(len(rows)), key=rows.lengths.__getitem__, reverse=True)
+        starts = range(0, len(order), self.batch_size)
+        starts = starts[:: max(1, -(-len(starts) // LENGTHS_SHOWN))]
+        return [
+            collate_rows([rows[i] for i in order[start : start + self.batch_size]])
+            for start in starts
+        ]
 
     # ---- steps
 

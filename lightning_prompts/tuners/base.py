@@ -187,6 +187,8 @@ class PromptTuner(LightningModule, ABC):
         every = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
         if trainer.global_step % every == 0:  # not each step: this waits for the device
             self._check_finite(outputs["loss"])
+            slots = batch["before_ids"].numel() + batch["after_ids"].numel()
+            self.log("train/padding", 1 - batch["num_real_tokens"] / slots)  # share of the batch
         last_step = 0 < trainer.max_steps <= trainer.global_step
         last_epoch = trainer.max_epochs is not None and (
             0 < trainer.max_epochs <= trainer.current_epoch + 1 and trainer.is_last_batch

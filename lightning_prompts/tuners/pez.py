@@ -45,6 +45,11 @@ class PEZ(SoftPrompt):
     ) -> None:
         super().__init__(lm, template, verbalizer, prompt_length, init, **kwargs)
         self.keep_continuous = keep_continuous
+        self._step_ids: Tensor | None = None  # of the iterate while a step stands at it
+
+    def hard_prompt(self) -> Tensor:
+        """[P] Token ids nearest to the iterate; within a training step, those it began with."""
+        return super().hard_prompt() if self._step_ids is None else self._step_ids
 
     def prompt_embeddings(self) -> Tensor:
         """[P, H] Rows of the nearest tokens, with a straight-through gradient to the iterate."""
@@ -54,7 +59,11 @@ class PEZ(SoftPrompt):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch at the projected prompt; returns the loss in nats."""
-        if not self.keep_continuous:
-            with torch.no_grad():
-                self.prompt.copy_(self.lm.embed(self.hard_prompt()))
-        return super().training_step(batch, batch_idx)
+        self._step_ids = self.hard_prompt()  # both losses read it: one projection is enough
+        try:
+            if not self.keep_continuous:
+                with torch.no_grad():
+                    self.prompt.copy_(self.lm.embed(self._step_ids))
+            return super().training_step(batch, batch_idx)
+        finally:
+            self._step_ids = None

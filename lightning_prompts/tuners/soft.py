@@ -46,3 +46,10 @@ class SoftPrompt(PromptTuner):
     def prompt_embeddings(self) -> Tensor:
         """[P, H] The parameters themselves are in use."""
         return self.prompt
+
+    def on_train_start(self) -> None:
+        """Compile what training will ask for, where `--lm.compile` is on."""
+        task = getattr(self.trainer, "datamodule", None)
+        if self.lm.compiles and task is not None:
+            with self.trainer.precision_plugin.train_step_context():
+                self.lm.warm_up(self.prompt_embeddings(), task.training_lengths())

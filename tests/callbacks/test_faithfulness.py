@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_prompts.callbacks import Faithfulness
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.template import Batch
 from lightning_prompts.tuners import PEZ, SoftPrompt
 
 from .conftest import (
@@ -135,6 +136,55 @@ def test_text_that_tokenizes_anew(
     words = [reference.encode(word)[0] for word in WORDS.values()]
     pasted = reference.pasted("{text} gre{prompt}t so it was", texts, "a good")[:, words]
     assert got["val/round_trip_accuracy"] == loss_and_accuracy(pasted, labels)[1]
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "before"),
+    [
+        (FIRST, "a good", "prompt"),
+        (LAST, "a good", "texts"),
+        ("{text}{prompt} it was", "a good", "texts"),
+        ("{text} grea{prompt} it was", "t", "nothing"),
+    ],
+)
+def test_a_pasted_text_shares_what_it_can(
+    template: str,
+    prompt: str,
+    before: str,
+    make_task: MakeTask,
+    reference: Reference,
+    review_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The prompt that comes first, or the texts that do; nothing where the border merges."""
+    task = make_task(template)
+    tuner = written(task, "ax")
+    tuner.token_ids = torch.tensor([reference.encode(letter)[0] for letter in prompt])
+    pasted = []
+    run = tuner.lm.answer_hidden
+
+    def watched(embeds: Tensor, batch: Batch) -> Tensor:
+        if not len(embeds):
+            pasted.append((task.lm.decode(batch["before_ids"][0].tolist()), batch))
+        return run(embeds, batch)
+
+    monkeypatch.setattr(tuner.lm, "answer_hidden", watched)
+    got = validated(tuner, task, Faithfulness())
+    assert [len(batch["labels"]) for _, batch in pasted] == [4, 4, 2]
+    for text, batch in pasted:
+        if before == "prompt":
+            assert text.startswith(prompt)
+            assert batch["shared_before"]
+        elif before == "texts":
+            assert text == batch["texts"][0][0]  # of the longest row, which is without padding
+            assert not batch["shared_before"]
+        else:
+            assert batch["before_ids"].shape[1] == 0
+    texts, labels = read(review_folder, "validation")
+    words = [reference.encode(word)[0] for word in WORDS.values()]
+    logits = reference.pasted(template, texts, prompt)[:, words]
+    accuracy = loss_and_accuracy(logits, labels)[1]
+    assert got["val/round_trip_accuracy"] == pytest.approx(accuracy)
 
 
 def test_border_merges_count_although_the_prompt_alone_survives(

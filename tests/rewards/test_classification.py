@@ -1,16 +1,13 @@
 """The reward for classification against one prompt and one example at a time."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.prefix_reuse import TextStates, encode_texts
-from lightning_prompts.rewards import ClassificationGap, classification
+from lightning_prompts.rewards import ClassificationGap
 from lightning_prompts.rewards.base import Scores, standardise
 from lightning_prompts.rewards.classification import in_order, probability_gap
 from lightning_prompts.template import Batch, Template, collate
@@ -27,8 +24,8 @@ def alone(sums: Tensor) -> Tensor:
     return sums
 
 
-def make(lm: FrozenLM, text: str = LAST, words: dict[str, str] = WORDS, **kw: Any):
-    reward = ClassificationGap(**kw)
+def make(lm: FrozenLM, text: str = LAST, words: dict[str, str] = WORDS):
+    reward = ClassificationGap()
     reward.attach(lm, Template(text, lm), Verbalizer(words, lm))
     return reward
 
@@ -151,7 +148,7 @@ def test_a_tie_is_worth_nothing(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("text", [FIRST, LAST, MIDDLE])
 @pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [2, 0, 4, 1, 3]])
 def test_the_order_of_rows_does_not_matter(lm: FrozenLM, text: str, order: list[int]):
-    reward, prompts = make(lm, text, text_cache=0), random_prompts(4)
+    reward, prompts = make(lm, text), random_prompts(4)
     expected = score(reward, prompts, make_batch(reward))
     got = score(reward, prompts, make_batch(reward, order))
     assert torch.equal(got.raw, expected.raw)
@@ -208,97 +205,3 @@ def test_processes_share_the_rows(lm: FrozenLM):
     torch.testing.assert_close(got.raw, expected.raw, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(got.components["accuracy"], expected.components["accuracy"])
     assert got.raw.std() > 1
-
-
-# ---- keys and values of the texts
-
-
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[TextStates]:
-    """What was encoded, in order."""
-    found: list[TextStates] = []
-
-    def encode(lm: FrozenLM, batch: Batch) -> TextStates:
-        found.append(encode_texts(lm, batch))
-        return found[-1]
-
-    monkeypatch.setattr(classification, "encode_texts", encode)
-    return found
-
-
-@pytest.mark.parametrize("text", [LAST, MIDDLE])
-def test_texts_are_encoded_once(lm: FrozenLM, text: str, encoded: list[TextStates]):
-    reward, prompts = make(lm, text), random_prompts(4)
-    first = score(reward, prompts, make_batch(reward))
-    again = score(reward, prompts, make_batch(reward))
-    score(reward, random_prompts(5), make_batch(reward, [3, 1, 0, 2, 4]))  # the same, shuffled
-    assert len(encoded) == 1
-    assert torch.equal(first.raw, again.raw)
-    score(reward, prompts, make_batch(reward, [0, 1]))
-    assert len(encoded) == 2
-
-
-def test_without_room_texts_are_encoded_at_each_step(lm: FrozenLM, encoded: list[TextStates]):
-    kept, not_kept = make(lm), make(lm, text_cache=0)
-    prompts = random_prompts(4)
-    expected = score(kept, prompts, make_batch(kept)).raw
-    encoded.clear()
-    for _ in range(2):
-        assert torch.equal(score(not_kept, prompts, make_batch(not_kept)).raw, expected)
-    assert len(encoded) == 2
-
-
-def test_a_prompt_that_comes_first_needs_no_texts(lm: FrozenLM, encoded: list[TextStates]):
-    reward = make(lm, FIRST)
-    score(reward, random_prompts(4), make_batch(reward))
-    assert not encoded
-
-
-def test_evaluations_keep_nothing(lm: FrozenLM, encoded: list[TextStates]):
-    reward = make(lm)
-    measures = reward.measures("val", alone)
-    measures.update(random_prompts(2), make_batch(reward))
-    assert not reward._texts
-    score(reward, random_prompts(2), make_batch(reward))
-    assert len(encoded) == 1
-
-
-@pytest.fixture
-def visit(lm: FrozenLM, encoded: list[TextStates]) -> Callable[..., Callable[[str], bool]]:
-    """A reward with room for so many of three equally large batches; its visits of them."""
-    batches = {"a": [0, 1], "b": [0, 2], "c": [0, 3]}
-
-    def with_room(count: float) -> Callable[[str], bool]:
-        reward = make(lm)
-        sizes = {
-            name: encode_texts(lm, make_batch(reward, rows)).nbytes
-            for name, rows in batches.items()
-        }
-        assert len(set(sizes.values())) == 1
-        reward.text_cache = count * sizes["a"] / 2**30
-
-        def visited(name: str) -> bool:
-            """Whether the texts had to be encoded."""
-            before = len(encoded)
-            score(reward, random_prompts(1), make_batch(reward, batches[name]))
-            assert sum(t.nbytes for t in reward._texts.values()) <= count * sizes["a"]
-            return len(encoded) > before
-
-        return visited
-
-    return with_room
-
-
-def test_the_least_recently_used_texts_make_room(visit: Callable[..., Callable[[str], bool]]):
-    visited = visit(2)
-    assert [visited(name) for name in "abacab"] == [True, True, False, True, False, True]
-
-
-def test_room_for_one_batch(visit: Callable[..., Callable[[str], bool]]):
-    visited = visit(1)
-    assert [visited(name) for name in "aabba"] == [True, False, True, False, True]
-
-
-def test_a_batch_without_room_is_not_kept(visit: Callable[..., Callable[[str], bool]]):
-    visited = visit(0.9)
-    assert [visited(name) for name in "aa"] == [True, True]

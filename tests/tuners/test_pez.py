@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.projection import Distance
+from lightning_prompts.projection import Distance, nearest_tokens
 from lightning_prompts.tuners import PEZ
 from tests.tuners.test_tuners import build, make_batch
 
@@ -71,3 +71,31 @@ def test_special_tokens_are_kept_out_unless_allowed(lm: FrozenLM):
         with torch.no_grad():
             tuner.prompt.copy_(lm.embed(torch.tensor([lm.bos_id] * 4)))
         assert (lm.bos_id in tuner.hard_prompt().tolist()) is not exclude
+
+
+@pytest.mark.parametrize("name", ["pez", "released"])
+def test_a_step_projects_once_and_the_next_one_anew(
+    lm: FrozenLM, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    tuner = build(name, lm, perplexity_weight=0.5)
+    batch, projections = make_batch(tuner), []
+    monkeypatch.setattr(
+        "lightning_prompts.tuners.base.nearest_tokens",
+        lambda *args: projections.append(nearest_tokens(*args)) or projections[-1],
+    )
+    loss = tuner.training_step(batch, 0)
+    assert len(projections) == 1
+    with torch.no_grad():
+        tuner.prompt.copy_(lm.embed(torch.tensor([9, 30, 2, 50])))
+    assert tuner.hard_prompt().tolist() == [9, 30, 2, 50]
+    assert tuner.training_step(batch, 0) != loss
+
+    def fail(*args: object) -> Tensor:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(tuner, "answer_hidden", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        tuner.training_step(batch, 0)
+    with torch.no_grad():
+        tuner.prompt.copy_(lm.embed(torch.tensor([4, 3, 2, 1])))
+    assert tuner.hard_prompt().tolist() == [4, 3, 2, 1]

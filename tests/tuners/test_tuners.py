@@ -260,3 +260,23 @@ def test_every_tuner_is_an_abstract_base_s_subclass(lm: FrozenLM):
     assert all(isinstance(build(name, lm), PromptTuner | LightningModule) for name in MAKE)
     with pytest.raises(TypeError, match="abstract"):
         PromptTuner(lm, Template("{prompt}{text}", lm), Verbalizer({"a": " bad", "b": " good"}, lm))
+
+
+@pytest.mark.parametrize("name", ["soft", "rlprompt"])
+@pytest.mark.parametrize("text", ["{prompt} {text}", "{text}{prompt}", "{text}{prompt} {text}"])
+def test_padding_is_a_share_of_the_batch(lm: FrozenLM, tmp_path: Path, name: str, text: str):
+    tuner = build(name, lm, text)
+    quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    quiet |= {"enable_progress_bar": False, "enable_model_summary": False}
+    for texts in [("A warm film", "Dull", "No jokes"), ("Fine work!", "ab"), ("a", "abcdefgh")]:
+        examples = [tuner.template.encode({"text": each}) for each in texts]
+        batch = collate(examples, [0] * len(texts), range(len(texts)))
+        slots = padding = 0
+        for side in ("before_ids", "after_ids"):
+            lengths = [len(getattr(example, side)) for example in examples]
+            slots += len(lengths) * max(lengths)
+            padding += sum(max(lengths) - length for length in lengths)
+        trainer = Trainer(max_epochs=1, limit_val_batches=0, log_every_n_steps=1, **quiet)
+        trainer.fit(tuner, DataLoader([batch], batch_size=None))
+        assert padding > 0.2 * slots
+        assert trainer.callback_metrics["train/padding"] == pytest.approx(padding / slots)

@@ -1,0 +1,112 @@
+"""The table of all lines, with the machine and what is compared."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from benchmarks.lines import Line
+
+PACKAGES = ("torch", "transformers", "lightning", "peft", "sentence-transformers")
+HEAD = ("work", "against", "n", "theirs", "ours", "ratio", "asked", "met", "the same")
+EXPLANATIONS = """\
+Times and memory are medians over the n repetitions, the least and the greatest in brackets; the two
+ways of a line run in turn in one process. A ratio is of the medians: *times as fast*, or *times the
+cost*. "The same" says in what the results of both ways were compared, and their relative
+difference (Euclidean norms); where it is more than rounding, the benchmark stops without a table.
+P prompt tokens, T text tokens, B rows.
+
+- **Soft step**: forward, backward and optimizer (AdamW), prompt first, all texts of T tokens. Ours
+  is the tuner's own `training_step`: cross-entropy over the verbalizer's two words. *PEFT as
+  shipped* is `get_peft_model` with `PromptTuningConfig` and
+  `model(input_ids, attention_mask, labels)`: cross-entropy over the vocabulary at the answer (all
+  other labels are -100), logits of all positions; the answer is the last of T + 1 tokens, because
+  its loss shifts the labels. With *logits_to_keep=1* it reads T tokens, makes one position's logits
+  of the whole vocabulary, and takes the verbalizer's words of them, which is the loss of ours. For
+  "the same", ours takes the peer's loss. PEFT's model is in eval mode, so that dropout neither
+  costs it time nor changes its numbers, and both use torch's fused attention unless the project
+  chooses another.
+- **Peak memory**: what torch has allocated at most, weights included, each way alone on the GPU;
+  ours not compiled.
+- **PEZ step**: as the soft step; one projection more. Loss and gradient equal those of a soft step
+  at the projected rows.
+- **Step in Trainer.fit**: with the data module's loader and Lightning's loop, without logger,
+  checkpoints, validation or progress bar.
+- **PEZ projection**: nearest tokens by cosine and their rows. The published way normalises prompt
+  and table at each call, searches with `sentence_transformers.util.semantic_search`, and makes the
+  ids from Python numbers.
+- **RLPrompt reward**: the published way takes one prompt after another: strings, tokens, one pass
+  with logits of all positions.
+- **Validation**: `Trainer.validate` with the callbacks Faithfulness, Scrutability and PromptText
+  (which writes in `fit` alone), against none. The baselines (no prompt, calibrated, majority) are
+  not counted: they are computed once a run. The prompt is another one at each repetition, so
+  nothing is remembered from the last.
+- **--help**: whole processes.
+"""
+
+
+def report(lines: Iterable[Line], parameters: str) -> str:
+    """Everything in Markdown.
+
+    Args:
+        lines: In the order of the table.
+        parameters: The model's size in words.
+    """
+    head = f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"
+    return "\n".join(
+        [
+            "# Benchmarks",
+            "",
+            f"GPT-2 of {parameters} parameters with random weights. {machine()}",
+            "",
+            *head,
+            *map(row, lines),
+            "",
+            EXPLANATIONS,
+            "Written by `make bench`.",
+            "",
+        ]
+    )
+
+
+def row(line: Line) -> str:
+    """One line of the table."""
+    kind = "times the cost" if line.cost else "times as fast"
+    asked = "" if line.asked is None else f"at {'most' if line.cost else 'least'} {line.asked:g}"
+    cells = [line.work, line.peer]
+    if line.theirs is None or line.ours is None:
+        cells += ["", "", "", f"not run: {line.why_not}", asked, "", ""]
+    else:
+        met = {None: "", True: "yes", False: "no"}[line.met]
+        count, ratio = str(len(line.ours.values)), f"{line.ratio:.2f} {kind}"
+        cells += [count, str(line.theirs), str(line.ours), ratio, asked, met, line.same]
+    return f"| {' | '.join(cells)} |"
+
+
+def machine() -> str:
+    """Processor, cores, threads, GPU and versions."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    versions = ", ".join(f"{name} {version}" for name in PACKAGES if (version := _version(name)))
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; {gpu}; "
+        f"Python {platform.python_version()}, {versions}."
+    )
+
+
+def _processor() -> str:
+    described = Path("/proc/cpuinfo")
+    if described.is_file():
+        for text in described.read_text(encoding="utf-8").splitlines():
+            if text.startswith("model name"):
+                return text.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

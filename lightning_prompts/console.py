@@ -1,0 +1,17 @@
+"""Where a person reads: results on the standard output, the rest on the error output."""
+
+from rich.console import Console
+from rich.text import Text
+
+console = Console(highlight=False)
+notices = Console(stderr=True, highlight=False)
+
+
+def fail(message: str) -> None:
+    """Print a mistake on the error output, on one line."""
+    notices.print(Text(" ".join(message.split())), style="red", soft_wrap=True)
+
+
+def notice(message: str) -> None:
+    """Print a line of what is going on, apart from the results."""
+    notices.print(Text(message), style="dim", soft_wrap=True)

@@ -1,0 +1,160 @@
+"""Keys and values of texts that come before a prompt, kept from step to step."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_prompts.template import Batch
+
+if TYPE_CHECKING:
+    from lightning_prompts.language_model import FrozenLM
+
+log = logging.getLogger(__name__)
+
+# A text is encoded in a block of this many rows, padded to a multiple of this many tokens, in
+# whatever company it comes: its states are then the same to the last bit in every batch, and a
+# resumed run, which meets it in another one, gives the same numbers.
+BLOCK_ROWS = 16
+BLOCK_TOKENS = 8
+# Below this share of lookups that found their text, over as many evictions as texts fit, nothing
+# repeats.
+FEW_HITS = 0.05
+
+Layers = list[tuple[Tensor, Tensor]]
+
+
+class TextStates(NamedTuple):
+    """What a frozen model makes of the texts before a prompt: constants, whatever the prompt.
+
+    Attributes:
+        layers: Keys and values of each layer, [B, heads, T0, d].
+        mask: [B, T0] 1 at tokens; texts are left-padded, so that prompts start in one column.
+    """
+
+    layers: Layers
+    mask: Tensor
+
+
+class TextCache:
+    """The least recently used text leaves where the bound is reached; off where nothing repeats.
+
+    Args:
+        gib: Most memory to use, in GiB; 0 keeps nothing.
+    """
+
+    def __init__(self, gib: float) -> None:
+        self.room = int(gib * 2**30)
+        self.used = 0
+        self._kept: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
+        self._lookups = self._hits = self._evictions = 0
+
+    @torch.no_grad()
+    def __call__(self, lm: "FrozenLM", batch: Batch) -> TextStates:
+        """The states of a batch's texts, of which only those that are not kept are computed."""
+        device = batch["before_ids"].device
+        # With the text these decide over token ids and numbers.
+        dtype = lm.embedding_table.dtype
+        setting = (tuple(lm.prefix_ids), str(device), dtype, _precision(device))
+        states = self._find(lm, batch, setting)
+        num_before = batch["before_ids"].shape[1]
+        lengths = [s.shape[-2] for s in states]
+        like = states[max(range(len(states)), key=lengths.__getitem__)]
+        num_layers, _, heads, _, width = like.shape
+        # (layers, 2, B, heads, T0, d); zeros, for what is masked is still multiplied by 0.
+        joined = like.new_zeros(num_layers, 2, len(states), heads, num_before, width)
+        for row, (one, length) in enumerate(zip(states, lengths, strict=True)):
+            joined[:, :, row, :, num_before - length :] = one
+        layers = [(keys, values) for keys, values in joined]
+        return TextStates(layers, text_mask(batch))
+
+    def _find(self, lm: "FrozenLM", batch: Batch, setting: tuple[object, ...]) -> list[Tensor]:
+        """[layers, 2, heads, T, d] of each text."""
+        texts = [before for before, _ in batch["texts"]]
+        rows = {text: row for row, text in enumerate(texts)}
+        found: dict[str, Tensor] = {}
+        for text in rows:
+            self._lookups += 1
+            if (kept := self._kept.get((text, *setting))) is not None:
+                self._kept.move_to_end((text, *setting))
+                self._hits += 1
+                found[text] = kept
+        missing = [text for text in rows if text not in found]
+        # The lengths that the host knows, and the ids that the device has: neither waits.
+        lengths = [len(lm.prefix_ids) + (len(lm.encode(text)) if text else 0) for text in missing]
+        ids = [batch["before_ids"][rows[t], :n] for t, n in zip(missing, lengths, strict=True)]
+        for text, states in zip(missing, encode_blocks(lm, ids), strict=True):
+            found[text] = states
+            self._keep((text, *setting), states)
+        return [found[text] for text in texts]
+
+    def _keep(self, key: tuple[object, ...], states: Tensor) -> None:
+        if states.nbytes > self.room:
+            return
+        self._kept[key] = states
+        self.used += states.nbytes
+        while self.used > self.room:
+            self.used -= self._kept.popitem(last=False)[1].nbytes
+            self._evictions += 1
+        if self._evictions > len(self._kept):
+            if self._hits < FEW_HITS * self._lookups:
+                log.info(
+                    "No text came back before %.3g GiB of texts' keys and values were full, so "
+                    "none are kept any more; --lm.text_cache sets the bound.",
+                    self.room / 2**30,
+                )
+                self.clear()
+                self.room = 0
+            self._lookups = self._hits = self._evictions = 0
+
+    def clear(self) -> None:
+        """Forget all texts."""
+        self._kept.clear()
+        self.used = 0
+
+
+def text_mask(batch: Batch) -> Tensor:
+    """[B, T0] 1 at the tokens of the pieces before the prompt, left-padded."""
+    ids, lengths = batch["before_ids"], batch["before_lengths"]
+    slots = torch.arange(ids.shape[1], device=ids.device)[None]
+    return (slots >= ids.shape[1] - lengths[:, None]).long()
+
+
+def encode_blocks(lm: "FrozenLM", texts: Sequence[Tensor]) -> list[Tensor]:
+    """Keys and values of each text, encoded in blocks of one shape.
+
+    Args:
+        lm: The frozen language model.
+        texts: [T] Token ids of each.
+
+    Returns:
+        [layers, 2, heads, T, d] of each.
+    """
+    by_length: dict[int, list[int]] = {}
+    for i, ids in enumerate(texts):
+        length = -(-max(1, len(ids)) // BLOCK_TOKENS) * BLOCK_TOKENS
+        by_length.setdefault(min(length, lm.max_positions), []).append(i)
+    found: dict[int, Tensor] = {}
+    for length, members in by_length.items():
+        for start in range(0, len(members), BLOCK_ROWS):
+            some = members[start : start + BLOCK_ROWS]
+            rows = [F.pad(texts[i], (0, length - len(texts[i]))) for i in some]
+            rows += rows[:1] * (BLOCK_ROWS - len(rows))
+            # Padding stands behind the texts, where causality keeps it from being seen.
+            cache = lm.model.base_model(input_ids=torch.stack(rows), use_cache=True).past_key_values
+            # Under autocast keys may come out wider than attention reads them.
+            pairs = [torch.stack((x.keys.to(x.values.dtype), x.values)) for x in cache.layers]
+            states = torch.stack(pairs)
+            for row, i in enumerate(some):
+                found[i] = states[:, :, row, :, : len(texts[i])].clone()
+    return [found[i] for i in range(len(texts))]
+
+
+def _precision(device: torch.device) -> torch.dtype | None:
+    """The type that autocast computes in, None without it."""
+    enabled = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if enabled else None
