@@ -40,6 +40,7 @@ class Batch(TypedDict):
         rows: [B] Index of the row in its split, from 0.
         texts: The two pieces as text, for B rows.
         shared_before: Whether `before_ids` is the same for all rows.
+        before_sizes: `before_lengths` where the host can read it.
         num_tokens: Tokens of the longest row, both pieces together.
         min_after: Tokens of the shortest piece after the prompt.
         num_real_tokens: Tokens of all rows, padding left out.
@@ -53,6 +54,7 @@ class Batch(TypedDict):
     rows: Tensor
     texts: list[tuple[str, str]]
     shared_before: bool
+    before_sizes: list[int]
     num_tokens: int
     min_after: int
     num_real_tokens: int
@@ -146,9 +148,9 @@ def whole_batch(token_rows: Sequence[list[int]], like: Batch) -> Batch:
     """Rows of token ids as a batch for an empty prompt, what they share standing before it.
 
     What stands before a prompt can be encoded once for many rows or many passes; any division of a
-    row gives the same numbers. Where the rows of `like` differ before its prompt and each given row
-    begins as its own does there, that beginning is kept, so that what was remembered of those texts
-    serves again. Else it is the longest beginning that all given rows have in common.
+    row gives the same numbers. Where the rows of `like` differ before its prompt, a given row keeps
+    what it begins with of its own text there, so that what was remembered of the text serves again.
+    Else, or where that saves nothing, it is the longest beginning that all rows have in common.
 
     Args:
         token_rows: B rows, each the whole input of the model, of one token at least.
@@ -217,14 +219,21 @@ def _beginnings(token_rows: Sequence[list[int]], like: Batch) -> list[list[int]]
     """What of each row can stand before an empty prompt, see `whole_batch`."""
     if not like["shared_before"]:
         own = unpadded(like["before_ids"], like["before_lengths"])
-        pairs = list(zip(token_rows, own, strict=True))
-        if all(len(row) > len(start) and row[: len(start)] == start for row, start in pairs):
-            return own
+        # Tokens may have merged over the border, so the last of a text can differ.
+        kept = [row[: _common(row[:-1], text)] for row, text in zip(token_rows, own, strict=True)]
+        left = max(len(row) - len(start) for row, start in zip(token_rows, kept, strict=True))
+        if left < max(map(len, token_rows)):
+            return kept
     # In dictionary order all rows lie between these two, and so begin as they do.
     first, last = min(token_rows), max(token_rows)
-    most = min(map(len, token_rows)) - 1
-    shared = next((i for i in range(most) if first[i] != last[i]), most)
+    shared = min(_common(first, last), min(map(len, token_rows)) - 1)
     return [first[:shared]] * len(token_rows)
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """Length of the beginning that two rows share."""
+    most = min(len(one), len(other))
+    return next((i for i in range(most) if one[i] != other[i]), most)
 
 
 def _pieces(before: Sequence[list[int]], after: Sequence[list[int]]) -> dict[str, Any]:
@@ -238,6 +247,7 @@ def _pieces(before: Sequence[list[int]], after: Sequence[list[int]]) -> dict[str
         "after_ids": after_ids,
         "after_lengths": after_lengths,
         "shared_before": all(row == before[0] for row in before),
+        "before_sizes": [len(row) for row in before],
         "num_tokens": max(totals),
         "min_after": min(map(len, after)),
         "num_real_tokens": sum(totals),

@@ -61,21 +61,22 @@ class TextCache:
         dtype = lm.embedding_table.dtype
         setting = (tuple(lm.prefix_ids), str(device), dtype, _precision(device))
         states = self._find(lm, batch, setting)
-        num_before = batch["before_ids"].shape[1]
-        lengths = [s.shape[-2] for s in states]
-        like = states[max(range(len(states)), key=lengths.__getitem__)]
+        num_before, like = batch["before_ids"].shape[1], states[0]
         num_layers, _, heads, _, width = like.shape
         # (layers, 2, B, heads, T0, d); zeros, for what is masked is still multiplied by 0.
         joined = like.new_zeros(num_layers, 2, len(states), heads, num_before, width)
-        for row, (one, length) in enumerate(zip(states, lengths, strict=True)):
-            joined[:, :, row, :, num_before - length :] = one
+        # A row may stop within its text: causality makes a beginning's states those of the text.
+        for row, (one, size) in enumerate(zip(states, batch["before_sizes"], strict=True)):
+            joined[:, :, row, :, num_before - size :] = one[..., :size, :]
         layers = [(keys, values) for keys, values in joined]
         return TextStates(layers, text_mask(batch))
 
     def _find(self, lm: "FrozenLM", batch: Batch, setting: tuple[object, ...]) -> list[Tensor]:
         """[layers, 2, heads, T, d] of each text."""
         texts = [before for before, _ in batch["texts"]]
-        rows = {text: row for row, text in enumerate(texts)}
+        sizes = batch["before_sizes"]
+        by_size = sorted(range(len(texts)), key=sizes.__getitem__)
+        rows = {texts[row]: row for row in by_size}  # the row that has most of the text
         found: dict[str, Tensor] = {}
         for text in rows:
             self._lookups += 1
@@ -84,12 +85,11 @@ class TextCache:
                 self._hits += 1
                 found[text] = kept
         missing = [text for text in rows if text not in found]
-        # The lengths that the host knows, and the ids that the device has: neither waits.
-        lengths = [len(lm.prefix_ids) + (len(lm.encode(text)) if text else 0) for text in missing]
-        ids = [batch["before_ids"][rows[t], :n] for t, n in zip(missing, lengths, strict=True)]
+        ids = [batch["before_ids"][rows[text], : sizes[rows[text]]] for text in missing]
         for text, states in zip(missing, encode_blocks(lm, ids), strict=True):
             found[text] = states
-            self._keep((text, *setting), states)
+            if states.shape[-2] == len(lm.prefix_ids) + (len(lm.encode(text)) if text else 0):
+                self._keep((text, *setting), states)
         return [found[text] for text in texts]
 
     def _keep(self, key: tuple[object, ...], states: Tensor) -> None:

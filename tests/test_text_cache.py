@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_prompts import text_cache
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.prefix_reuse import encode_texts
-from lightning_prompts.template import Batch, Template, collate
+from lightning_prompts.template import Batch, Template, collate, unpadded, whole_batch
 from lightning_prompts.text_cache import TextCache, TextStates, encode_blocks
 
 LAST, MIDDLE = "{text}{prompt}", "{text}{prompt} It was {text}"
@@ -175,3 +175,18 @@ def test_a_cut_text_is_found_by_what_is_left_of_it(lm: FrozenLM):
     for row in rows:
         batch = collate([row], [0], [0])
         assert_same(lm.text_cache(lm, batch), encode_texts(lm, batch))
+
+
+def test_a_row_may_stop_within_its_text(lm: FrozenLM, reads: list[int]):
+    """As where a pasted prompt merges with the last word: a beginning of what is kept serves."""
+    cache, full = TextCache(1.0), make_batch(lm, ["A warm film.", "Dull.", "So it is"])
+    part = whole_batch([[*row[:-2], 3] for row in rows_of(full)], full)
+    assert part["before_sizes"] == [n - 2 for n in full["before_sizes"]]
+    assert_same(cache(lm, part), encode_texts(lm, part))  # missing, and not kept as whole texts
+    assert_same(cache(lm, full), encode_texts(lm, full))
+    assert_same(cache(lm, part), encode_texts(lm, part))
+    assert reads == [3, 3, 0]
+
+
+def rows_of(batch: Batch) -> list[list[int]]:
+    return unpadded(batch["before_ids"], batch["before_lengths"])

@@ -114,5 +114,13 @@ def in_order(batch: Batch) -> Batch:
     order = batch["rows"].argsort(stable=True)
     if bool((order[1:] > order[:-1]).all()):
         return batch
-    ordered = {k: v[order] if isinstance(v, Tensor) else v for k, v in batch.items()}
-    return cast(Batch, {**ordered, "texts": [batch["texts"][i] for i in order.tolist()]})
+    places = order.tolist()
+    ordered = {
+        key: value[order]
+        if isinstance(value, Tensor)
+        else [value[i] for i in places]
+        if isinstance(value, list)
+        else value
+        for key, value in batch.items()
+    }
+    return cast(Batch, ordered)

@@ -144,7 +144,7 @@ def test_text_that_tokenizes_anew(
         (FIRST, "a good", "prompt"),
         (LAST, "a good", "texts"),
         ("{text}{prompt} it was", "a good", "texts"),
-        ("{text} grea{prompt} it was", "t", "nothing"),
+        ("{text} grea{prompt} it was", "t", "beginnings"),
     ],
 )
 def test_a_pasted_text_shares_what_it_can(
@@ -156,7 +156,7 @@ def test_a_pasted_text_shares_what_it_can(
     review_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The prompt that comes first, or the texts that do; nothing where the border merges."""
+    """The prompt that comes first, or the texts that do, as far as the border where it merges."""
     task = make_task(template)
     tuner = written(task, "ax")
     tuner.token_ids = torch.tensor([reference.encode(letter)[0] for letter in prompt])
@@ -179,7 +179,8 @@ def test_a_pasted_text_shares_what_it_can(
             assert text == batch["texts"][0][0]  # of the longest row, which is without padding
             assert not batch["shared_before"]
         else:
-            assert batch["before_ids"].shape[1] == 0
+            assert batch["texts"][0][0] == text + " grea"
+            assert not batch["shared_before"]
     texts, labels = read(review_folder, "validation")
     words = [reference.encode(word)[0] for word in WORDS.values()]
     logits = reference.pasted(template, texts, prompt)[:, words]
