@@ -39,7 +39,7 @@ P prompt tokens, T text tokens, B rows.
   and table at each call, searches with `sentence_transformers.util.semantic_search`, and makes the
   ids from Python numbers.
 - **RLPrompt reward**: the published way takes one prompt after another: strings, tokens, one pass
-  with logits of all positions.
+  with logits of all positions; its model has the project's kernels.
 - **Validation**: `Trainer.validate` with the callbacks Faithfulness, Scrutability and PromptText
   (which writes in `fit` alone), against none. The baselines (no prompt, calibrated, majority) are
   not counted: they are computed once a run. The prompt is another one at each repetition, so

@@ -1,7 +1,6 @@
 """The ground that all lines share: device, random model, texts, and what is installed."""
 
 import importlib.util
-import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,9 +46,8 @@ class Setting:
 
     @property
     def compile(self) -> dict[str, bool]:
-        """The language model's option to compile, on a GPU, where this version has it."""
-        has_it = "compile" in inspect.signature(FrozenLM).parameters
-        return {"compile": True} if has_it and self.device == "cuda" else {}
+        """The language model's option to compile, on a GPU."""
+        return {"compile": True} if self.device == "cuda" else {}
 
     def lm(self, **options: Any) -> FrozenLM:
         """The random model, frozen."""

@@ -1,5 +1,6 @@
 """Training steps: the soft prompt against PEFT, PEZ against the soft prompt, the loop, memory."""
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -169,31 +170,24 @@ def soft(setting: Setting) -> Iterator[Line]:
         if why_not:
             yield from (line.not_run(why_not) for line in lines.values())
             continue
-        can = [kind for kind in kinds if kind == EAGER or setting.compile]
         tuners = {
             kind: tuner_of(
                 SoftPrompt, setting.lm(**(setting.compile if kind else {})), setting, shape
             )
-            for kind in can
+            for kind in kinds
         }
         first = tuners[EAGER]
         batch = batch_of(first, setting, shape)
         peers = peft_learners(peft_model(setting, first.prompt.detach()), first, batch)
         words = {}
         for (kind, peer), line in lines.items():
-            if kind in can:
-                like = over_vocabulary if peer == SHIPPED else product
-                words[kind, peer] = same(
-                    line, like(tuners[kind], batch), peers[peer], setting.device
-                )
+            like = over_vocabulary if peer == SHIPPED else product
+            words[kind, peer] = same(line, like(tuners[kind], batch), peers[peer], setting.device)
         ways = {name: learner.stepper() for name, learner in peers.items()}
         ways |= {kind: product(tuner, batch).stepper() for kind, tuner in tuners.items()}
         measured = alternate(ways, **timing(setting))
         for (kind, peer), line in lines.items():
-            if kind in can:
-                yield line.result(measured[peer], measured[kind], words[kind, peer])
-            else:
-                yield line.not_run("this version does not compile")
+            yield line.result(measured[peer], measured[kind], words[kind, peer])
 
 
 def pez(setting: Setting) -> Iterator[Line]:
@@ -226,6 +220,8 @@ def memory(setting: Setting) -> Iterator[Line]:
     if why_not := setting.missing or not_installed(["peft"]):
         yield line.not_run(why_not)
         return
+    gc.collect()  # compiled models of other lines hold on to themselves
+    torch.cuda.empty_cache()
     tuner = tuner_of(SoftPrompt, setting.lm(), setting, shape)
     batch = batch_of(tuner, setting, shape)
     model = peft_model(setting, tuner.prompt.detach())

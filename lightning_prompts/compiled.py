@@ -71,8 +71,8 @@ class CompiledPasses:
             [1, B, H]; None where this is no case for a compiled pass: K is not 1, P is 0, token ids
             in place of vectors, shapes beyond the first 32, or a compiler that failed.
         """
-        plan = self._plan(prompts, batch, reuse)
-        if plan is None or self._failed:
+        plan = None if self._failed else self._plan(prompts, batch, reuse)
+        if plan is None:
             return None
         try:
             run = self._passes.get(plan.key)
@@ -86,6 +86,10 @@ class CompiledPasses:
             return None
         # The next replay of the graph writes into the same memory.
         return hidden[:, : len(batch["after_ids"])].clone()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is compiled: another process makes its own."""
+        return vars(self) | {"_passes": {}}
 
     def warm_up(self, prompts: Tensor, batches: Iterable[Batch], reuse: bool) -> None:
         """Compile, now, what these batches will ask for, in this grad mode and autocast.
@@ -118,6 +122,8 @@ class CompiledPasses:
         room = self.lm.max_positions - prompts.shape[1]
         # The answer is read at a token that is not shared.
         first = reuse and batch["shared_before"] and batch["min_after"] > 0
+        # One row shares its text with itself, and its length would be a shape of its own.
+        first = first and (num_rows > 1 or num_before <= len(self.lm.prefix_ids))
         if first:
             # Rows that share what stands before the prompt have it in one length, whatever batch.
             padded = _pad(batch, most_rows, num_before, room - num_before)

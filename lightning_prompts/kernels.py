@@ -9,11 +9,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 ATTENTION = "lightning_prompts"
 # Scores of a layer that plain matrix products keep for the backward pass: 16 MiB in bfloat16 and
 # 0.5 GiB for 30 layers. Longer sequences are what torch's fused kernel is made for.
 SCORES_AT_ONCE = 2**23
+NOT_PLAIN = ("position_bias", "softcap", "s_aux", "cache")  # left to the fused kernel
 
 
 def attention(
@@ -26,6 +28,8 @@ def attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """softmax(s Q K' + mask) V, under the signature of transformers' attention functions.
+
+    In the type of the queries, as transformers' own `eager` products are.
 
     On a CPU torch's fused kernel is slow for many short sequences, its backward pass most: 32
     sequences of 27 bfloat16 queries, 9 heads, took 17 ms a layer where plain products take 2.4.
@@ -44,7 +48,8 @@ def attention(
         [B, T, heads, d], and no weights.
     """
     scores = query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2]
-    plain = not kwargs.get("dropout") and kwargs.get("position_bias") is None
+    plain = not any(kwargs.get(name) is not None for name in NOT_PLAIN)
+    plain = plain and not kwargs.get("dropout") and kwargs.get("is_causal") is not False
     boolean = attention_mask is None or attention_mask.dtype == torch.bool
     if query.device.type == "cpu" and scores <= SCORES_AT_ONCE and plain and boolean:
         return _products(module, query, key, value, attention_mask, scaling), None
@@ -83,13 +88,20 @@ def _products(
     return mixed.transpose(1, 2)
 
 
-def register_attention() -> None:
-    """Make `attention` known to transformers as `ATTENTION`."""
+def use_attention(model: Any) -> None:
+    """Give a model that was loaded with `sdpa` this attention in its place.
+
+    A model that does not leave attention to transformers' interface keeps its own: under a name
+    that it does not know, some would drop their causal mask without a word.
+    """
+    if not getattr(model, "_supports_attention_backend", False):
+        return
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(ATTENTION, attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    model.set_attn_implementation(ATTENTION)
 
 
 class RMSNorm(nn.Module):
@@ -122,6 +134,7 @@ class _FrozenRMSNorm(torch.autograd.Function):
         return (x * inverse).mul_(weight)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         x, weight, inverse = ctx.saved_tensors
         weighted = grads[0] * weight

@@ -1,6 +1,7 @@
 """A frozen causal language model that reads a prompt and a batch of token pieces."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_prompts.compiled import CompiledPasses
 from lightning_prompts.errors import PromptError
-from lightning_prompts.kernels import ATTENTION, register_attention, use_fast_kernels
+from lightning_prompts.kernels import use_attention, use_fast_kernels
 from lightning_prompts.model_files import find_model
 from lightning_prompts.prefix_reuse import concatenated, encode_texts, prompts_first, texts_first
 from lightning_prompts.projection import EmbeddingIndex
@@ -38,8 +39,8 @@ class FrozenLM(nn.Module):
         reuse_prompt: Encode what rows share once and reuse its keys and values, or (`false`)
             concatenate: the same numbers. `auto` reuses on a CPU; on a GPU, where two passes of a
             small model take twice the kernel launches of one, it times both at the first batch.
-        text_cache: GiB of texts' keys and values to keep where the prompt comes last, the latest
-            used; 0 encodes the texts at each step.
+        text_cache: GiB of texts' keys and values to keep where the prompt comes last, on the device
+            of each process, the latest used; 0 encodes the texts at each step.
         compile: Compile the pass for one prompt, on a GPU into CUDA graphs. Each of a few lengths
             takes up to a minute at first; where the compiler fails, a warning says so.
 
@@ -61,17 +62,18 @@ class FrozenLM(nn.Module):
         from lightning_prompts.model_loading import load_model  # transformers takes seconds
 
         super().__init__()
-        if not text_cache >= 0:
-            raise PromptError(f"--lm.text_cache is {text_cache}; give GiB, at least 0.")
+        if not 0 <= text_cache < math.inf:
+            raise PromptError(f"--lm.text_cache is {text_cache}; give a number of GiB, 0 or more.")
         source = find_model(name, revision)
         self.name, self.label, self.revision = name, source.label, source.revision
         self.reuse_prompt, self.text_cache = reuse_prompt, TextCache(text_cache)
         self._reuse_choice = ReuseChoice()
         self._compiled = CompiledPasses(self) if compile else None
-        register_attention()
-        attention = ATTENTION if attn_implementation == "auto" else attn_implementation
-        options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
+        kernel = "sdpa" if attn_implementation == "auto" else attn_implementation
+        options = {"dtype": getattr(torch, dtype), "attn_implementation": kernel}
         self.model, self.tokenizer = load_model(source, options)
+        if attn_implementation == "auto":
+            use_attention(self.model)
         use_fast_kernels(self.model)
         # Texts are cut after they are tokenized; the tokenizer would warn of each long one.
         self.tokenizer.model_max_length = 1 << 62
@@ -209,7 +211,7 @@ class FrozenLM(nn.Module):
             embeds = prompts if prompts.ndim == 3 else self.embed(prompts)
             return prompts_first(self, embeds, batch)
         if reuse and num_before and (num_prompt or batch["min_after"]):
-            keep = self.text_cache.room > 0
+            keep = self.text_cache.gib > 0
             texts = self.text_cache(self, batch) if keep else encode_texts(self, batch)
             return texts_first(self, prompts, batch, texts)
         return concatenated(self, prompts if prompts.ndim == 3 else self.embed(prompts), batch)
@@ -293,12 +295,15 @@ class FrozenLM(nn.Module):
     def _check_head(self) -> None:
         """Refuse a model that reads embeddings or makes logits in a way that we do not know.
 
-        Gemma, for one, scales its embeddings between the table and the first layer.
+        Gemma, for one, scales its embeddings between the table and the first layer. Nor may a token
+        change what stands before it.
         """
         ids = torch.tensor([[self.bos_id, 0, 1, 2]])
         expected = self.model(input_ids=ids, use_cache=False).logits.float()
         got = self.logits(self.model.base_model(inputs_embeds=self.embed(ids), use_cache=False)[0])
-        if (got - expected).abs().max() > 0.02 * expected.abs().max():
+        other = self.model(input_ids=ids.clone().fill_(self.bos_id)[:, :1], use_cache=False)
+        apart = max((got - expected).abs().max(), (got[:, :1] - other.logits).abs().max())
+        if apart > 0.02 * expected.abs().max():
             kind = self.model.config.model_type
             raise PromptError(
                 f"{self.label} ({kind}) reads embeddings or computes logits in a way that "

@@ -206,7 +206,7 @@ class Policy(nn.Module):
                 )
                 cache, hidden = out.past_key_values, out[0][:, -1].float()
                 if step == 0:  # the source text once, whatever K
-                    hidden, cache = hidden.expand(count, -1), repeat_cache(lm, cache, count)
+                    hidden, cache = hidden.expand(count, -1), repeat_cache(cache, count)
                 logits = self._fluent(lm, self(lm, hidden), hidden)
                 hidden_states.append(hidden)
                 tokens.append(choose(logits, step))

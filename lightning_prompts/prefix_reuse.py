@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_prompts.kernels import ATTENTION
 from lightning_prompts.template import Batch, piece_order
-from lightning_prompts.text_cache import Layers, TextStates, text_mask
+from lightning_prompts.text_cache import Layers, TextStates, text_mask, whole_cache
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -37,6 +37,7 @@ def encode_texts(lm: "FrozenLM", batch: Batch) -> TextStates:
         input_ids=ids.gather(1, slots.clamp(min=0)),
         attention_mask=_as_mask(lm, seen) if _takes_block_masks(lm) else mask,
         position_ids=slots.clamp(min=0),
+        past_key_values=whole_cache(),
         use_cache=True,
     ).past_key_values
     return TextStates(_layers(cache), mask)
@@ -67,8 +68,11 @@ def concatenated(lm: "FrozenLM", prompts: Tensor, batch: Batch) -> Tensor:
             dim=2,
         ).flatten(0, 1)
         slots = order.repeat(len(part), 1)[..., None].expand(-1, -1, lm.hidden_size)
-        # Without a cache transformers looks for packed sequences, and waits for the device.
-        hidden = lm.model.base_model(inputs_embeds=pieces.gather(1, slots), use_cache=True)[0]
+        # Without a cache transformers looks for packed sequences, and waits for the device. Where
+        # gradients are wanted, its keys and values are held anyway.
+        hidden = lm.model.base_model(
+            inputs_embeds=pieces.gather(1, slots), use_cache=torch.is_grad_enabled()
+        )[0]
         states.append(_pick(hidden, (lengths - 1).repeat(len(part))).unflatten(0, shape[:2]))
     return _joined(states)
 
@@ -95,11 +99,13 @@ def prompts_first(lm: "FrozenLM", prompts: Tensor, batch: Batch) -> Tensor:
         prefix = torch.cat(
             [before.expand(len(part), -1, -1), part.to(before.dtype)], dim=1
         )  # (K, n, H)
-        cache = lm.model.base_model(inputs_embeds=prefix, use_cache=True).past_key_values
+        cache = lm.model.base_model(
+            inputs_embeds=prefix, past_key_values=whole_cache(), use_cache=True
+        ).past_key_values
         hidden = lm.model.base_model(
             inputs_embeds=after.repeat(len(part), 1, 1),
             position_ids=positions.expand(len(part) * num_examples, -1),
-            past_key_values=repeat_cache(lm, cache, num_examples),
+            past_key_values=repeat_cache(cache, num_examples),
             use_cache=True,
         )[0]
         ends = (batch["after_lengths"] - 1).repeat(len(part))
@@ -148,7 +154,7 @@ def _branches(
         inputs_embeds=torch.cat([nodes, after.repeat(1, len(prompts), 1)], dim=1),
         attention_mask=_mask(lm, texts.mask, tree.seen),
         position_ids=depths.clamp(max=lm.max_positions - 1),  # padding may lie past it
-        past_key_values=_cache(lm, texts.layers),
+        past_key_values=whole_cache(texts.layers),
         use_cache=True,
     )[0]
     if num_after:
@@ -169,11 +175,15 @@ def _one_branch(
     num_prompt, num_nodes = prompt.shape[1], embeds.shape[1]
     depths = batch["before_lengths"][:, None] + torch.arange(num_nodes, device=after.device)
     ones = texts.mask.new_ones(len(after), num_nodes)
+    if _takes_block_masks(lm):  # spelt out for the same reason as in `encode_texts`
+        mask = _mask(lm, texts.mask, ones.new_ones(num_nodes, num_nodes).tril().bool())
+    else:
+        mask = torch.cat([texts.mask, ones], dim=1)
     hidden = lm.model.base_model(
         inputs_embeds=embeds,
-        attention_mask=torch.cat([texts.mask, ones], dim=1),
+        attention_mask=mask,
         position_ids=depths.clamp(max=lm.max_positions - 1),  # padding may lie past it
-        past_key_values=_cache(lm, texts.layers),
+        past_key_values=whole_cache(texts.layers),
         use_cache=True,
     )[0]
     return _pick(hidden, num_prompt + batch["after_lengths"] - 1)[None]
@@ -222,19 +232,13 @@ def _tree(lm: "FrozenLM", prompts: Tensor, num_after: int) -> _Tree:
     return _Tree(embeds, depths.to(device), seen.to(device), leaves.to(device))
 
 
-def repeat_cache(lm: "FrozenLM", cache: Any, copies: int) -> "DynamicCache":
+def repeat_cache(cache: Any, copies: int) -> "DynamicCache":
     """A cache of K rows as one of K * copies, each row repeated; views where K = 1."""
 
     def repeat(states: Tensor) -> Tensor:
         return states[:, None].expand(-1, copies, -1, -1, -1).flatten(0, 1)
 
-    return _cache(lm, [(repeat(keys), repeat(values)) for keys, values in _layers(cache)])
-
-
-def _cache(lm: "FrozenLM", layers: Layers) -> "DynamicCache":
-    from transformers import DynamicCache
-
-    return DynamicCache(layers, config=lm.model.config)
+    return whole_cache([(repeat(keys), repeat(values)) for keys, values in _layers(cache)])
 
 
 def _layers(cache: Any) -> Layers:
@@ -260,7 +264,15 @@ def _as_mask(lm: "FrozenLM", seen: Tensor) -> Tensor:
 
 
 def _takes_block_masks(lm: "FrozenLM") -> bool:
-    return lm.model.config._attn_implementation in ("sdpa", "eager", ATTENTION)
+    """Whether a mask of ours may stand for the model's: not where that has windows."""
+    config = lm.model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or []
+    windowed = getattr(config, "sliding_window", None) and getattr(
+        config, "use_sliding_window", True
+    )
+    if windowed or any(kind != "full_attention" for kind in kinds):
+        return False
+    return config._attn_implementation in ("sdpa", "eager", ATTENTION)
 
 
 def _parts(prompts: Tensor, tokens_a_prompt: int, most: int | None = None) -> Iterator[Tensor]:

@@ -90,7 +90,7 @@ class EmbeddingIndex:
         """[P, H] to [P, V]: larger is nearer, up to a constant of each row."""
         if metric == "cosine":
             return F.normalize(prompt, dim=1) @ self._unit.T
-        return torch.addmm(self._minus_half_squares, prompt, self._float.T)
+        return torch.addmm(self._minus_half_squares, prompt, self.table.float().T)
 
     @cached_property
     def _unit(self) -> Tensor:
@@ -98,14 +98,9 @@ class EmbeddingIndex:
         return F.normalize(self.table.float(), dim=1)
 
     @cached_property
-    def _float(self) -> Tensor:
-        """[V, H] The table itself where it is of float32."""
-        return self.table.float()
-
-    @cached_property
     def _minus_half_squares(self) -> Tensor:
         """[V] Half the squared lengths, with which |p - y|² / 2 falls as p y - |y|² / 2 rises."""
-        return self._float.square().sum(1) / -2
+        return self.table.float().square().sum(1) / -2
 
 
 def distance(prompt: Tensor, rows: Tensor, metric: Distance) -> Tensor:

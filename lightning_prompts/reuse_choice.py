@@ -20,9 +20,9 @@ Answers = Callable[[Tensor, Batch, bool], Tensor]
 class ReuseChoice:
     """Chooses by itself, once for training and once for evaluation.
 
-    On a CPU, and for many prompts at once, reuse always wins: the work is bound by arithmetic.
-    On a GPU one prompt on a small model is bound by kernel launches, of which reuse makes twice as
-    many; so both ways are timed on the first batch that comes. They give the same numbers.
+    On a CPU, for many prompts at once, and behind texts that are kept, reuse always wins. On a GPU
+    one prompt that comes first on a small model is bound by kernel launches, of which reuse makes
+    twice as many; so both ways are timed on the first batch that comes. They give the same numbers.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,8 @@ class ReuseChoice:
             prompts: [K, P, H] or [K, P]
             batch: B examples.
         """
-        if prompts.device.type != "cuda" or len(prompts) > 1 or prompts.ndim == 2:
+        one = prompts.ndim == 3 and len(prompts) == 1 and prompts.shape[1] > 0
+        if prompts.device.type != "cuda" or not one or not batch["shared_before"]:
             return True
         training = torch.is_grad_enabled() and prompts.requires_grad
         if training not in self._chosen:

@@ -167,8 +167,10 @@ def whole_batch(token_rows: Sequence[list[int]], like: Batch) -> Batch:
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on a device."""
+    # To others than CUDA such a copy may be read before it is there.
+    waits_not = device.type == "cuda"
     moved = {
-        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        key: value.to(device, non_blocking=waits_not) if isinstance(value, Tensor) else value
         for key, value in batch.items()
     }
     return cast(Batch, moved)

@@ -3,7 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from torch import Tensor
 from lightning_prompts.template import Batch
 
 if TYPE_CHECKING:
+    from transformers import DynamicCache
+
     from lightning_prompts.language_model import FrozenLM
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class TextCache:
     """
 
     def __init__(self, gib: float) -> None:
-        self.room = int(gib * 2**30)
+        self.gib, self.room = gib, int(gib * 2**30)
         self.used = 0
         self._kept: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
         self._lookups = self._hits = self._evictions = 0
@@ -60,6 +62,8 @@ class TextCache:
         # With the text these decide over token ids and numbers.
         dtype = lm.embedding_table.dtype
         setting = (tuple(lm.prefix_ids), str(device), dtype, _precision(device))
+        if self._kept and str(device) not in next(iter(self._kept)):
+            self._clear()  # the model has moved, and nobody asks for them there again
         states = self._find(lm, batch, setting)
         num_before, like = batch["before_ids"].shape[1], states[0]
         num_layers, _, heads, _, width = like.shape
@@ -85,11 +89,16 @@ class TextCache:
                 self._hits += 1
                 found[text] = kept
         missing = [text for text in rows if text not in found]
-        ids = [batch["before_ids"][rows[text], : sizes[rows[text]]] for text in missing]
+        ids = []
+        for text in missing:
+            row, whole = rows[text], lm.prefix_ids + (lm.encode(text) if text else [])
+            if sizes[row] == len(whole):  # already there: sending them would wait for the device
+                ids.append(batch["before_ids"][row, : sizes[row]])
+            else:
+                ids.append(torch.tensor(whole, device=batch["before_ids"].device))
         for text, states in zip(missing, encode_blocks(lm, ids), strict=True):
             found[text] = states
-            if states.shape[-2] == len(lm.prefix_ids) + (len(lm.encode(text)) if text else 0):
-                self._keep((text, *setting), states)
+            self._keep((text, *setting), states)
         return [found[text] for text in texts]
 
     def _keep(self, key: tuple[object, ...], states: Tensor) -> None:
@@ -103,18 +112,28 @@ class TextCache:
         if self._evictions > len(self._kept):
             if self._hits < FEW_HITS * self._lookups:
                 log.info(
-                    "No text came back before %.3g GiB of texts' keys and values were full, so "
-                    "none are kept any more; --lm.text_cache sets the bound.",
-                    self.room / 2**30,
+                    "Hardly any text came back while %.3g GiB of texts' keys and values were kept, "
+                    "so none are kept any more; --lm.text_cache sets the bound.",
+                    self.gib,
                 )
-                self.clear()
+                self._clear()
                 self.room = 0
             self._lookups = self._hits = self._evictions = 0
 
-    def clear(self) -> None:
-        """Forget all texts."""
+    def _clear(self) -> None:
         self._kept.clear()
         self.used = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the texts: another process makes its own."""
+        return vars(self) | {"_kept": OrderedDict(), "used": 0}
+
+
+def whole_cache(layers: Layers | None = None) -> "DynamicCache":
+    """A cache that keeps every position, whatever windows the model has; masks know of those."""
+    from transformers import DynamicCache
+
+    return DynamicCache(layers)
 
 
 def text_mask(batch: Batch) -> Tensor:
@@ -145,7 +164,9 @@ def encode_blocks(lm: "FrozenLM", texts: Sequence[Tensor]) -> list[Tensor]:
             rows = [F.pad(texts[i], (0, length - len(texts[i]))) for i in some]
             rows += rows[:1] * (BLOCK_ROWS - len(rows))
             # Padding stands behind the texts, where causality keeps it from being seen.
-            cache = lm.model.base_model(input_ids=torch.stack(rows), use_cache=True).past_key_values
+            cache = lm.model.base_model(
+                input_ids=torch.stack(rows), past_key_values=whole_cache(), use_cache=True
+            ).past_key_values
             # Under autocast keys may come out wider than attention reads them.
             pairs = [torch.stack((x.keys.to(x.values.dtype), x.values)) for x in cache.layers]
             states = torch.stack(pairs)

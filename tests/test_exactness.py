@@ -4,6 +4,7 @@ The reference is the model as transformers loads it, on padded whole sequences w
 """
 
 import random
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from benchmarks.setting import save_random_model
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.model_files import converted_folder, find_model
 from lightning_prompts.template import Template, collate
@@ -95,10 +97,6 @@ def test_a_real_model():
 @pytest.mark.slow
 def test_the_size_of_gpt2():
     """GPT-2's own layers and widths, random weights."""
-    import tempfile
-
-    from benchmarks.common import save_random_model
-
     with tempfile.TemporaryDirectory() as folder:
         save_random_model(Path(folder), small=False)
         lm = FrozenLM(folder, add_bos=False)

@@ -2,16 +2,29 @@
 
 import copy
 import pickle
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import GemmaConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
+    GemmaConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 from transformers.activations import NewGELUActivation
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from lightning_prompts import kernels
+from lightning_prompts.errors import PromptError
 from lightning_prompts.kernels import RMSNorm, attention, use_fast_kernels
 from lightning_prompts.language_model import FrozenLM
 
@@ -63,7 +76,7 @@ def test_attention_takes_the_fused_kernel_for_long_sequences(monkeypatch: pytest
     """And plain products below: counted by their largest tensor."""
     layer = nn.Module()
     layer.is_causal, layer.num_key_value_groups = True, 1
-    found = []
+    found: list[tuple] = []
     monkeypatch.setattr(kernels, "_products", lambda *args: found.append(args) or args[1])
     for length in (16, 3000):
         query = torch.zeros(1, 1, length, 8)
@@ -140,6 +153,37 @@ def test_a_norm_of_another_formula_is_left_alone():
     nn.init.normal_(holder[0].weight)
     use_fast_kernels(holder)
     assert isinstance(holder[0], GemmaRMSNorm)
+
+
+@pytest.mark.parametrize("kind", ["bloom", "falcon", "gpt_neo"])
+def test_a_model_with_attention_of_its_own_keeps_it(kind: str, lm_folder: Path, tmp_path: Path):
+    """Under a name that these do not know, some of them would see what comes after a token."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = {
+        "bloom": lambda: BloomConfig(vocab_size=101, hidden_size=16, n_layer=2, n_head=2),
+        "falcon": lambda: FalconConfig(vocab_size=101, alibi=False, **sizes),
+        "gpt_neo": lambda: GPTNeoConfig(
+            vocab_size=101,
+            hidden_size=16,
+            num_layers=2,
+            num_heads=2,
+            attention_types=[[["global", "local"], 1]],
+            window_size=64,
+        ),
+    }[kind]()
+    shutil.copytree(lm_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").unlink()
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    try:
+        own = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="sdpa").eval()
+    except ValueError:  # it has no `sdpa`, and says so
+        with pytest.raises(PromptError, match="cannot be read"):
+            FrozenLM(str(tmp_path))
+        return
+    lm = FrozenLM(str(tmp_path))
+    ids = torch.arange(1, 12)[None]
+    torch.testing.assert_close(lm.model(ids).logits, own(ids).logits, rtol=1e-5, atol=1e-5)
+    assert lm.model.config._attn_implementation == "sdpa"
 
 
 def test_a_frozen_model_has_them(lm: FrozenLM):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from lightning_prompts import prefix_reuse
 from lightning_prompts.language_model import FrozenLM
@@ -23,6 +23,7 @@ FIRST, LAST, MIDDLE, SHARED = (
 TEMPLATES = [FIRST, LAST, MIDDLE, SHARED]
 P = 3
 KINDS = [f"{m}-{a}" for m in ("gpt2", "rotary") for a in ("auto", "sdpa", "eager")]
+WINDOW = 8  # tokens that a layer of Mistral sees here: fewer than most texts have
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,43 @@ def rotary_folder(lm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def windowed_folder(lm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved MistralForCausalLM whose layers see a window of the latest tokens."""
+    folder = tmp_path_factory.mktemp("tiny_mistral")
+    shutil.copytree(lm_folder, folder, dirs_exist_ok=True)
+    (folder / "model.safetensors").unlink()
+    config = MistralConfig(
+        vocab_size=101,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        sliding_window=WINDOW,
+        initializer_range=0.2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        MistralForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("gib", [0.0, 1.0])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("text", TEMPLATES)
+@pytest.mark.parametrize("attention", ["auto", "eager"])
+def test_layers_that_see_a_window(
+    windowed_folder: Path, attention: str, text: str, count: int, gib: float
+):
+    lm = FrozenLM(str(windowed_folder), attn_implementation=attention, text_cache=gib)
+    prompts = random_prompts(lm, count)
+    expected = one_by_one(lm, prompts, text)
+    for _ in range(2):  # computed, then kept
+        assert_close(lm.answers(prompts, make_batch(lm, text)), expected)
 
 
 @pytest.fixture(scope="module", params=KINDS)

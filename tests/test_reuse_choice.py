@@ -13,7 +13,7 @@ from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.reuse_choice import ReuseChoice, measured
 from lightning_prompts.template import Batch, Template, collate
 
-BATCH = cast(Batch, {})
+BATCH, TEXTS_FIRST = (cast(Batch, {"shared_before": first}) for first in (True, False))
 
 
 def on_gpu(*shape: int, grad: bool = True) -> Any:
@@ -23,7 +23,8 @@ def on_gpu(*shape: int, grad: bool = True) -> Any:
         def __len__(self) -> int:
             return shape[0]
 
-    return Prompt(device=torch.device("cuda"), ndim=len(shape), requires_grad=grad)
+    device = torch.device("cuda")
+    return Prompt(device=device, ndim=len(shape), shape=shape, requires_grad=grad)
 
 
 def choice(monkeypatch: pytest.MonkeyPatch, reused: float, whole: float) -> tuple[Any, list[bool]]:
@@ -45,10 +46,18 @@ def test_a_cpu_reuses_without_measuring(monkeypatch: pytest.MonkeyPatch):
     assert not asked
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4), (1, 3)], ids=["prompts", "ids"])
-def test_many_prompts_reuse(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]):
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 4), (1, 3), (1, 0, 4)], ids=["prompts", "ids", "no prompt"]
+)
+def test_other_prompts_reuse(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]):
     choose, asked = choice(monkeypatch, reused=2, whole=1)
     assert choose(on_gpu(*shape))
+    assert not asked
+
+
+def test_texts_that_are_kept_are_reused(monkeypatch: pytest.MonkeyPatch):
+    _, asked = choice(monkeypatch, reused=2, whole=1)
+    assert ReuseChoice()(cast(Any, None), on_gpu(1, 3, 4), TEXTS_FIRST)
     assert not asked
 
 

@@ -1,13 +1,16 @@
 """Texts' keys and values are kept by text, within a bound, and are the same in any company."""
 
 import logging
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from lightning_prompts import text_cache
+from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.prefix_reuse import encode_texts
 from lightning_prompts.template import Batch, Template, collate, unpadded, whole_batch
@@ -131,6 +134,46 @@ def test_off_where_nothing_repeats(lm: FrozenLM, caplog: pytest.LogCaptureFixtur
     assert "none are kept any more" in caplog.text
 
 
+def test_the_numbers_stay_when_nothing_is_kept_any_more(lm: FrozenLM):
+    """To the last bit: a resumed run begins with a cache that is on."""
+    batch, prompt = make_batch(lm, TEXTS), torch.randn(1, 3, lm.hidden_size)
+    lm.text_cache = TextCache(1.0)
+    expected = lm.answers(prompt, batch)
+    lm.text_cache.room = 0
+    lm.text_cache._clear()
+    assert torch.equal(lm.answers(prompt, batch), expected)
+
+
+def test_another_process_gets_no_texts(lm: FrozenLM):
+    cache = TextCache(1.0)
+    cache(lm, make_batch(lm, TEXTS))
+    again = pickle.loads(pickle.dumps(cache))
+    assert cache._kept
+    assert not again._kept
+    assert (again.used, again.room) == (0, cache.room)
+
+
+@pytest.mark.parametrize("gib", [-1.0, float("inf"), float("nan")])
+def test_a_bound_that_is_none(lm_folder: Path, gib: float):
+    with pytest.raises(PromptError, match=r"--lm.text_cache is .*; give a number of GiB"):
+        FrozenLM(str(lm_folder), text_cache=gib)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_real_model_s_states_do_not_depend_on_the_company(mixed: bool):
+    lm, generator = FrozenLM("smollm2"), torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 60, (40,), generator=generator).tolist()
+    texts = [torch.randint(1, 40_000, (n,), generator=generator) for n in lengths]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        together = encode_blocks(lm, texts)
+        order = torch.randperm(len(texts), generator=generator).tolist()
+        for start in range(0, len(order), 7):
+            some = order[start : start + 7]
+            for i, states in zip(some, encode_blocks(lm, [texts[i] for i in some]), strict=True):
+                assert torch.equal(states, together[i])
+
+
 def test_on_where_every_other_text_repeats(lm: FrozenLM):
     probe, cache = TextCache(1.0), TextCache(1.0)
     probe(lm, make_batch(lm, ["aaa"]))
@@ -182,10 +225,9 @@ def test_a_row_may_stop_within_its_text(lm: FrozenLM, reads: list[int]):
     cache, full = TextCache(1.0), make_batch(lm, ["A warm film.", "Dull.", "So it is"])
     part = whole_batch([[*row[:-2], 3] for row in rows_of(full)], full)
     assert part["before_sizes"] == [n - 2 for n in full["before_sizes"]]
-    assert_same(cache(lm, part), encode_texts(lm, part))  # missing, and not kept as whole texts
-    assert_same(cache(lm, full), encode_texts(lm, full))
-    assert_same(cache(lm, part), encode_texts(lm, part))
-    assert reads == [3, 3, 0]
+    for batch in (part, full, part):  # the whole texts are computed, whichever comes first
+        assert_same(cache(lm, batch), encode_texts(lm, batch))
+    assert reads == [3, 0, 0]
 
 
 def rows_of(batch: Batch) -> list[list[int]]:

@@ -188,7 +188,7 @@ class PromptTuner(LightningModule, ABC):
         if trainer.global_step % every == 0:  # not each step: this waits for the device
             self._check_finite(outputs["loss"])
             slots = batch["before_ids"].numel() + batch["after_ids"].numel()
-            self.log("train/padding", 1 - batch["num_real_tokens"] / slots)  # share of the batch
+            self.log("train/padding", 1 - batch["num_real_tokens"] / max(1, slots))
         last_step = 0 < trainer.max_steps <= trainer.global_step
         last_epoch = trainer.max_epochs is not None and (
             0 < trainer.max_epochs <= trainer.current_epoch + 1 and trainer.is_last_batch
