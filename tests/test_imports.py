@@ -25,6 +25,7 @@ KNOW_TRANSFORMERS = {
     "language_model.py",
     "model_loading.py",  # reads the model that language_model.py freezes
     "prefix_reuse.py",  # caches of keys and values
+    "text_cache.py",
     "kernels.py",  # replaces parts of the model
     "compiled.py",
     "tree_attention.py",

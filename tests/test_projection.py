@@ -127,9 +127,11 @@ def test_an_index_prepares_its_table_once(monkeypatch: pytest.MonkeyPatch):
 
     count("float")
     count("square")
-    for metric in METRICS * 3:
-        nearest_tokens(table[:7], index, metric)
-    assert made.count(("float", table.shape)) == 2  # for either metric
+    for _ in range(3):
+        nearest_tokens(table[:7], index, "cosine")
+    assert made.count(("float", table.shape)) == 1
+    for _ in range(3):
+        nearest_tokens(table[:7], index, "euclidean")
     assert made.count(("square", table.shape)) == 1
 
 
