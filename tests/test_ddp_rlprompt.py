@@ -23,7 +23,8 @@ class Witness(Callback):
         self.write(trainer, module, "val")
 
     def write(self, trainer, module, stage):
-        logged = trainer.callback_metrics.items()
+        # Padding is of each process's own rows.
+        logged = [(k, v) for k, v in trainer.callback_metrics.items() if k != "train/padding"]
         seen = {
             "metrics": {k: float(v) for k, v in logged if k.startswith(stage)},
             "prompt": module.hard_prompt().tolist(),

@@ -51,7 +51,7 @@ def check(lm: FrozenLM, model: PreTrainedModel, seed: int) -> None:
     texts = ["".join(draw.choices(ALPHABET, k=draw.randint(1, 60))) for _ in range(size)]
     examples = [template.encode({"text": text}) for text in texts]
     batch = collate(examples, [i % 2 for i in range(size)], range(size))
-    words, labels = torch.tensor([5, 9]), batch["labels"]
+    words, labels = torch.tensor([33, 50]) * lm.vocab_size // 101, batch["labels"]
     rows_of_table = torch.randint(lm.vocab_size, (num_prompt,), generator=generator)
     start = lm.embed(rows_of_table) * 1.1
 
