@@ -23,9 +23,10 @@ class Witness(Callback):
         self.write(trainer, module, "val")
 
     def write(self, trainer, module, stage):
-        logged = trainer.callback_metrics.items()
+        logged = dict(trainer.callback_metrics)
+        logged.pop("train/padding", None)  # each process's own
         seen = {
-            "metrics": {k: float(v) for k, v in logged if k.startswith(stage)},
+            "metrics": {k: float(v) for k, v in logged.items() if k.startswith(stage)},
             "prompt": module.hard_prompt().tolist(),
             "beam": module.beam,
             "tokens": module.forward_tokens,

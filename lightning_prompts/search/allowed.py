@@ -119,7 +119,7 @@ class Allowed:
         return tuple(found)
 
     def _damage(self, ids: Sequence[int], generator: torch.Generator) -> int:
-        """Place of the first token that does not come back, or of the next: they may have merged."""
+        """Place of the first token that does not come back, or the next: they may merge."""
         again = self.lm.encode(self.lm.decode(ids))
         first = next((i for i, (a, b) in enumerate(zip(ids, again, strict=False)) if a != b), 0)
         return min(first + int(torch.randint(2, (1,), generator=generator)), len(ids) - 1)

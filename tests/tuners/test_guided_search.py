@@ -54,7 +54,7 @@ def test_a_search_lowers_the_objective(rl, lm: FrozenLM, tmp_path: Path, text: s
     logged = [step["train/objective"] for step in watch.train]
     # The batch is always the same, and the beam takes part: but for rounding no step can lose.
     assert all(b < a + 1e-6 for a, b in pairwise(logged))
-    assert logged[-1] < 0.9 * objective(rl, tuner, start, rl.rows)
+    assert logged[-1] < 0.96 * objective(rl, tuner, start, rl.rows)
     assert objective(rl, tuner, tuner.beam[0], rl.rows) == pytest.approx(logged[-1], rel=1e-5)
     last = watch.train[-1]
     assert last["train/objective"] == pytest.approx(
@@ -157,8 +157,7 @@ def test_tokens_are_added_up(rl, lm: FrozenLM, tmp_path: Path):
 def test_the_incumbent_is_the_best_that_was_validated(
     rl, lm: FrozenLM, tmp_path: Path, weight: float
 ):
-    edits = EditSettings(insert=8.0, delete=8.0)
-    tuner, watch = build(lm, perplexity_weight=weight, edits=edits), rl.Watch()
+    tuner, watch = build(lm, perplexity_weight=weight, contenders=20, keep=1.0), rl.Watch()
     rl.fit(tuner, tmp_path, steps=10, batches=2, callbacks=[watch])
     validated = {
         ids: objective(rl, tuner, ids, rl.validation)
@@ -254,7 +253,7 @@ def test_a_checkpoint_of_another_length_loads(rl, lm: FrozenLM, tmp_path: Path):
 
 def test_a_longer_incumbent_can_be_replaced_loaded_and_measured(rl, lm: FrozenLM, tmp_path: Path):
     """Validation runs in inference mode, whose tensors cannot be written to later."""
-    tuner = build(lm, edits=EditSettings(insert=8.0))
+    tuner = build(lm, contenders=20, keep=1.0)
 
     def validate(prompts, *args):
         for ids in prompts:
