@@ -67,6 +67,15 @@ def test_a_start_that_does_not_survive_is_mended(lm: FrozenLM, caplog: pytest.Lo
     assert not caplog.text
 
 
+def test_mending_takes_no_draw_that_makes_it_worse(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch):
+    allowed = make(lm)
+    shares, places, draws = iter([0.5, 0.2, 0.5, 1.0]), iter([0, 1, 2]), iter([20, 21, 22])
+    monkeypatch.setattr(allowed, "_share", lambda ids: next(shares))
+    monkeypatch.setattr(allowed, "_damage", lambda ids, generator: next(places))
+    monkeypatch.setattr(allowed, "_draw", lambda generator: next(draws))
+    assert allowed.mend([9, 12, 30], torch.Generator()) == (9, 21, 22)
+
+
 def test_forbidden_tokens_of_a_start_are_drawn_anew(lm: FrozenLM):
     (word,) = lm.encode(" good")
     for round_trip in (True, False):

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.prompt_init import FromText, FromVocabulary
-from lightning_prompts.search.candidates import EditSettings
+from lightning_prompts.prompt_init import FromCheckpoint, FromText, FromVocabulary
+from lightning_prompts.search.candidates import EditSettings, Proposer
 from lightning_prompts.template import Template
 from lightning_prompts.tuners import GuidedSearch
 from lightning_prompts.tuners.guided_search import estimate
@@ -108,13 +108,27 @@ def test_a_run_follows_from_its_seed(rl, lm: FrozenLM, tmp_path: Path):
     assert run()[0] != run(seed=1)[0]
 
 
-def test_steps_draw_anew(rl, lm: FrozenLM, tmp_path: Path):
-    tuner, seen = build(lm), []
-    add = tuner.ledger.add
-    tuner.ledger.add = lambda prompts, *args: seen.append(set(prompts)) or add(prompts, *args)
-    rl.fit(tuner, tmp_path, steps=3)
-    assert len(seen) == 3
-    assert seen[0] != seen[1] != seen[2]
+def test_each_step_has_a_seed_of_its_own(rl, lm: FrozenLM, tmp_path: Path, monkeypatch):
+    seeds, draw = [], Proposer.draw
+
+    def watched(self, count: int, generator: torch.Generator) -> list[Ids]:
+        seeds.append(generator.initial_seed())
+        return draw(self, count, generator)
+
+    monkeypatch.setattr(Proposer, "draw", watched)
+    rl.fit(build(lm, seed=5), tmp_path, steps=3)
+    assert seeds == [5 * 1_000_003 + step for step in range(3)]
+
+
+def test_it_starts_from_a_soft_prompt_s_nearest_tokens(lm: FrozenLM, tmp_path: Path):
+    ids = torch.tensor([9, 30, 12])
+    near = lm.embed(ids) * 1.5 + 1e-3
+    record = {"lm": lm.label, "lm_fingerprint": lm.fingerprint}
+    saved = {"state_dict": {"prompt": near}, "lightning_prompts": record}
+    torch.save(saved, path := tmp_path / "soft.ckpt")
+    tuner = build(lm, init=FromCheckpoint(str(path)), prompt_length=None)
+    assert tuner.beam == [tuple(ids.tolist())]
+    assert torch.equal(tuner.hard_prompt(), ids)
 
 
 def test_gcg_is_a_configuration(rl, lm: FrozenLM, tmp_path: Path):
@@ -262,6 +276,7 @@ def test_a_longer_incumbent_can_be_replaced_loaded_and_measured(rl, lm: FrozenLM
     tuner.scorer.validate = validate
     trainer = rl.fit(tuner, tmp_path, steps=4)
     assert len(rl.ids_of(tuner)) > 4
+    assert not tuner.token_ids.is_inference()
     trainer.save_checkpoint(path := tmp_path / "a.ckpt")
     tuner.on_load_checkpoint(saved := torch.load(path, weights_only=True))
     tuner.load_state_dict(saved["state_dict"], strict=True)
