@@ -72,9 +72,7 @@ class IncumbentTuner(PromptTuner):
         if len(best) == len(own):
             self.token_ids.copy_(torch.tensor(best))
         else:
-            # Lightning validates in inference mode, whose tensors could not be written to later.
-            with torch.inference_mode(False):
-                self.token_ids = torch.tensor(best, device=self.device)
+            self.token_ids = self.token_ids.new_tensor(best)
 
     def _validation_batches(self) -> Iterator[Batch]:
         loader: Any = self.trainer.val_dataloaders

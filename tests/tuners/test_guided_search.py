@@ -266,7 +266,6 @@ def test_a_checkpoint_of_another_length_loads(rl, lm: FrozenLM, tmp_path: Path):
 
 
 def test_a_longer_incumbent_can_be_replaced_loaded_and_measured(rl, lm: FrozenLM, tmp_path: Path):
-    """Validation runs in inference mode, whose tensors cannot be written to later."""
     tuner = build(lm, contenders=20, keep=1.0)
 
     def validate(prompts, *args):
