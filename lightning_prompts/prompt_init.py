@@ -108,17 +108,9 @@ class FromModel(PromptInit):
         text: What it continues, for example "Instruction for the reviewer:"; BOS stands before it.
         top_k: Each token is drawn from so many likeliest ones, by the run's seed.
         temperature: Of their probabilities; near 0 it writes the likeliest.
-
-    Raises:
-        PromptError: If a number is out of range.
     """
 
     def __init__(self, text: str, top_k: int = 50, temperature: float = 1.0) -> None:
-        if top_k < 1 or not temperature > 0:
-            raise PromptError(
-                f"--model.init.top_k is {top_k} and temperature {temperature}; give at least 1 "
-                "and more than 0."
-            )
         self.text, self.top_k, self.temperature = text, top_k, temperature
 
     @torch.no_grad()
@@ -126,6 +118,11 @@ class FromModel(PromptInit):
         self, lm: FrozenLM, verbalizer: Verbalizer, prompt_length: int | None, seed: int
     ) -> Tensor:
         """[P, H] rows of the tokens that it wrote; no special token is among them."""
+        if self.top_k < 1 or not self.temperature > 0:
+            raise PromptError(
+                f"--model.init.top_k is {self.top_k} and temperature {self.temperature}; give at "
+                "least 1 and more than 0."
+            )
         if prompt_length is None:
             raise PromptError("Set --model.prompt_length: the model could go on for ever.")
         ids = [lm.bos_id, *(lm.encode(self.text) if self.text else [])]

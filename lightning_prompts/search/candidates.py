@@ -40,9 +40,6 @@ class EditSettings:
         insert: The same for one more token, where the length may grow.
         delete: The same for one token fewer, where it may shrink.
         swap: The same for two tokens that change places.
-
-    Raises:
-        PromptError: If a number is out of range.
     """
 
     proposals: float = 0.5
@@ -55,7 +52,12 @@ class EditSettings:
     delete: float = 1.0
     swap: float = 1.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Not when it is made: there the command line's parser would bury what is raised.
+
+        Raises:
+            PromptError: If a number is out of range.
+        """
         if not 0.0 <= self.proposals <= 1.0:
             raise PromptError(f"--model.edits.proposals is {self.proposals}; give a share, 0 to 1.")
         for name in ("gradient_top_k", "model_top_k"):

@@ -89,6 +89,7 @@ class GuidedSearch(IncumbentTuner):
         self.race_rows, self.keep = list(race or ()), keep
         self._check_numbers()
         self.edits = edits or EditSettings()
+        self.edits.check()
         self.allowed = Allowed(lm, verbalizer, filters or FilterSettings(), self.exclude_special)
         start = self._start(init or FromVocabulary(), prompt_length)
         self.min_length = len(start) if min_length is None else min_length

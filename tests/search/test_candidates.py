@@ -235,4 +235,4 @@ def test_fewer_are_fine_where_there_are_no_more(lm: FrozenLM, task):
 )
 def test_numbers_out_of_range_are_refused(options: dict[str, float], named: str):
     with pytest.raises(PromptError, match=named):
-        EditSettings(**options)
+        EditSettings(**options).check()
