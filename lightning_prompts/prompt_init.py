@@ -1,4 +1,4 @@
-"""Initial prompts: from the vocabulary, a text, the verbalizer, or an earlier run.
+"""Initial prompts: from the vocabulary, a text, the model, the verbalizer, or an earlier run.
 
 Each one *produces* [P, H] vectors; where they sit among the text is the template's business.
 """
@@ -99,6 +99,51 @@ class FromText(PromptInit):
     ) -> Tensor:
         """[n, H] for a text of n tokens."""
         return lm.embed(text_ids(self.text, lm))
+
+
+class FromModel(PromptInit):
+    """Embeddings of what the language model itself writes after a text, e.g. an instruction.
+
+    Args:
+        text: What it continues, for example "Instruction for the reviewer:"; BOS stands before it.
+        top_k: Each token is drawn from so many likeliest ones, by the run's seed.
+        temperature: Of their probabilities; near 0 it writes the likeliest.
+    """
+
+    def __init__(self, text: str, top_k: int = 50, temperature: float = 1.0) -> None:
+        self.text, self.top_k, self.temperature = text, top_k, temperature
+
+    @torch.no_grad()
+    def rows(
+        self, lm: FrozenLM, verbalizer: Verbalizer, prompt_length: int | None, seed: int
+    ) -> Tensor:
+        """[P, H] rows of the tokens that it wrote; no special token is among them."""
+        if self.top_k < 1 or not self.temperature > 0:
+            raise PromptError(
+                f"--model.init.top_k is {self.top_k} and temperature {self.temperature}; give at "
+                "least 1 and more than 0."
+            )
+        if prompt_length is None:
+            raise PromptError("Set --model.prompt_length: the model could go on for ever.")
+        ids = [lm.bos_id, *(lm.encode(self.text) if self.text else [])]
+        start = len(ids)
+        if start + prompt_length > lm.max_positions:
+            raise PromptError(
+                f"--model.init.text and the prompt have {start + prompt_length} tokens but "
+                f"{lm.label} has {lm.max_positions} positions; shorten the text."
+            )
+        generator = torch.Generator().manual_seed(seed)
+        special = torch.tensor(lm.special_ids)
+        most = min(self.top_k, lm.vocab_size - len(special))
+        for _ in range(prompt_length):
+            # Without a cache of its own: a prompt is short and written once.
+            inputs = lm.embed(torch.tensor([ids]))
+            hidden = lm.model.base_model(inputs_embeds=inputs, use_cache=True)[0]
+            logits = lm.logits(hidden[0, -1]).index_fill(0, special, -torch.inf)
+            best = logits.topk(most)
+            weights = (best.values.double() / self.temperature).softmax(-1)
+            ids.append(int(best.indices[torch.multinomial(weights, 1, generator=generator)]))
+        return lm.embed(torch.tensor(ids[start:]))
 
 
 class FromVerbalizer(PromptInit):

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     set(),
     {"tuners", "tasks", "callbacks", "style_classifier"},
-    {"metrics", "rewards", "policy", "soft_q"},
+    {"metrics", "rewards", "policy", "soft_q", "search"},
     {"language_model", "model_files", "model_loading", "hub", "errors", "schedule"}
     | {"template", "verbalizer", "projection", "prompt_init", "generation", "features", "style"}
     | {"prefix_reuse", "text_cache", "reuse_choice", "kernels", "compiled"}

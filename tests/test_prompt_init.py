@@ -11,6 +11,7 @@ from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.prompt_init import (
     RECORD,
     FromCheckpoint,
+    FromModel,
     FromText,
     FromVerbalizer,
     FromVocabulary,
@@ -105,3 +106,50 @@ def test_a_damaged_prompt_is_said(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(PromptError, match=named):
         FromCheckpoint(str(tmp_path / name))(lm, verbalizer, None, 0)
+
+
+def test_what_the_model_writes(lm: FrozenLM, verbalizer: Verbalizer):
+    """With one token to choose from it is the likeliest, after BOS, the text and what it wrote."""
+    ids = [lm.bos_id, *lm.encode("A film")]
+    for _ in range(5):
+        logits = lm.model(torch.tensor([ids])).logits[0, -1]
+        logits[lm.special_ids] = -torch.inf
+        ids.append(logits.argmax().item())
+    likeliest = FromModel("A film", top_k=1)(lm, verbalizer, 5, 0)
+    assert torch.equal(likeliest, lm.embed(torch.tensor(ids[-5:])))
+    cold = FromModel("A film", temperature=1e-6)(lm, verbalizer, 5, 3)
+    assert torch.equal(cold, likeliest)
+    assert FromModel("")(lm, verbalizer, 3, 0).shape == (3, lm.hidden_size)
+
+    first, again, other = (FromModel("A film")(lm, verbalizer, 8, s) for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_what_the_model_writes_comes_by_its_probability(lm: FrozenLM, verbalizer: Verbalizer):
+    logits = lm.model(torch.tensor([[lm.bos_id, *lm.encode("ab")]])).logits[0, -1].double()
+    logits[lm.special_ids] = -torch.inf
+    best = logits.topk(3)
+    shares = (best.values / 3.0).softmax(-1)
+    init = FromModel("ab", top_k=3, temperature=3.0)
+    rows = lm.embed(best.indices)
+    drawn = [(init(lm, verbalizer, 1, s) == rows).all(1).nonzero()[0, 0].item() for s in range(600)]
+    for place, share in enumerate(shares.tolist()):
+        error = (share * (1 - share) / 600) ** 0.5
+        assert drawn.count(place) / 600 == pytest.approx(share, abs=4 * error)
+
+
+@pytest.mark.parametrize(
+    ("options", "length", "named"),
+    [
+        ({}, None, r"--model\.prompt_length"),
+        ({}, 254, "256 positions"),
+        ({"top_k": 0}, 3, "top_k is 0"),
+        ({"temperature": 0.0}, 3, "temperature 0.0"),
+    ],
+)
+def test_what_the_model_cannot_write(
+    lm: FrozenLM, verbalizer: Verbalizer, options: dict[str, float], length: int | None, named: str
+):
+    with pytest.raises(PromptError, match=named):
+        FromModel("abc", **options)(lm, verbalizer, length, 0)

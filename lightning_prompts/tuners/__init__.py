@@ -1,9 +1,10 @@
 """Tuners: one LightningModule a file, each learning (or holding) one prompt."""
 
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.guided_search import GuidedSearch
 from lightning_prompts.tuners.manual import ManualPrompt
 from lightning_prompts.tuners.pez import PEZ
 from lightning_prompts.tuners.rlprompt import RLPrompt
 from lightning_prompts.tuners.soft import SoftPrompt
 
-__all__ = ["PEZ", "ManualPrompt", "PromptTuner", "RLPrompt", "SoftPrompt"]
+__all__ = ["PEZ", "GuidedSearch", "ManualPrompt", "PromptTuner", "RLPrompt", "SoftPrompt"]

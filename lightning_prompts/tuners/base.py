@@ -132,6 +132,11 @@ class PromptTuner(LightningModule, ABC):
         """P."""
         return len(self.soft_prompt())
 
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Fewest and most tokens that the hard prompt may have."""
+        return (len(self.hard_prompt()),) * 2
+
     def nearest(self, metric: Distance, exclude_special: bool = False) -> Nearest:
         """Nearest tokens of the soft prompt and their distances."""
         excluded = self.special_ids if exclude_special else None
@@ -287,7 +292,7 @@ class PromptTuner(LightningModule, ABC):
             PromptError: If the checkpoint is of another tuner, template, verbalizer, language model
                 or prompt length.
         """
-        refuse_other_setting(checkpoint.get(RECORD), prompt_record(self))
+        refuse_other_setting(checkpoint.get(RECORD), prompt_record(self), self.lengths)
         # Loading stays strict, so that a missing or misspelt prompt cannot go unnoticed.
         own = {k: v for k, v in self.state_dict().items() if k.startswith(self.frozen)}
         checkpoint["state_dict"] |= own

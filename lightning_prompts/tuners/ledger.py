@@ -1,4 +1,4 @@
-"""Every distinct prompt that a policy wrote, with its rewards: what was seen, and what was best."""
+"""Every distinct prompt that was tried, with its rewards: what was seen, and what was best."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +11,8 @@ from torch import Tensor
 from lightning_prompts.rewards.base import standardise
 
 Ids = tuple[int, ...]
+
+NO_TOKEN = -1  # pads shorter prompts in a checkpoint
 
 
 @dataclass
@@ -46,9 +48,15 @@ class Entry:
 
 
 class Ledger:
-    """Prompts by their token ids, in the order in which they were first seen."""
+    """Prompts by their token ids, in the order in which they were first seen.
 
-    def __init__(self) -> None:
+    Args:
+        standardised: Whether the two terms of a reward are standardised before they are mixed, as a
+            policy's are; else they are nats, and mixed as they are.
+    """
+
+    def __init__(self, standardised: bool = True) -> None:
+        self.standardised = standardised
         self.entries: dict[Ids, Entry] = {}
         self.rows: str | None = None
         """Names the examples that all rewards are of, where they are always the same."""
@@ -86,7 +94,7 @@ class Ledger:
             entry.components = {name: values[k] for name, values in components.items()}
 
     def best(self, count: int, alpha: float, window: bool = False) -> list[Ids]:
-        """The best distinct prompts, by both terms of the reward standardised over the prompts.
+        """The best distinct prompts by both terms of the reward, its mean over their times.
 
         Args:
             count: How many at most.
@@ -101,9 +109,11 @@ class Ledger:
             return []
         entries = [self.entries[k] for k in ids]
         means = [e.window_reward / e.window_times if window else e.mean_reward for e in entries]
-        task = standardise(torch.tensor(means, dtype=torch.float64))
-        nats = torch.tensor([e.log_perplexity for e in entries], dtype=torch.float64)
-        totals = (1 - alpha) * task + alpha * standardise(-nats)
+        task = torch.tensor(means, dtype=torch.float64)
+        readable = -torch.tensor([e.log_perplexity for e in entries], dtype=torch.float64)
+        if self.standardised:
+            task, readable = standardise(task), standardise(readable)
+        totals = (1 - alpha) * task + alpha * readable
         order = totals.argsort(descending=True, stable=True)[:count]
         return [ids[i] for i in order.tolist()]
 
@@ -132,7 +142,8 @@ class Ledger:
         """Plain tensors and lists, which load without pickle."""
         entries = list(self.entries.values())
         names = list(dict.fromkeys(name for e in entries for name in e.components))
-        ids = list(self.entries)
+        width = max(map(len, self.entries), default=0)
+        ids = [[*ids, *[NO_TOKEN] * (width - len(ids))] for ids in self.entries]
         return {
             "rows": self.rows,
             "ids": torch.tensor(ids, dtype=torch.int32),
@@ -157,7 +168,7 @@ class Ledger:
         )
         for ids, (nats, times, reward, window_times, window_reward), values in rows:
             components = {n: v for n, v in zip(names, values, strict=True) if v == v}
-            self.entries[tuple(ids)] = Entry(
+            self.entries[tuple(i for i in ids if i != NO_TOKEN)] = Entry(
                 nats, int(times), reward, int(window_times), window_reward, components
             )
         known = list(self.entries.values())

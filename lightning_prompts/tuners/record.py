@@ -29,8 +29,15 @@ def prompt_record(tuner: "PromptTuner") -> dict[str, Any]:
     return record
 
 
-def refuse_other_setting(saved: dict[str, Any] | None, own: dict[str, Any]) -> None:
+def refuse_other_setting(
+    saved: dict[str, Any] | None, own: dict[str, Any], lengths: tuple[int, int] | None = None
+) -> None:
     """Compare a checkpoint's record with the module's own.
+
+    Args:
+        saved: Of the checkpoint.
+        own: Of the module.
+        lengths: Fewest and most tokens that the module's prompt may have; by default its own.
 
     Raises:
         PromptError: At the first difference, with both values.
@@ -46,6 +53,11 @@ def refuse_other_setting(saved: dict[str, Any] | None, own: dict[str, Any]) -> N
         "verbalizer": "--data.verbalizer",
         "prompt_length": "--model.prompt_length",
     }
+    if lengths is not None and lengths[0] < lengths[1]:
+        flags["prompt_length"] = "--model.min_length and --model.max_length"
+        fits = lengths[0] <= saved["prompt_length"] <= lengths[1]
+        shown = f"{lengths[0]} to {lengths[1]}"
+        own = {**own, "prompt_length": saved["prompt_length"] if fits else shown}
     for key, flag in flags.items():
         if saved[key] != own[key]:
             there, here = saved[key], own[key]

@@ -1,9 +1,7 @@
 """RLPrompt: a policy learns to write hard prompts (Deng et al. 2022, arXiv:2205.12548)."""
 
 import hashlib
-import itertools
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -27,16 +25,16 @@ from lightning_prompts.soft_q import (
     soft_q_loss,
 )
 from lightning_prompts.template import Batch, Template
-from lightning_prompts.tuners.base import PromptTuner, Stage
-from lightning_prompts.tuners.ledger import Ledger
+from lightning_prompts.tuners.base import Stage
+from lightning_prompts.tuners.incumbent import IncumbentTuner
+from lightning_prompts.tuners.ledger import Ids, Ledger
 from lightning_prompts.tuners.scoring import PromptScorer, Scored
 from lightning_prompts.verbalizer import Verbalizer
 
-LEDGER = "prompts"  # its key in a checkpoint
 LISTED = 100  # prompts in prompts.jsonl beside those that were validated
 
 
-class RLPrompt(PromptTuner):
+class RLPrompt(IncumbentTuner):
     """Samples prompts from a policy, scores them, and updates the policy.
 
     Reward: R = (1 - alpha) * R_task + alpha * R_scrutability, standardised over the step's
@@ -71,7 +69,6 @@ class RLPrompt(PromptTuner):
     """
 
     slug = "rlprompt"
-    has_soft_prompt = False
     frozen = ("lm.", "policy_lm.")
 
     def __init__(
@@ -114,30 +111,16 @@ class RLPrompt(PromptTuner):
         self.reward.attach(lm, template, verbalizer)
         self.ledger = Ledger()
         self.scorer = PromptScorer(lm, self.reward, self.ledger, self._sum)
-        self.token_ids: Tensor
         self.register_buffer("token_ids", self._start(init, prompt_length))
+        self._greedy_ids: Ids = ()
         self._greedy: dict[str, float] = {}
         self._measures: PromptMeasures | None = None
         self._rows: str | None = None
-
-    # ---- the prompt
 
     @property
     def writer(self) -> FrozenLM:
         """The policy's language model."""
         return self.lm if self.policy_lm is None else self.policy_lm
-
-    def soft_prompt(self) -> Tensor:
-        """[P, H] The incumbent's rows."""
-        return self.lm.embed(self.token_ids)
-
-    def hard_prompt(self) -> Tensor:
-        """[P] The incumbent's tokens."""
-        return self.token_ids
-
-    def prompt_embeddings(self) -> Tensor:
-        """[P, H] The incumbent's rows."""
-        return self.soft_prompt()
 
     # ---- training
 
@@ -206,33 +189,16 @@ class RLPrompt(PromptTuner):
 
     # ---- validation: which prompt is the best?
 
-    def on_validation_model_eval(self) -> None:
-        """Choose the incumbent before the callbacks read it."""
-        super().on_validation_model_eval()
-        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
-            with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-                self._choose()
+    def _contenders(self) -> list[Ids]:
+        """The best prompts since the last validation, and the greedy one."""
+        self._greedy_ids = tuple(self.policy.greedy(self.writer).tolist())
+        best = self.ledger.best(self.num_candidates, self.alpha, window=True)
+        return [*best, self._greedy_ids]
 
     def _choose(self) -> None:
-        """Score the best new prompts on the validation rows; keep the best ever."""
-        own = tuple(self.token_ids.tolist())
-        greedy = tuple(self.policy.greedy(self.writer).tolist())
-        # The incumbent first, which a tie keeps; it is new to the ledger at the first validation.
-        wanted = [own, *self.ledger.best(self.num_candidates, self.alpha, window=True), greedy]
-        self.ledger.close_window()
-        new = [ids for ids in dict.fromkeys(wanted) if not self.ledger[ids].validated]
-        if new:
-            self.scorer.validate(new, self._validation_batches(), self.device)
-        best = min(wanted, key=lambda ids: self.ledger[ids].objective(self.alpha))
-        self.token_ids.copy_(torch.tensor(best))
-        found = self.ledger[greedy]
+        super()._choose()
+        found = self.ledger[self._greedy_ids]
         self._greedy = {**found.validated, "objective": found.objective(self.alpha)}
-
-    def _validation_batches(self) -> Iterator[Batch]:
-        loader: Any = self.trainer.val_dataloaders
-        most = self.trainer.num_val_batches[0]
-        for batch in itertools.islice(loader, int(most) if math.isfinite(most) else None):
-            yield self.trainer.strategy.batch_to_device(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the incumbent's metrics, and the greedy prompt's beside them."""
@@ -286,25 +252,7 @@ class RLPrompt(PromptTuner):
         self.comparisons = self._measures.comparisons()
         return {name: value[0] for name, value in self._measures.compute().items()}
 
-    # ---- checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the prompts seen so far: what is remembered must not make a resumed run differ."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[LEDGER] = self.ledger.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the prompts back."""
-        super().on_load_checkpoint(checkpoint)
-        self.ledger.load_state_dict(checkpoint[LEDGER])
-
     # ---- details
-
-    def _sum(self, values: Tensor) -> Tensor:
-        """Sum over processes."""
-        if self.trainer.world_size == 1:
-            return values
-        return self.trainer.strategy.reduce(values, reduce_op="sum")
 
     def _start(self, init: PromptInit | None, prompt_length: int) -> Tensor:
         """[P] The first incumbent: a given prompt, which the policy learns to write, or its own."""

@@ -1,4 +1,4 @@
-"""Scores the prompts that a policy writes, and remembers what may be remembered."""
+"""Scores prompts that are tried, and remembers what may be remembered."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -72,17 +72,24 @@ class PromptScorer:
     def validate(
         self, prompts: Sequence[Ids], batches: Iterable[Batch], device: torch.device
     ) -> None:
-        """Measure prompts on all validation rows, all of them in each pass."""
-        token_ids = torch.tensor(prompts, device=device)
-        measures = self.reward.measures("val", self.reduce)
+        """Measure prompts on all validation rows, those of one length together in each pass."""
+        by_length: dict[int, list[Ids]] = {}
+        for ids in prompts:
+            by_length.setdefault(len(ids), []).append(ids)
+        groups = [
+            (ids, torch.tensor(ids, device=device), self.reward.measures("val", self.reduce))
+            for ids in by_length.values()
+        ]
         for batch in batches:
-            measures.update(token_ids, batch)
-        values = measures.compute()
-        nats = values["log_perplexity"] = log_perplexities(self.lm, token_ids)
-        for k, ids in enumerate(prompts):
-            entry = self.ledger[ids]
-            entry.log_perplexity = float(nats[k])
-            entry.validated = {name: float(value[k]) for name, value in values.items()}
+            for _, token_ids, measures in groups:
+                measures.update(token_ids, batch)
+        for group, token_ids, measures in groups:
+            values = measures.compute()
+            nats = values["log_perplexity"] = log_perplexities(self.lm, token_ids)
+            for k, ids in enumerate(group):
+                entry = self.ledger[ids]
+                entry.log_perplexity = float(nats[k])
+                entry.validated = {name: float(value[k]) for name, value in values.items()}
 
     def _distinct(
         self, prompts: Sequence[Ids], token_ids: Tensor, batch: Batch, seed: int, remember: bool

@@ -15,7 +15,14 @@ from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.policy import PolicySettings
 from lightning_prompts.template import Batch, Template, collate
-from lightning_prompts.tuners import PEZ, ManualPrompt, PromptTuner, RLPrompt, SoftPrompt
+from lightning_prompts.tuners import (
+    PEZ,
+    GuidedSearch,
+    ManualPrompt,
+    PromptTuner,
+    RLPrompt,
+    SoftPrompt,
+)
 from lightning_prompts.verbalizer import Verbalizer
 
 ROWS = [("A warm and funny film", 1), ("Dull", 0), ("Fine work!", 1), ("No plot, no jokes", 0)] * 2
@@ -32,6 +39,7 @@ MAKE: dict[str, Callable[..., PromptTuner]] = {
         policy=PolicySettings(mlp_size=32),
         optimizer=ADAMW,
     ),
+    "guided": partial(GuidedSearch, prompt_length=4, max_length=6, candidates=16, race=[2]),
 }
 MLP = {
     f"{part}.{i}.{name}"
@@ -82,6 +90,7 @@ def test_fit_leaves_the_lm_bit_identical(lm: FrozenLM, tmp_path: Path, name: str
         ("soft", {"prompt"}),
         ("pez", {"prompt"}),
         ("manual", {"token_ids", "idle"}),
+        ("guided", {"token_ids", "idle"}),
         ("rlprompt", {f"policy.{key}" for key in MLP} | {"token_ids"}),
     ],
 )

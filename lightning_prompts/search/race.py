@@ -1,0 +1,197 @@
+"""Successive halving: many prompts on a few rows, those that survive on more of them.
+
+After Jamieson and Talwalkar 2016 (arXiv:1502.07943), on the rows of one batch. The readability of a
+prompt is exact from the start, so the rows only have to tell its loss.
+
+Dimensions: K prompts, P prompt tokens, B examples, V vocabulary.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_prompts.dtypes import in_double
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.rewards.base import Reduce
+from lightning_prompts.rewards.scrutability import log_perplexities
+from lightning_prompts.search.allowed import Ids
+from lightning_prompts.template import Batch
+
+# Logits of as many prompts at a time as fit in 64 MiB of float32: 256 prompts of 10 tokens would
+# take half a GB, and their softmax as much again.
+LOGITS_AT_ONCE = 2**24
+
+
+class Finalist(NamedTuple):
+    """A prompt that was scored on all rows of the batch.
+
+    Attributes:
+        ids: Its tokens.
+        objective: (1 - w) * loss + w * log_perplexity, in nats.
+        loss: Mean over the rows, in nats.
+        log_perplexity: Nats per token under the task's language model.
+    """
+
+    ids: Ids
+    objective: float
+    loss: float
+    log_perplexity: float
+
+
+class Race:
+    """Scores prompts in rounds, each on more rows than the last one.
+
+    Args:
+        lm: The frozen language model.
+        class_ids: [C] The answer words' tokens.
+        weight: w of the objective.
+        keep: Share of the candidates that survives a round.
+        reduce: Sums over processes.
+    """
+
+    def __init__(
+        self, lm: FrozenLM, class_ids: Tensor, weight: float, keep: float, reduce: Reduce
+    ) -> None:
+        self.lm, self.class_ids, self.weight = lm, class_ids, weight
+        self.keep, self.reduce = keep, reduce
+        self.row_tokens = self.prompt_tokens = 0
+        """Tokens of the (prompt, row) pairs on this process, and of the prompts by themselves."""
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        beam: Sequence[Ids],
+        candidates: Sequence[Ids],
+        batch: Batch,
+        rounds: Sequence[Sequence[int]],
+    ) -> list[Finalist]:
+        """Let the candidates run against the beam.
+
+        Args:
+            beam: Prompts that take part in all rounds, so that they are compared on equal rows.
+            candidates: Prompts that have to survive each round; none of them in the beam.
+            batch: This process's rows.
+            rounds: For each round, the places in the batch of this process's new rows; see `deal`.
+
+        Returns:
+            Those that were scored on all rows, the best first; of equal ones the beam's.
+        """
+        running = [*beam, *candidates]
+        device = batch["labels"].device
+        sums = torch.zeros(len(running), dtype=in_double(torch.zeros(0), device).dtype).to(device)
+        nats = self._nats(running, device) if self.weight else torch.zeros_like(sums)
+        count = 0.0
+        for number, places in enumerate(rounds):
+            found = self._losses(running, batch, places)
+            own = found.new_tensor([float(len(places))])
+            # The rows are counted with the losses: one exchange a round.
+            total = self.reduce(torch.cat([found, own]))
+            sums, count = sums + total[:-1], count + float(total[-1])
+            if number + 1 < len(rounds):
+                left = self._survivors(self._objective(sums / count, nats), len(beam))
+                running = [running[i] for i in left]
+                sums, nats = sums[left], nats[left]
+        losses = sums / count
+        if not self.weight:  # told, but no part of what decides
+            nats = self._nats(running, device)
+        objective = self._objective(losses, nats)
+        columns = (values.tolist() for values in (objective, losses, nats))
+        rows = [Finalist(*row) for row in zip(running, *columns, strict=True)]
+        order = objective.nan_to_num(nan=math.inf).argsort(stable=True)
+        return [rows[i] for i in order.tolist()]
+
+    def _objective(self, losses: Tensor, nats: Tensor) -> Tensor:
+        return (1 - self.weight) * losses + self.weight * nats if self.weight else losses
+
+    def _survivors(self, objective: Tensor, num_beam: int) -> list[int]:
+        """Places of the beam and of the best candidates, in their order."""
+        others = objective[num_beam:].nan_to_num(nan=math.inf)
+        # No fewer than the beam has places, or the last round could not fill it anew.
+        count = max(num_beam, math.ceil(self.keep * len(others)))
+        best = others.argsort(stable=True)[:count] + num_beam
+        return [*range(num_beam), *sorted(best.tolist())]
+
+    def _losses(self, prompts: Sequence[Ids], batch: Batch, places: Sequence[int]) -> Tensor:
+        """[K] Sums over these rows, in nats; float64, so that the order hardly matters."""
+        labels = batch["labels"]
+        sums = in_double(torch.zeros(len(prompts), device=labels.device))
+        if not places:
+            return sums
+        rows = take(batch, places)
+        for group in by_length(prompts):
+            ids = torch.tensor([prompts[i] for i in group], device=labels.device)
+            logits = self.lm.logits(self.lm.answers(ids, rows), self.class_ids)  # (k, B, C)
+            targets = rows["labels"].expand(logits.shape[:2])
+            nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+            sums[group] = in_double(nats.view(logits.shape[:2])).sum(1)
+            self.row_tokens += ids.numel() * len(places) + len(ids) * rows["num_real_tokens"]
+        return sums
+
+    def _nats(self, prompts: Sequence[Ids], device: torch.device) -> Tensor:
+        """[K] Nats per token, float64."""
+        found = in_double(torch.zeros(len(prompts), device=device))
+        for group in by_length(prompts):
+            ids = torch.tensor([prompts[i] for i in group], device=device)
+            most = max(1, LOGITS_AT_ONCE // (ids.shape[1] * self.lm.vocab_size))
+            parts = [log_perplexities(self.lm, part) for part in ids.split(most)]
+            found[group] = torch.cat(parts).to(found.dtype)
+            self.prompt_tokens += ids.numel()
+        return found
+
+
+def deal(
+    rows: Tensor, own: range, sizes: Sequence[int], generator: torch.Generator
+) -> list[list[int]]:
+    """Which rows each round adds: the same ones however the batch is divided over processes.
+
+    Batches hold rows of like length, sorted by it, so that a few rows from the front would be the
+    shortest: the order is drawn.
+
+    Args:
+        rows: [B] Numbers of the rows of all processes, in the order of the processes.
+        own: This process's places among them.
+        sizes: Rows that the rounds before the last have read by their ends; the last reads all.
+        generator: Of the order, on the host.
+
+    Returns:
+        For each round, places in this process's own batch; rounds without a new row are left out.
+    """
+    by_number = rows.cpu().argsort(stable=True)
+    order = by_number[torch.randperm(len(rows), generator=generator)].tolist()
+    ends = [*(size for size in sizes if size < len(order)), len(order)]
+    parts = (order[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
+    return [[place - own.start for place in part if place in own] for part in parts]
+
+
+def take(batch: Batch, places: Sequence[int]) -> Batch:
+    """Some rows of a batch, without the padding that only the others needed."""
+    index = torch.tensor(places, device=batch["labels"].device)
+    taken: dict[str, Any] = {
+        key: value[index] if isinstance(value, Tensor) else [value[i] for i in places]
+        for key, value in batch.items()
+        if isinstance(value, Tensor | list)
+    }
+    before, after = batch["before_lengths"][index], batch["after_lengths"][index]
+    most_before, most_after = int(before.max()), int(after.max())
+    totals = before + after
+    taken |= {
+        "before_ids": taken["before_ids"][:, :most_before],
+        "after_ids": taken["after_ids"][:, :most_after],
+        "shared_before": batch["shared_before"],
+        "num_tokens": int(totals.max()),
+        "min_after": int(after.min()),
+        "num_real_tokens": int(totals.sum()),
+    }
+    return cast(Batch, taken)
+
+
+def by_length(prompts: Sequence[Ids]) -> list[list[int]]:
+    """Places of prompts of equal length, the lengths in their first order."""
+    groups: dict[int, list[int]] = {}
+    for place, ids in enumerate(prompts):
+        groups.setdefault(len(ids), []).append(place)
+    return list(groups.values())

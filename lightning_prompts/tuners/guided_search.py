@@ -1,0 +1,280 @@
+"""Guided search: readable hard prompts, found by edits that gradient and language model propose."""
+
+import logging
+import math
+import time
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_prompts.dtypes import in_double
+from lightning_prompts.errors import PromptError
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.projection import nearest_tokens
+from lightning_prompts.prompt_init import FromVocabulary, PromptInit
+from lightning_prompts.rewards import ClassificationGap
+from lightning_prompts.search.allowed import Allowed, FilterSettings
+from lightning_prompts.search.candidates import EditSettings, Proposer
+from lightning_prompts.search.race import Finalist, Race, deal
+from lightning_prompts.template import Batch, Template
+from lightning_prompts.tuners.incumbent import IncumbentTuner
+from lightning_prompts.tuners.ledger import Ids, Ledger
+from lightning_prompts.tuners.scoring import PromptScorer
+from lightning_prompts.verbalizer import Verbalizer
+
+log = logging.getLogger(__name__)
+
+SEARCH = "search"  # its key in a checkpoint
+LISTED = 100  # prompts in prompts.jsonl beside those that were validated
+
+
+class GuidedSearch(IncumbentTuner):
+    """Searches tokens directly, with a beam whose candidates are raced on each batch.
+
+    A step takes the gradient at the beam's best prompt, draws edits of the beam, and scores them by
+    (1 - w) * loss + w * log_perplexity, w = `perplexity_weight`: all candidates on a few rows of
+    the batch, those that survive on more, the last on all. The best of them and of the beam, which
+    is scored on the same rows, are the next beam. At each validation of `fit` the beam, and the
+    best others since the last validation by their mean objective, meet the incumbent on all
+    validation rows; the best ever is the hard prompt. Optimizer and schedule have no effect.
+
+    Args:
+        lm: The frozen language model; given by `--lm.*`.
+        template: Where text and prompt sit; given by `--data.template`.
+        verbalizer: The answer word of each label; given by `--data.verbalizer`.
+        prompt_length: P of the start, or null for the initialiser's own length.
+        min_length: Fewest tokens of a prompt; null is the start's length.
+        max_length: Most tokens of a prompt; null is the start's length.
+        init: Where the search starts; tokens of the vocabulary by default, and for vectors their
+            nearest tokens.
+        candidates: Edits a step; where the filters leave fewer, fewer.
+        beam: Prompts that are kept from step to step.
+        race: Rows that the rounds before the last have read by their ends, over all devices; the
+            last reads the whole batch. Without any, all candidates are scored on all rows.
+        keep: Share of the candidates that survives a round.
+        contenders: Prompts beside the beam that each validation scores.
+        edits: How candidates are made.
+        filters: Which prompts may be kept.
+        **kwargs: Of `PromptTuner`.
+
+    Raises:
+        PromptError: If a number is out of range, or the filters leave nothing to start from.
+    """
+
+    slug = "guided"
+
+    def __init__(
+        self,
+        lm: FrozenLM,
+        template: Template,
+        verbalizer: Verbalizer,
+        prompt_length: int | None = None,
+        min_length: int | None = None,
+        max_length: int | None = None,
+        init: PromptInit | None = None,
+        candidates: int = 64,
+        beam: int = 4,
+        race: list[int] | None = None,
+        keep: float = 0.25,
+        contenders: int = 4,
+        edits: EditSettings | None = None,
+        filters: FilterSettings | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(lm, template, verbalizer, **kwargs)
+        self.num_candidates, self.beam_size, self.num_contenders = candidates, beam, contenders
+        self.race_rows, self.keep = list(race or ()), keep
+        self._check_numbers()
+        self.edits = edits or EditSettings()
+        self.edits.check()
+        self.allowed = Allowed(lm, verbalizer, filters or FilterSettings(), self.exclude_special)
+        start = self._start(init or FromVocabulary(), prompt_length)
+        self.min_length = len(start) if min_length is None else min_length
+        self.max_length = len(start) if max_length is None else max_length
+        self._check_lengths(len(start))
+        self.reward = ClassificationGap()
+        self.reward.attach(lm, template, verbalizer)
+        self.ledger = Ledger(standardised=False)  # its rewards are losses with a minus, in nats
+        self.scorer = PromptScorer(lm, self.reward, self.ledger, self._sum)
+        self.register_buffer("token_ids", torch.tensor(start))
+        self.beam: list[Ids] = [start]
+        """The best prompts of the last step, the best first."""
+        self.forward_tokens = 0
+        """Tokens scored so far: of all (prompt, row) pairs and prompts, as whole sequences."""
+        # Lightning's loop and DDP want one parameter and a step; this one stays 0.
+        self.idle = nn.Parameter(torch.zeros(()))
+        self._began: float | None = None
+
+    @property
+    def prompt_length(self) -> int:
+        """P at most: the room that a prompt takes."""
+        return self.max_length
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Fewest and most tokens that the hard prompt may have."""
+        return self.min_length, self.max_length
+
+    # ---- training
+
+    def setup(self, stage: str) -> None:
+        """Refuse what would search nothing without a word."""
+        if stage == "fit" and (batches := self.trainer.accumulate_grad_batches) > 1:
+            raise PromptError(
+                f"--trainer.accumulate_grad_batches is {batches}, but a search has no gradients to "
+                "add up: its batches are steps of their own; raise --data.batch_size instead."
+            )
+
+    def on_train_start(self) -> None:
+        """Begin to measure how long a step takes."""
+        self._began = time.monotonic()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One race; returns the best's objective, which nothing depends on."""
+        # Seeded by the step: the same draws on every rank, and after a resume.
+        seed = (self.seed * 1_000_003 + self.global_step) % 2**63
+        generator = torch.Generator().manual_seed(seed)
+        gradient = self._gradient(batch) if self.edits.proposals < 1 else None
+        proposer = Proposer(self.lm, self.beam, gradient, self.edits, self.allowed, self.lengths)
+        candidates = proposer.draw(self.num_candidates, generator)
+        race = Race(self.lm, self.class_ids, self.perplexity_weight, self.keep, self._sum)
+        rounds = deal(*self._all_rows(batch), self.race_rows, generator)
+        finalists = race(self.beam, candidates, batch, rounds)
+        self.beam = [finalist.ids for finalist in finalists[: self.beam_size]]
+        self.ledger.add(
+            [f.ids for f in finalists],
+            [-f.loss for f in finalists],
+            [f.log_perplexity for f in finalists],
+            {},
+        )
+        row_tokens = race.row_tokens
+        if gradient is not None:
+            row_tokens += len(gradient) * len(batch["rows"]) + batch["num_real_tokens"]
+        # What belongs to rows is divided over the processes, the rest is done by each of them.
+        shared = self._sum(in_double(torch.tensor(row_tokens, device=self.device)))
+        self.forward_tokens += int(shared) + race.prompt_tokens + proposer.num_tokens
+        self._log_step(finalists[0], len(candidates))
+        return self.idle * 0 + finalists[0].objective
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """After the first step, say how long the rest will take."""
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        if self._began is not None:
+            seconds, self._began = time.monotonic() - self._began, None
+            left = self.trainer.estimated_stepping_batches - self.trainer.global_step
+            if left > 0 and math.isfinite(left):
+                log.info("%s", estimate(seconds, int(left)))
+
+    def _gradient(self, batch: Batch) -> Tensor:
+        """[P, H] Of the mean loss over all processes' rows at the beam's best prompt."""
+        best = torch.tensor(self.beam[0], device=self.device)
+        rows = self.lm.embed(best).detach().requires_grad_()
+        logits = self.class_logits(self.answer_hidden(rows, batch))
+        loss = F.cross_entropy(logits, batch["labels"], reduction="sum")
+        # Only its direction counts, so the number of rows is not divided by.
+        return self._sum(torch.autograd.grad(loss, rows)[0].float())
+
+    def _all_rows(self, batch: Batch) -> tuple[Tensor, range]:
+        """Numbers of all processes' rows, and this process's places among them."""
+        rows, count = batch["rows"], self.trainer.world_size
+        if count == 1:
+            return rows, range(len(rows))
+        sizes = torch.zeros(count, dtype=torch.long, device=rows.device)
+        sizes[self.global_rank] = len(rows)
+        ends = self._sum(sizes).cumsum(0).tolist()
+        own = range(ends[self.global_rank] - len(rows), ends[self.global_rank])
+        numbers = torch.zeros(ends[-1], dtype=torch.long, device=rows.device)
+        numbers[own.start : own.stop] = rows
+        return self._sum(numbers), own
+
+    def _log_step(self, best: Finalist, num_candidates: int) -> None:
+        self.log("train/objective", best.objective, prog_bar=True)
+        self.log("train/loss", best.loss)
+        self.log("train/log_perplexity", best.log_perplexity)
+        self.log("train/candidates", float(num_candidates))
+        self.log("train/forward_tokens", float(self.forward_tokens))
+
+    # ---- validation
+
+    def _contenders(self) -> list[Ids]:
+        """The beam, and the best others of the steps since the last validation."""
+        count = self.num_contenders + len(self.beam)
+        best = self.ledger.best(count, self.perplexity_weight, window=True)
+        others = [ids for ids in best if ids not in self.beam]
+        return [*self.beam, *others[: self.num_contenders]]
+
+    def listed_prompts(self) -> list[dict[str, Any]]:
+        """The prompts that were validated and the best others, the best first."""
+        rows = self.ledger.table(LISTED, self.perplexity_weight, self.lm.decode)
+        for row in rows:
+            row.pop("val_reward", None)
+            if "reward" in row:
+                row["train_loss"] = -row.pop("reward")
+        return rows
+
+    # ---- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add where the search stands."""
+        super().on_save_checkpoint(checkpoint)
+        beam = [list(ids) for ids in self.beam]
+        checkpoint[SEARCH] = {"beam": beam, "forward_tokens": self.forward_tokens}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back; the incumbent may have another length than the start."""
+        super().on_load_checkpoint(checkpoint)
+        self.token_ids = self.token_ids.new_zeros(checkpoint["state_dict"]["token_ids"].shape)
+        self.beam = [tuple(ids) for ids in checkpoint[SEARCH]["beam"]]
+        self.forward_tokens = checkpoint[SEARCH]["forward_tokens"]
+
+    # ---- details
+
+    def _start(self, init: PromptInit, prompt_length: int | None) -> Ids:
+        """The first incumbent, which the filters let through."""
+        rows = init(self.lm, self.verbalizer, prompt_length, self.seed)
+        excluded = self.special_ids if self.exclude_special else None
+        ids = nearest_tokens(rows, self.lm.index, self.projection, excluded).ids
+        return self.allowed.mend(ids.tolist(), torch.Generator().manual_seed(self.seed))
+
+    def _check_numbers(self) -> None:
+        least = {
+            "candidates": (self.num_candidates, 1),
+            "beam": (self.beam_size, 1),
+            "contenders": (self.num_contenders, 0),
+        }
+        for name, (value, minimum) in least.items():
+            if value < minimum:
+                raise PromptError(f"--model.{name} is {value}; give at least {minimum}.")
+        if not 0 < self.keep <= 1:
+            raise PromptError(f"--model.keep is {self.keep}; give a share in (0, 1].")
+        if any(more <= less for less, more in pairwise([0, *self.race_rows])):
+            raise PromptError(
+                f"--model.race is {self.race_rows}; give numbers of rows that grow, e.g. [8, 16]."
+            )
+
+    def _check_lengths(self, start: int) -> None:
+        if not 1 <= self.min_length <= start <= self.max_length:
+            raise PromptError(
+                f"The search starts from {start} tokens, but --model.min_length is "
+                f"{self.min_length} and --model.max_length {self.max_length}; set them, from 1 on, "
+                "so that the start lies between them."
+            )
+
+
+def estimate(seconds: float, steps: int) -> str:
+    """How long the rest of a search will take, for a person.
+
+    Args:
+        seconds: Of one step.
+        steps: How many are left.
+
+    >>> estimate(9.2, 80)
+    'About 9 s a step, 12 min for the 80 steps left, and the validations.'
+    """
+    whole = seconds * steps
+    shown = f"{whole / 60:.0f} min" if whole >= 100 else f"{whole:.2g} s"
+    step = f"{seconds:.0f}" if seconds >= 2 else f"{seconds:.2g}"
+    return f"About {step} s a step, {shown} for the {steps} steps left, and the validations."

@@ -1,0 +1,101 @@
+"""What tuners share whose prompt is the best of many that were tried: the *incumbent*."""
+
+import itertools
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from lightning_prompts.template import Batch
+from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.ledger import Ids, Ledger
+from lightning_prompts.tuners.scoring import PromptScorer
+
+LEDGER = "prompts"  # its key in a checkpoint
+
+
+class IncumbentTuner(PromptTuner):
+    """Holds tokens; at each validation of `fit` new ones have to beat them on the validation rows.
+
+    The best ever is the hard prompt, in use, saved and measured as any other tuner's. What it is
+    measured on stays the same, so its objective never gets worse; a tie keeps the old one.
+
+    A subclass makes `ledger` and `scorer`, registers `token_ids`, and names contenders.
+    """
+
+    has_soft_prompt = False
+    token_ids: Tensor
+    ledger: Ledger
+    scorer: PromptScorer
+
+    @abstractmethod
+    def _contenders(self) -> list[Ids]:
+        """Prompts that are worth a validation, some of them perhaps validated before."""
+
+    # ---- the prompt
+
+    def soft_prompt(self) -> Tensor:
+        """[P, H] The incumbent's rows."""
+        return self.lm.embed(self.token_ids)
+
+    def hard_prompt(self) -> Tensor:
+        """[P] The incumbent's tokens."""
+        return self.token_ids
+
+    def prompt_embeddings(self) -> Tensor:
+        """[P, H] The incumbent's rows."""
+        return self.soft_prompt()
+
+    # ---- validation: which prompt is the best?
+
+    def on_validation_model_eval(self) -> None:
+        """Choose the incumbent before the callbacks read it."""
+        super().on_validation_model_eval()
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+                self._choose()
+
+    def _choose(self) -> None:
+        """Score the best new prompts on the validation rows; keep the best ever."""
+        own = tuple(self.token_ids.tolist())
+        # The incumbent first, which a tie keeps; it is new to the ledger at the first validation.
+        wanted = [own, *self._contenders()]
+        self.ledger.close_window()
+        new = [ids for ids in dict.fromkeys(wanted) if not self.ledger[ids].validated]
+        if new:
+            self.scorer.validate(new, self._validation_batches(), self.device)
+        best = min(wanted, key=lambda ids: self.ledger[ids].objective(self.perplexity_weight))
+        if len(best) == len(own):
+            self.token_ids.copy_(torch.tensor(best))
+        else:
+            self.token_ids = self.token_ids.new_tensor(best)
+
+    def _validation_batches(self) -> Iterator[Batch]:
+        loader: Any = self.trainer.val_dataloaders
+        most = self.trainer.num_val_batches[0]
+        for batch in itertools.islice(loader, int(most) if math.isfinite(most) else None):
+            yield self.trainer.strategy.batch_to_device(batch)
+
+    # ---- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the prompts seen so far: what is remembered must not make a resumed run differ."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[LEDGER] = self.ledger.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the prompts back."""
+        super().on_load_checkpoint(checkpoint)
+        self.ledger.load_state_dict(checkpoint[LEDGER])
+
+    # ---- details
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Sum over processes."""
+        if self.trainer.world_size == 1:
+            return values
+        return self.trainer.strategy.reduce(values, reduce_op="sum")

@@ -1,0 +1,91 @@
+"""Two processes choose the prompts that one process chooses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_prompts.cli import main
+
+# Imported by the processes from their working directory.
+WITNESS = """
+import json
+from lightning.pytorch import Callback
+
+class Witness(Callback):
+    def on_train_batch_end(self, trainer, module, *args):
+        self.write(trainer, module, "train")
+
+    def on_validation_end(self, trainer, module):
+        self.write(trainer, module, "val")
+
+    def write(self, trainer, module, stage):
+        logged = dict(trainer.callback_metrics)
+        logged.pop("train/padding", None)  # each process's own
+        seen = {
+            "metrics": {k: float(v) for k, v in logged.items() if k.startswith(stage)},
+            "prompt": module.hard_prompt().tolist(),
+            "beam": module.beam,
+            "tokens": module.forward_tokens,
+            "ledger": module.listed_prompts(),
+        }
+        with open(f"{stage}-{trainer.global_rank}-{trainer.global_step}.json", "w") as file:
+            json.dump(seen, file)
+"""
+STEPS = 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["{text}{prompt}", "{prompt} {text} It was"])
+def test_two_processes(
+    text: str, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch
+):
+    (tmp_path / "witness.py").write_text(WITNESS)
+    monkeypatch.chdir(tmp_path)
+    args = [
+        *("fit", "--config", "configs/tuner/guided_search.yaml"),
+        *("--config", "configs/task/demo.yaml"),
+        *("--lm.name", str(lm_folder), "--data.path", str(review_folder)),
+        *("--data.template", text, "--trainer.precision", "32-true"),
+        # 24 rows: of the third batch of an epoch each process has half as well.
+        *("--model.prompt_length", "5", "--model.candidates", "16", "--model.race", "[3,6]"),
+        *("--trainer.max_steps", str(STEPS), "--trainer.val_check_interval", "3"),
+        *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+    ]
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "5"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "lightning_prompts", *args, *two),
+            "--trainer.callbacks+=witness.Witness",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    moments = [("train", step) for step in range(1, STEPS + 1)] + [("val", 3), ("val", 6)]
+    for stage, step in moments:
+        first, second = (
+            json.loads((tmp_path / f"{stage}-{rank}-{step}.json").read_text()) for rank in (0, 1)
+        )
+        assert first == second
+        assert first["metrics"]
+
+    alone = main([*args, "--data.batch_size", "10", "--experiment", "alone"], show=False)
+    assert alone.trainer.global_step == STEPS
+    logs = tmp_path / "logs"
+    runs = logs / "guided-demo" / "version_0", logs / "alone" / "version_0"
+    own, expected = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in runs
+    )
+    assert own["search"] == expected["search"]  # the beam, and what it took
+    assert torch.equal(own["state_dict"]["token_ids"], expected["state_dict"]["token_ids"])
+    assert torch.equal(own["prompts"]["ids"], expected["prompts"]["ids"])
+    numbers = (content["prompts"]["numbers"] for content in (own, expected))
+    torch.testing.assert_close(*numbers, rtol=0, atol=1e-5)
+    metrics = [json.loads((run / "prompt.json").read_text())["metrics"] for run in runs]
+    assert metrics[0] == pytest.approx(metrics[1], abs=1e-5)
