@@ -1,13 +1,19 @@
 """What is encoded once and reused gives what whole sequences give, one a (prompt, example) pair."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+)
 
 from lightning_prompts import prefix_reuse
 from lightning_prompts.language_model import FrozenLM
@@ -26,49 +32,40 @@ KINDS = [f"{m}-{a}" for m in ("gpt2", "rotary") for a in ("auto", "sdpa", "eager
 WINDOW = 8  # tokens that a layer of Mistral sees here: fewer than most texts have
 
 
-@pytest.fixture(scope="module")
-def rotary_folder(lm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved LlamaForCausalLM with random weights and the tiny model's tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny_llama")
+SIZES = {
+    "vocab_size": 101,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,  # keys are shared by heads, as in SmolLM2
+    "max_position_embeddings": 256,
+    "initializer_range": 0.2,
+}
+
+
+def saved(model: Callable[[], PreTrainedModel], lm_folder: Path, folder: Path) -> Path:
+    """A model with random weights, saved with the tiny model's tokenizer."""
     shutil.copytree(lm_folder, folder, dirs_exist_ok=True)
     (folder / "model.safetensors").unlink()
-    config = LlamaConfig(
-        vocab_size=101,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,  # keys are shared by heads, as in SmolLM2
-        max_position_embeddings=256,
-        initializer_range=0.2,
-    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder)
+        model().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def rotary_folder(lm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved LlamaForCausalLM."""
+    config = LlamaConfig(**SIZES)
+    return saved(lambda: LlamaForCausalLM(config), lm_folder, tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="module")
 def windowed_folder(lm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved MistralForCausalLM whose layers see a window of the latest tokens."""
-    folder = tmp_path_factory.mktemp("tiny_mistral")
-    shutil.copytree(lm_folder, folder, dirs_exist_ok=True)
-    (folder / "model.safetensors").unlink()
-    config = MistralConfig(
-        vocab_size=101,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        sliding_window=WINDOW,
-        initializer_range=0.2,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        MistralForCausalLM(config).save_pretrained(folder)
-    return folder
+    config = MistralConfig(**SIZES, sliding_window=WINDOW)
+    return saved(lambda: MistralForCausalLM(config), lm_folder, tmp_path_factory.mktemp("mistral"))
 
 
 @pytest.mark.parametrize("gib", [0.0, 1.0])

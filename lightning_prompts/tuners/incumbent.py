@@ -11,14 +11,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_prompts.template import Batch
-from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.tuners.ledger import Ids, Ledger
 from lightning_prompts.tuners.scoring import PromptScorer
+from lightning_prompts.tuners.tokens import TokenTuner
 
 LEDGER = "prompts"  # its key in a checkpoint
 
 
-class IncumbentTuner(PromptTuner):
+class IncumbentTuner(TokenTuner):
     """Holds tokens; at each validation of `fit` new ones have to beat them on the validation rows.
 
     The best ever is the hard prompt, in use, saved and measured as any other tuner's. What it is
@@ -27,28 +27,12 @@ class IncumbentTuner(PromptTuner):
     A subclass makes `ledger` and `scorer`, registers `token_ids`, and names contenders.
     """
 
-    has_soft_prompt = False
-    token_ids: Tensor
     ledger: Ledger
     scorer: PromptScorer
 
     @abstractmethod
     def _contenders(self) -> list[Ids]:
         """Prompts that are worth a validation, some of them perhaps validated before."""
-
-    # ---- the prompt
-
-    def soft_prompt(self) -> Tensor:
-        """[P, H] The incumbent's rows."""
-        return self.lm.embed(self.token_ids)
-
-    def hard_prompt(self) -> Tensor:
-        """[P] The incumbent's tokens."""
-        return self.token_ids
-
-    def prompt_embeddings(self) -> Tensor:
-        """[P, H] The incumbent's rows."""
-        return self.soft_prompt()
 
     # ---- validation: which prompt is the best?
 

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.prompt_init import text_ids
 from lightning_prompts.template import Batch, Template
-from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.tokens import TokenTuner
 from lightning_prompts.verbalizer import Verbalizer
 
 
-class ManualPrompt(PromptTuner):
+class ManualPrompt(TokenTuner):
     """Holds a text's tokens and learns nothing; `fit` validates it once.
 
     Args:
@@ -25,28 +25,14 @@ class ManualPrompt(PromptTuner):
 
     slug = "manual"
     learns = False
-    has_soft_prompt = False
 
     def __init__(
         self, lm: FrozenLM, template: Template, verbalizer: Verbalizer, text: str, **kwargs: Any
     ) -> None:
         super().__init__(lm, template, verbalizer, **kwargs)
-        self.token_ids: Tensor
         self.register_buffer("token_ids", text_ids(text, lm))
         # Lightning's loop and DDP want one parameter and a step; this one stays 0.
         self.idle = nn.Parameter(torch.zeros(()))
-
-    def soft_prompt(self) -> Tensor:
-        """[P, H] The tokens' rows."""
-        return self.lm.embed(self.token_ids)
-
-    def hard_prompt(self) -> Tensor:
-        """[P] The text's tokens."""
-        return self.token_ids
-
-    def prompt_embeddings(self) -> Tensor:
-        """[P, H] The tokens' rows."""
-        return self.soft_prompt()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Nothing to learn: a loss of 0, after which the base class stops."""
