@@ -113,10 +113,8 @@ def prompts_first(lm: "FrozenLM", prompts: Tensor, batch: Batch) -> Tensor:
     return _joined(states)
 
 
-def texts_first(
-    lm: "FrozenLM", prompts: Tensor, batch: Batch, texts: TextStates | None = None
-) -> Tensor:
-    """Prompts behind texts whose keys and values are constants: computed once, or given.
+def texts_first(lm: "FrozenLM", prompts: Tensor, batch: Batch, texts: TextStates) -> Tensor:
+    """Prompts behind texts whose keys and values are constants.
 
     All prompts stand behind one copy of each text, as branches that do not see one another. Where
     they are given as token ids, what begins alike is one branch until it differs.
@@ -125,12 +123,11 @@ def texts_first(
         lm: The frozen language model.
         prompts: [K, P, H], gradients flow back into them; or [K, P] token ids.
         batch: B examples.
-        texts: Of this batch, from `encode_texts`; by default they are encoded here.
+        texts: Of this batch.
 
     Returns:
         [K, B, H] Hidden states at the answer.
     """
-    texts = encode_texts(lm, batch) if texts is None else texts
     after = lm.embed(batch["after_ids"])  # (B, T1, H)
     tokens = prompts.shape[1] + after.shape[1]
     most = max(1, BLOCK_TOKENS // max(1, tokens)) if _takes_block_masks(lm) else 1

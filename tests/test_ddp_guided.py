@@ -1,41 +1,17 @@
 """Two processes choose the prompts that one process chooses."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from lightning_prompts.cli import main
+from tests.two_processes import assert_two_agree
 
-# Imported by the processes from their working directory.
-WITNESS = """
-import json
-from lightning.pytorch import Callback
-
-class Witness(Callback):
-    def on_train_batch_end(self, trainer, module, *args):
-        self.write(trainer, module, "train")
-
-    def on_validation_end(self, trainer, module):
-        self.write(trainer, module, "val")
-
-    def write(self, trainer, module, stage):
-        logged = dict(trainer.callback_metrics)
-        logged.pop("train/padding", None)  # each process's own
-        seen = {
-            "metrics": {k: float(v) for k, v in logged.items() if k.startswith(stage)},
-            "prompt": module.hard_prompt().tolist(),
-            "beam": module.beam,
-            "tokens": module.forward_tokens,
-            "ledger": module.listed_prompts(),
-        }
-        with open(f"{stage}-{trainer.global_rank}-{trainer.global_step}.json", "w") as file:
-            json.dump(seen, file)
-"""
 STEPS = 6
+# What a process writes down beside metrics and prompts.
+SEEN = '"beam": module.beam, "tokens": module.forward_tokens,'
 
 
 @pytest.mark.slow
@@ -43,7 +19,6 @@ STEPS = 6
 def test_two_processes(
     text: str, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch
 ):
-    (tmp_path / "witness.py").write_text(WITNESS)
     monkeypatch.chdir(tmp_path)
     args = [
         *("fit", "--config", "configs/tuner/guided_search.yaml"),
@@ -55,25 +30,8 @@ def test_two_processes(
         *("--trainer.max_steps", str(STEPS), "--trainer.val_check_interval", "3"),
         *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
     ]
-    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "5"]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "lightning_prompts", *args, *two),
-            "--trainer.callbacks+=witness.Witness",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
     moments = [("train", step) for step in range(1, STEPS + 1)] + [("val", 3), ("val", 6)]
-    for stage, step in moments:
-        first, second = (
-            json.loads((tmp_path / f"{stage}-{rank}-{step}.json").read_text()) for rank in (0, 1)
-        )
-        assert first == second
-        assert first["metrics"]
+    assert_two_agree([*args, "--data.batch_size", "5"], tmp_path, SEEN, moments)
 
     alone = main([*args, "--data.batch_size", "10", "--experiment", "alone"], show=False)
     assert alone.trainer.global_step == STEPS

@@ -1,40 +1,17 @@
 """Two processes write the same prompts, and learn what one process learns."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from lightning_prompts.cli import main
+from tests.two_processes import assert_two_agree
 
-# Imported by the processes from their working directory.
-WITNESS = """
-import json
-from lightning.pytorch import Callback
-
-class Witness(Callback):
-    def on_train_batch_end(self, trainer, module, *args):
-        self.write(trainer, module, "train")
-
-    def on_validation_end(self, trainer, module):
-        self.write(trainer, module, "val")
-
-    def write(self, trainer, module, stage):
-        # Padding is of each process's own rows.
-        logged = [(k, v) for k, v in trainer.callback_metrics.items() if k != "train/padding"]
-        seen = {
-            "metrics": {k: float(v) for k, v in logged if k.startswith(stage)},
-            "prompt": module.hard_prompt().tolist(),
-            "ledger": module.listed_prompts(),
-            "policy": {k: v.tolist() for k, v in module.policy.state_dict().items()},
-        }
-        with open(f"{stage}-{trainer.global_rank}-{trainer.global_step}.json", "w") as file:
-            json.dump(seen, file)
-"""
 STEPS = 6
+# What a process writes down beside metrics and prompts.
+SEEN = '"policy": {k: v.tolist() for k, v in module.policy.state_dict().items()},'
 
 
 # 24 training rows: one batch an epoch, whose rewards are remembered, or three.
@@ -44,7 +21,6 @@ STEPS = 6
 def test_two_processes(
     rows: int, text: str, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch
 ):
-    (tmp_path / "witness.py").write_text(WITNESS)
     args = [
         *("fit", "--config", "configs/tuner/rlprompt.yaml", "--config", "configs/task/demo.yaml"),
         *("--lm.name", str(lm_folder), "--data.path", str(review_folder)),
@@ -55,26 +31,8 @@ def test_two_processes(
         *("--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu"),
         *("--trainer.enable_progress_bar", "false"),
     ]
-    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "lightning_prompts", *args, *two),
-            *("--data.batch_size", str(rows // 2), "--trainer.callbacks+=witness.Witness"),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
     moments = [("train", step) for step in range(1, STEPS + 1)] + [("val", 3), ("val", 6)]
-    for stage, step in moments:
-        first, second = (
-            json.loads((tmp_path / f"{stage}-{rank}-{step}.json").read_text()) for rank in (0, 1)
-        )
-        assert first == second
-        assert first["metrics"]
+    assert_two_agree([*args, "--data.batch_size", str(rows // 2)], tmp_path, SEEN, moments)
 
     experiment = tmp_path / "logs" / "rlprompt-demo"
     assert [path.name for path in experiment.iterdir()] == ["version_0"]

@@ -1,30 +1,16 @@
 """A stopped guided search goes on bit by bit: beam, incumbent, prompts seen, and counters."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
 
 from lightning_prompts.cli import PromptCLI, main
-from tests.test_resume_rlprompt import assert_same, last, logged
+from tests.resuming import assert_resumes_after_a_signal, last, logged
 
 STEPS = 6  # validations at 4 and 6
 FULL = Path("logs/full/version_0")
-
-
-class Stop(Callback):
-    """Sends this process SIGTERM after a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer, *args):
-        if trainer.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -63,19 +49,5 @@ def test_the_run_is_worth_resuming(fit):
 
 @pytest.mark.parametrize("step", [2, 4, 5])
 def test_a_signal(fit, step: int):
-    cli = fit(f"signal-{step}", run=False)
-    cli.trainer.callbacks.insert(0, Stop(step))
-    with pytest.raises(SystemExit) as stopped:
-        cli.start()
-    assert stopped.value.code == 128 + signal.SIGTERM
-    run = Path(f"logs/signal-{step}/version_0")
-    assert last(run)["global_step"] == step
-    main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last"], show=False)
-
-    own, expected = last(run), last(FULL)
-    assert own["global_step"] == STEPS
-    for key in ("state_dict", "prompts", "search"):
-        assert_same(own[key], expected[key], key)
-    assert logged(run) == logged(FULL)
-    for name in ("prompt.json", "prompts.jsonl"):
-        assert (run / name).read_text() == (FULL / name).read_text()
+    assert last(FULL)["global_step"] == STEPS
+    assert_resumes_after_a_signal(fit, step, FULL, ("state_dict", "prompts", "search"))

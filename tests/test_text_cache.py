@@ -57,17 +57,24 @@ def test_states_are_those_of_the_padded_batch(
     assert_same(cache(lm, batch), encode_texts(lm, batch))
 
 
-def test_states_do_not_depend_on_the_company(lm: FrozenLM):
-    """To the last bit: a resumed run meets a text in another batch than the first time."""
-    generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(1, 40, (60,), generator=generator).tolist()
-    texts = [torch.randint(1, 101, (n,), generator=generator) for n in lengths]
+def assert_same_in_any_company(
+    lm: FrozenLM, texts: list[Tensor], generator: torch.Generator
+) -> None:
+    """All at once, and seven at a time in another order."""
     together = encode_blocks(lm, texts)
     order = torch.randperm(len(texts), generator=generator).tolist()
     for start in range(0, len(order), 7):
         some = order[start : start + 7]
         for i, states in zip(some, encode_blocks(lm, [texts[i] for i in some]), strict=True):
             assert torch.equal(states, together[i])
+
+
+def test_states_do_not_depend_on_the_company(lm: FrozenLM):
+    """To the last bit: a resumed run meets a text in another batch than the first time."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 40, (60,), generator=generator).tolist()
+    texts = [torch.randint(1, 101, (n,), generator=generator) for n in lengths]
+    assert_same_in_any_company(lm, texts, generator)
 
 
 def test_a_text_is_computed_once(lm: FrozenLM, reads: list[int]):
@@ -166,12 +173,7 @@ def test_a_real_model_s_states_do_not_depend_on_the_company(mixed: bool):
     lengths = torch.randint(1, 60, (40,), generator=generator).tolist()
     texts = [torch.randint(1, 40_000, (n,), generator=generator) for n in lengths]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-        together = encode_blocks(lm, texts)
-        order = torch.randperm(len(texts), generator=generator).tolist()
-        for start in range(0, len(order), 7):
-            some = order[start : start + 7]
-            for i, states in zip(some, encode_blocks(lm, [texts[i] for i in some]), strict=True):
-                assert torch.equal(states, together[i])
+        assert_same_in_any_company(lm, texts, generator)
 
 
 def test_on_where_every_other_text_repeats(lm: FrozenLM):

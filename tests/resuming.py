@@ -1,0 +1,88 @@
+"""What tests of stopped runs share: stopping one, going on with it, comparing to the last bit."""
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_prompts.cli import PromptCLI, main
+
+
+class Stop(Callback):
+    """Sends this process SIGTERM after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def last(run: Path) -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def logged(run: Path) -> dict[str, dict[int, float]]:
+    """All values that a run's event files hold, by name and step."""
+    found: dict[str, dict[int, float]] = {}
+    for path in sorted(run.glob("events*"), key=lambda path: path.stat().st_mtime):
+        events = EventAccumulator(str(path), size_guidance={"scalars": 0})
+        events.Reload()
+        for name in events.Tags()["scalars"]:
+            for event in events.Scalars(name):
+                found.setdefault(name, {})[event.step] = event.value
+    return {k: v for k, v in found.items() if k.startswith(("train/", "val/"))}
+
+
+def assert_same(own: Any, expected: Any, place: str = "") -> None:
+    """Nested values equal, to the last bit."""
+    assert type(own) is type(expected), place
+    if isinstance(expected, torch.Tensor):
+        # NaN where a prompt was validated and never written
+        torch.testing.assert_close(own, expected, rtol=0, atol=0, equal_nan=True, msg=place)
+    elif isinstance(expected, dict):
+        assert list(own) == list(expected), place
+        for key in expected:
+            assert_same(own[key], expected[key], f"{place}/{key}")
+    elif isinstance(expected, list):
+        assert len(own) == len(expected), place
+        for i, (a, b) in enumerate(zip(own, expected, strict=True)):
+            assert_same(a, b, f"{place}/{i}")
+    else:
+        assert own == expected, place
+
+
+def assert_resumes_after_a_signal(
+    fit: Callable[..., PromptCLI], step: int, full: Path, keys: Sequence[str]
+) -> None:
+    """A run that SIGTERM stopped after `step` ends as the run in `full`, which went through.
+
+    Args:
+        fit: Builds a run by its name.
+        step: The last one before the signal.
+        full: Folder of the uninterrupted run.
+        keys: Of the checkpoint, to compare.
+    """
+    cli = fit(f"signal-{step}", run=False)
+    cli.trainer.callbacks.insert(0, Stop(step))
+    with pytest.raises(SystemExit) as stopped:
+        cli.start()
+    assert stopped.value.code == 128 + signal.SIGTERM
+    run = Path(f"logs/signal-{step}/version_0")
+    assert last(run)["global_step"] == step
+    main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last"], show=False)
+
+    own, expected = last(run), last(full)
+    assert own["global_step"] == expected["global_step"]
+    for key in keys:
+        assert_same(own[key], expected[key], key)
+    assert logged(run) == logged(full)
+    for name in ("prompt.json", "prompts.jsonl"):
+        assert (run / name).read_text() == (full / name).read_text()
