@@ -1,31 +1,17 @@
 """Runs put together: seeds of one setting, settings of one problem, problems of one task."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from lightning_prompts.report.labels import any_setting, frozen, labels, of_problem, of_setting
 from lightning_prompts.report.statistics import Estimate, estimate, log_estimate
-from lightning_prompts.report.text import quoted, shorten
+from lightning_prompts.report.text import NONE
 from lightning_prompts.studies.record import RunRecord
 
 Split = Literal["val", "test"]
 ROWS = {"val": "validation", "test": "test"}
-# What changes neither the prompt that is found nor how it is measured.
-_OUTPUT = (
-    "experiment",
-    "trainer.logger",
-    "trainer.default_root_dir",
-    "trainer.enable_",
-    "ckpt_path",
-)
-_OUTPUT += ("trainer.log_every_n_steps", "prompt_text", "weights_only", "lm.text_cache")
-_OUTPUT += ("data.num_workers", "checkpoint.dirpath")
-# Of the data's settings those that say what is learned from, not what is asked.
-_TRAINING = {"batch_size", "val_batch_size", "shots", "train", "train_rows"}
-_SYMBOLS = {"perplexity_weight": "w", "alpha": "α", "prompt_length": "P", "max_steps": "steps"}
-_ABSENT = object()
 T = TypeVar("T")
 
 
@@ -45,13 +31,13 @@ class Measure(NamedTuple):
 
     def shown(self, value: float | None) -> str:
         """A value to as many digits as are meant; a dash where there is none."""
-        return "–" if value is None else f"{value:.3f}" if self.share else f"{value:.1f}"
+        return NONE if value is None else f"{value:.3f}" if self.share else f"{value:.1f}"
 
 
 # Where a task has several, the first one that was measured counts.
 MEASURES = (
     Measure("accuracy", "accuracy", "share of rows", 1),
-    Measure("joint", "joint", "mean of content × judged style, 0 to 100", 100),
+    Measure("joint", "joint", "mean of content times judged style, 0 to 100", 100),
     Measure("reward", "reward", "mean of content and style, 0 to 100", 100),
 )
 
@@ -132,7 +118,8 @@ class Comparison:
     @property
     def rows(self) -> str:
         """The rows that score the prompts, in words."""
-        counts = {s.records[0].rows.get(ROWS[self.split]) for s in self.settings} - {None}
+        known = (s.records[0].rows.get(ROWS[self.split]) for s in self.settings)
+        counts = {rows for rows in known if rows is not None}
         return f"{' or '.join(f'{n:,}' for n in sorted(counts))} {ROWS[self.split]} rows".strip()
 
     def score(self, setting: Setting) -> Estimate | None:
@@ -160,11 +147,13 @@ def compare(records: Iterable[RunRecord]) -> tuple[list[Comparison], list[RunRec
         The comparisons, and the runs left out because another one, with a later name, has the same
         setting and the same seed.
     """
-    known = sorted(
-        records, key=lambda r: (r.task, r.lm, r.tuner, r.perplexity_weight, r.seed, r.name)
-    )
-    latest = {(r.task, r.lm, _key(r, _all), r.seed): r for r in known}
-    repeated = [r for r in known if latest[r.task, r.lm, _key(r, _all), r.seed] is not r]
+
+    def place(run: RunRecord) -> tuple[Any, ...]:
+        return run.task, run.lm, run.tuner, run.perplexity_weight, run.seed, run.name
+
+    known = sorted(records, key=place)
+    latest = {(r.task, r.lm, _key(r, any_setting), r.seed): r for r in known}
+    repeated = [r for r in known if latest[r.task, r.lm, _key(r, any_setting), r.seed] is not r]
     by_task = _grouped(latest.values(), lambda r: (r.task, r.lm))
     return [_comparison(runs) for runs in by_task], repeated
 
@@ -172,11 +161,11 @@ def compare(records: Iterable[RunRecord]) -> tuple[list[Comparison], list[RunRec
 def _comparison(runs: Sequence[RunRecord]) -> Comparison:
     split, measure = _scored_by(runs)
     measured = [r for r in runs if f"{split}/{measure.name}" in r.metrics]
-    groups = _grouped(measured, lambda r: _key(r, _of_problem))
-    labels = _labels([group[0] for group in groups], _of_problem)
+    groups = _grouped(measured, lambda r: _key(r, of_problem))
+    names = labels([group[0] for group in groups], of_problem)
     problems = tuple(
         Problem(label, group[0].template, _settings(group))
-        for label, group in zip(labels, groups, strict=True)
+        for label, group in zip(names, groups, strict=True)
     )
     unmeasured = tuple(r for r in runs if f"{split}/{measure.name}" not in r.metrics)
     return Comparison(runs[0].task, runs[0].lm, split, measure, problems, unmeasured)
@@ -193,11 +182,11 @@ def _scored_by(runs: Sequence[RunRecord]) -> tuple[Split, Measure]:
 
 
 def _settings(runs: Sequence[RunRecord]) -> tuple[Setting, ...]:
-    groups = _grouped(runs, lambda r: _key(r, _all))
+    groups = _grouped(runs, lambda r: _key(r, any_setting))
     settings: list[Setting] = []
     for of_tuner in _grouped(groups, lambda group: group[0].tuner):
-        labels = _labels([group[0] for group in of_tuner], _of_setting)
-        for label, group in zip(labels, of_tuner, strict=True):
+        names = labels([group[0] for group in of_tuner], of_setting)
+        for label, group in zip(names, of_tuner, strict=True):
             name = group[0].tuner + (f", {label}" if label else "")
             settings.append(Setting(name, group[0].tuner, tuple(group)))
     return tuple(_numbered(settings))
@@ -206,7 +195,7 @@ def _settings(runs: Sequence[RunRecord]) -> tuple[Setting, ...]:
 def _numbered(settings: Sequence[Setting]) -> list[Setting]:
     """The settings, a number after labels that are not unique because they were shortened."""
     seen: dict[str, int] = defaultdict(int)
-    total = defaultdict(int)
+    total: dict[str, int] = defaultdict(int)
     for setting in settings:
         total[setting.label] += 1
     named = []
@@ -217,78 +206,11 @@ def _numbered(settings: Sequence[Setting]) -> list[Setting]:
     return named
 
 
-def _labels(runs: Sequence[RunRecord], relevant: Callable[[str], bool]) -> list[str]:
-    """What tells each run from the others: `w = 0.1, lr = 0.01`."""
-    keys = {key for run in runs for key in run.settings if relevant(key)}
-    telling = [
-        key for key in sorted(keys, key=_order) if len({_frozen(run, key) for run in runs}) > 1
-    ]
-    # A class that differs has other settings, which its name alone tells.
-    classes = [key for key in telling if any(k.startswith(f"{key}.") for k in keys)]
-    telling = [
-        key
-        for key in telling
-        if not any(
-            key.startswith(f"{parent}.") and any(key not in run.settings for run in runs)
-            for parent in classes
-        )
-    ]
-    short = {key: key.rpartition(".")[2] for key in telling}
-    for key in telling:
-        if list(short.values()).count(short[key]) > 1:
-            short[key] = key.partition(".")[2] or key
-    return [
-        ", ".join(
-            f"{_SYMBOLS.get(short[key], short[key])} = {_shown(run.settings[key])}"
-            for key in telling
-            if key in run.settings
-        )
-        for run in runs
-    ]
-
-
-def _order(key: str) -> tuple[int, str]:
-    """What the tool is about comes first."""
-    first = ("perplexity_weight", "alpha", "template", "prompt_length", "lr")
-    last = key.rpartition(".")[2]
-    return (first.index(last) if last in first else len(first), key)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, str):
-        # Of a class path the class; other texts quoted.
-        names = value.split(".")
-        return names[-1] if all(map(str.isidentifier, names)) else shorten(quoted(value), 48)
-    return shorten(json.dumps(value, ensure_ascii=False, default=str), 48)
-
-
-def _all(key: str) -> bool:
-    return not key.startswith(_OUTPUT) and "seed" not in key.rpartition(".")[2]
-
-
-def _of_problem(key: str) -> bool:
-    return key.partition(".")[0] == "data" and _all(key) and key[5:] not in _TRAINING
-
-
-def _of_setting(key: str) -> bool:
-    return _all(key) and not _of_problem(key)
-
-
 def _key(run: RunRecord, relevant: Callable[[str], bool]) -> Hashable:
     """What two runs have alike, if they are of one problem or one setting."""
-    settings = tuple((key, _frozen(run, key)) for key in sorted(run.settings) if relevant(key))
-    own = (run.tuner, run.perplexity_weight) if relevant is _all else ()
+    settings = tuple((key, frozen(run, key)) for key in sorted(run.settings) if relevant(key))
+    own = (run.tuner, run.perplexity_weight) if relevant is any_setting else ()
     return run.template, own, settings
-
-
-def _frozen(run: RunRecord, key: str) -> str:
-    """A setting to compare: 1 and 1.0 are the same, and absent is not null."""
-    value = run.settings.get(key, _ABSENT)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = float(value)
-    return "" if value is _ABSENT else json.dumps(value, sort_keys=True, default=str)
 
 
 def _grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:

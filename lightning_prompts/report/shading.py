@@ -1,4 +1,4 @@
-"""How a token is shaded by a number: from white, the more the darker, black on it still readable."""
+"""How a token is shaded by a number: the more the darker, and black on it is still readable."""
 
 from typing import NamedTuple
 

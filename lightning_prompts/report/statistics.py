@@ -70,8 +70,8 @@ def log_estimate(values: Iterable[float | None]) -> Estimate | None:
     known = estimate(math.log(v) for v in _finite(values) if v > 0)
     if known is None:
         return None
-    ends = (None if end is None else _exp(end) for end in (known.low, known.high))
-    return Estimate(_exp(known.mean), *ends, known.n, known.over)
+    low, high = (None if end is None else _exp(end) for end in (known.low, known.high))
+    return Estimate(_exp(known.mean), low, high, known.n, known.over)
 
 
 def wilson(share: float, rows: int) -> tuple[float, float]:
@@ -121,7 +121,7 @@ def mcnemar(first: str, second: str) -> McNemar:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p values adjusted for all being looked at together (Holm's step-down).
+    """The p values adjusted for all being looked at together (Holm's step-down).
 
     >>> [round(value, 2) for value in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]

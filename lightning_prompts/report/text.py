@@ -3,14 +3,17 @@
 import html
 import re
 
+NONE = "\N{EN DASH}"  # where there is no value
+MINUS = "\N{MINUS SIGN}"
+
 
 def visible(text: str) -> str:
-    """A text on one line, as Python would write it between quotes.
+    r"""A text on one line, as Python would write it between quotes.
 
     Line breaks, control characters and those that turn the direction of writing become escapes.
 
-    >>> visible("a\\n\\u202eb")
-    'a\\\\n\\\\u202eb'
+    >>> visible("a\n\u202eb")
+    'a\\n\\u202eb'
     """
     return "".join(c if c.isprintable() and c != "\\" else _escape(c) for c in text)
 
@@ -31,10 +34,10 @@ def page(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """For a cell of a Markdown table.
+    r"""For a cell of a Markdown table.
 
     >>> markdown("a|b *c*")
-    'a\\\\|b \\\\*c\\\\*'
+    'a\\|b \\*c\\*'
     """
     return re.sub(r"([\\`*_{}\[\]<>#|~$!&])", r"\\\1", visible(text))
 

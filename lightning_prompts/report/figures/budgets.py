@@ -81,7 +81,7 @@ def outcomes(counts: Mapping[str, int], name: str) -> Drawn:
         axes.spines["left"].set_visible(False)
         axes.grid(visible=False)
         axes.set_xlabel("runs")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside upper center", ncols=len(counts))
         return drawn(figure, name, "Outcomes", "Runs of the study, by how they ended.")
 

@@ -21,7 +21,7 @@ from lightning_prompts.report.figures.looks import (
     style,
 )
 from lightning_prompts.report.statistics import Estimate, estimate, paired
-from lightning_prompts.report.text import shorten, visible
+from lightning_prompts.report.text import MINUS, shorten, visible
 
 MOST = 14
 # Metric, name, marker, colour, how far above its line: so that equal values are all seen.
@@ -54,7 +54,7 @@ def gap(setting: Setting, comparison: Comparison) -> str:
     if not some:
         return ""
     mean = sum(a - b for a, b in some) / len(some)
-    shown = f"{mean:+.3f}".replace("-", "−")
+    shown = f"{mean:+.3f}".replace("-", MINUS)
     if (test := paired(*zip(*some, strict=True))) is not None:
         return f"{shown} ± {test.high - test.mean:.3f}"
     return shown
@@ -115,8 +115,9 @@ def _rows(axes: Axes, comparison: Comparison, problem: Problem, settings: list[S
             if found is None:
                 continue
             means[view] = found.mean
+            seeds = [value for value in values if value is not None]
             if view != "text":
-                if found.low is not None:
+                if found.low is not None and found.high is not None:
                     axes.plot(
                         [found.low, found.high],
                         [y, y],
@@ -128,8 +129,8 @@ def _rows(axes: Axes, comparison: Comparison, problem: Problem, settings: list[S
                     )
                 if len(setting.records) > 1:
                     axes.plot(
-                        values,
-                        [y + 0.22] * len(values),
+                        seeds,
+                        [y + 0.22] * len(seeds),
                         marker,
                         color=colour,
                         ms=2.6,
@@ -139,7 +140,7 @@ def _rows(axes: Axes, comparison: Comparison, problem: Problem, settings: list[S
                         ls="",
                     )
             axes.plot(found.mean, y + shift, marker, color=colour, ms=6, mew=1.4, zorder=4)
-            ends += [v for v in values if v is not None]
+            ends += seeds
         if {"vectors", "tokens"} <= means.keys():
             axes.plot([means["vectors"], means["tokens"]], [y, y], color=MUTED, lw=1.2, zorder=1.5)
         side = blended_transform_factory(axes.transAxes, axes.transData)

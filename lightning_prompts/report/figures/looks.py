@@ -32,7 +32,7 @@ LINES: tuple[Any, ...] = (
     (0, (3, 1, 1, 1, 1, 1)),
 )
 BASELINE_LINES: tuple[Any, ...] = ((0, (1, 2)), (0, (4, 2, 1, 2)), (0, (5, 3)), (0, (8, 3)))
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure everywhere
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -164,11 +164,8 @@ def left_out(count: int) -> str:
     """A sentence on settings that a figure has no room for; empty where there are none."""
     if not count:
         return ""
-    return (
-        f" The {count:,} worst settings are left out."
-        if count > 1
-        else " The worst setting is left out."
-    )
+    which = f"{count:,} worst settings are" if count > 1 else "worst setting is"
+    return f" The {which} left out."
 
 
 def log_axis(axis: Axis) -> None:
@@ -218,10 +215,9 @@ def baseline_lines(
     if vertical:
         rows = _levels(named, low, high, size)
         for (value, name), level in zip(sorted(named), rows, strict=True):
-            place = (value, 1.0)
             axes.annotate(
                 name,
-                place,
+                (value, 1.0),
                 (0, 3 + 9.5 * level),
                 xycoords=axes.get_xaxis_transform(),
                 textcoords="offset points",

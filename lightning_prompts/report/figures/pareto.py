@@ -98,13 +98,13 @@ def _points(axes: Axes, comparison: Comparison, problem: Problem, known: dict[st
             own = setting.values(f"{comparison.split}/{comparison.measure.name}")
             seeds = zip(setting.perplexities(comparison.split), own, strict=True)
             some = [(a, b) for a, b in seeds if a is not None and b is not None]
-            axes.scatter(
+            axes.plot(
                 *zip(*some, strict=True),
-                s=14,
-                marker=look.marker,
-                facecolors="none",
-                edgecolors=[look.colour],
-                linewidths=0.8,
+                look.marker,
+                ms=3.8,
+                mfc="none",
+                mec=look.colour,
+                mew=0.8,
                 alpha=0.9,
                 zorder=3,
             )
@@ -141,11 +141,10 @@ def _points(axes: Axes, comparison: Comparison, problem: Problem, known: dict[st
 
 
 def _interval(axes: Axes, x: Estimate, y: Estimate, look: Look) -> None:
-    for first, second, ends in (
-        ([x.low, x.high], [y.mean] * 2, x),
-        ([x.mean] * 2, [y.low, y.high], y),
-    ):
-        if ends.low is not None:
+    for ends, across in ((x, False), (y, True)):
+        if ends.low is not None and ends.high is not None:
+            along, fixed = [ends.low, ends.high], [x.mean if across else y.mean] * 2
+            first, second = (fixed, along) if across else (along, fixed)
             axes.plot(
                 first,
                 second,
@@ -175,7 +174,7 @@ def _limits(grid: np.ndarray, comparison: Comparison, problems: Sequence[Problem
 
 
 def _names(axes: Axes, comparison: Comparison, problem: Problem) -> None:
-    """What tells a setting from the others of its tuner, beside its mean, clear of what is drawn."""
+    """What tells a setting from its tuner's others, beside its mean, clear of what is drawn."""
     placed = _placed(comparison, problem)
     chosen = placed
     if len(placed) > CROWD:
@@ -267,13 +266,13 @@ def _caption(comparison: Comparison) -> str:
     parts = [f"{unit} on {comparison.rows}; {seeds_of(settings)}."]
     if "seeds" in over:
         parts.append(
-            "Large markers are means over seeds (perplexity: geometric), small ones the seeds, bars "
-            "95 % t intervals of the mean, cut off at the frame."
+            "Large markers are means over seeds (perplexity: geometric), small ones the seeds; "
+            "bars are 95 % t intervals of the mean, cut off at the frame."
         )
     if "rows" in over:
         parts.append(
-            "Thin bars, where one seed was run or all agree, are 95 % Wilson intervals over the rows: they do not "
-            "tell what another seed would give."
+            "Thin bars, where one seed was run or all agree, are 95 % Wilson intervals over the "
+            "rows: they do not tell what another seed would give."
         )
     if any(len(_placed(comparison, p)) > CROWD for p in comparison.problems):
         parts.append("Only settings of the front have bars and names.")

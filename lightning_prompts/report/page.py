@@ -1,0 +1,251 @@
+"""report.html: one file that opens offline, without JavaScript, and prints."""
+
+import base64
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from lightning_prompts.report.comparison import ROWS, Comparison, Setting, perplexity
+from lightning_prompts.report.figures.looks import Drawn, foremost
+from lightning_prompts.report.figures.prompts import chosen
+from lightning_prompts.report.shading import Scale, scales, spaced
+from lightning_prompts.report.tables import Table, large
+from lightning_prompts.report.text import page as escaped
+from lightning_prompts.report.text import quoted, shorten
+from lightning_prompts.studies.record import RunRecord
+
+MOST_PROMPTS = 24
+MOST_SEEDS = 8
+# Nothing is fetched and nothing runs, whatever a prompt or a label holds.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+CSS = """
+:root { color-scheme: light; --ink: #1c1c1c; --muted: #5f5f5f; --line: #d9d9d9; --wash: #f6f6f4;
+  --accent: #0072b2; --warn: #d55e00; }
+* { box-sizing: border-box; }
+html { background: #fff; }
+body { margin: 0 auto; padding: 2.2rem 1.4rem 4rem; max-width: 66rem; color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.75rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.3rem; margin: 2.8rem 0 .8rem; padding-top: .9rem; border-top: 2px solid var(--ink);
+  overflow-wrap: anywhere; }
+h3 { font-size: 1.05rem; margin: 2rem 0 .5rem; overflow-wrap: anywhere; }
+p, li { max-width: 50rem; overflow-wrap: anywhere; }
+.lead { color: var(--muted); margin: 0 0 1rem; }
+nav { margin: 1rem 0 0; padding: .55rem 0; border-block: 1px solid var(--line); font-size: .92rem; }
+nav a { margin-right: 1.1rem; white-space: nowrap; }
+a { color: var(--accent); }
+.box { background: var(--wash); border-left: 4px solid var(--accent); padding: .8rem 1.2rem;
+  margin: 1.2rem 0; }
+.box.warn { border-color: var(--warn); }
+.box h2, .box h3 { border: 0; padding: 0; margin: 0 0 .35rem; font-size: 1rem; }
+.box ul { margin: 0; padding-left: 1.15rem; }
+.box li + li { margin-top: .3rem; }
+figure { margin: 1.2rem 0 1.8rem; }
+figure img { display: block; max-width: 100%; height: auto; }
+figcaption, .note { color: var(--muted); font-size: .87rem; line-height: 1.45; max-width: 50rem;
+  margin-top: .5rem; }
+figcaption b { color: var(--ink); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .88rem; line-height: 1.35; margin: .4rem 0;
+  font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
+th, td { padding: .32rem .7rem .32rem 0; border-bottom: 1px solid var(--line); text-align: left;
+  vertical-align: top; overflow-wrap: anywhere; }
+th { border-bottom: 1.5px solid var(--ink); font-weight: 600; vertical-align: bottom; }
+td.n, th.n { text-align: right; padding: .32rem 0 .32rem .9rem; }
+td.n { white-space: nowrap; }
+tr.strong td { font-weight: 650; }
+tr.base td { color: var(--muted); }
+.prompt { margin: 1.1rem 0 1.5rem; }
+.prompt h4 { margin: 0 0 .35rem; font-size: .95rem; overflow-wrap: anywhere; }
+.prompt h4 span { font-weight: 400; color: var(--muted); }
+.tokens { display: flex; flex-wrap: wrap; gap: 3px; }
+.token { display: inline-grid; border: 1px solid #bbb; min-width: 2.3rem; text-align: center;
+  font: .88rem/1.3 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  -webkit-print-color-adjust: exact; print-color-adjust: exact; max-width: 100%; }
+.token b { font-weight: 500; padding: .12rem .4rem; white-space: pre-wrap; overflow-wrap: anywhere; color: #000; }
+.token small { font-size: .68rem; padding: 0 .3rem; border-top: 1px solid #ddd; color: #222;
+  background: #fff; }
+.seeds { margin: .45rem 0 0; padding-left: 1.1rem; font-size: .86rem; color: var(--muted); }
+.seeds code { color: var(--ink); }
+code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  font-size: .92em; overflow-wrap: anywhere; white-space: pre-wrap; }
+.key { display: inline-flex; align-items: center; gap: .4rem; margin-right: 2rem; font-size: .85rem; }
+.key i { width: 7rem; height: .8rem; border: 1px solid #ccc;
+  -webkit-print-color-adjust: exact; print-color-adjust: exact; }
+@media print {
+  @page { margin: 14mm; }
+  body { padding: 0; max-width: none; font-size: 10pt; }
+  nav { display: none; }
+  h2, h3, h4 { break-after: avoid; }
+  figure, .prompt, .box, tr { break-inside: avoid; }
+  .wide { overflow: visible; }
+  a { color: inherit; text-decoration: none; }
+}
+""".strip()
+
+
+@dataclass
+class Section:
+    """A part of the page with a place in its list of contents.
+
+    Args:
+        title: Plain text.
+        parts: HTML.
+    """
+
+    title: str
+    parts: list[str] = field(default_factory=list)
+
+
+def render(
+    title: str,
+    lead: Sequence[str],
+    found: Sequence[str],
+    limits: Sequence[str],
+    sections: Sequence[Section],
+) -> str:
+    """The whole page.
+
+    Args:
+        title: Plain text.
+        lead: Paragraphs below it.
+        found: Sentences of what the numbers say.
+        limits: Sentences of what they must not be taken for.
+        sections: The rest.
+    """
+    links = "".join(
+        f'<a href="#s{i}">{escaped(section.title)}</a>' for i, section in enumerate(sections)
+    )
+    body = "\n".join(
+        f'<section>\n<h2 id="s{i}">{escaped(section.title)}</h2>\n'
+        + "\n".join(section.parts)
+        + "\n</section>"
+        for i, section in enumerate(sections)
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escaped(title)}</title>\n<style>\n{CSS}\n</style>\n</head>\n<body>\n"
+        f"<h1>{escaped(title)}</h1>\n"
+        + "".join(f'<p class="lead">{escaped(text)}</p>\n' for text in lead)
+        + sentences("What the numbers say", found)
+        + sentences("What limits them", limits, "warn")
+        + f"<nav>{links}</nav>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def sentences(title: str, texts: Sequence[str], kind: str = "") -> str:
+    """A box of sentences; nothing where there are none."""
+    if not texts:
+        return ""
+    items = "".join(f"<li>{escaped(text)}</li>" for text in texts)
+    return f'<aside class="box {kind}"><h3>{escaped(title)}</h3><ul>{items}</ul></aside>\n'
+
+
+def figure(drawn: Drawn | None) -> list[str]:
+    """A figure with its caption; nothing where there was nothing to draw."""
+    if drawn is None:
+        return []
+    data = base64.b64encode(drawn.svg).decode()
+    width = drawn.svg.partition(b'width="')[2].partition(b'pt"')[0].decode()
+    return [
+        f'<figure id="{escaped(drawn.name)}">'
+        f'<img src="data:image/svg+xml;base64,{data}" style="width:{float(width) * 1.35:.0f}px" '
+        f'alt="{escaped(f"{drawn.title}. {drawn.caption}")}">'
+        f"<figcaption><b>{escaped(drawn.title)}.</b> {escaped(drawn.caption)}</figcaption></figure>"
+    ]
+
+
+def table(content: Table) -> str:
+    """A table; rows with a first cell alone in bold are those to look at first."""
+
+    def cells(texts: Sequence[str], tag: str) -> str:
+        return "".join(
+            f"<{tag}{_scope(tag)}{'' if i < content.texts else ' class=n'}>{escaped(text)}</{tag}>"
+            for i, text in enumerate(texts)
+        )
+
+    rows = "".join(
+        f"<tr{' class=strong' if i in content.strong else ''}>{cells(row, 'td')}</tr>\n"
+        for i, row in enumerate(content.rows)
+    )
+    caption = f"<caption>{escaped(content.title)}</caption>" if content.title else ""
+    note = f'<p class="note">{escaped(content.note)}</p>' if content.note else ""
+    return (
+        f'<div class="wide"><table>{caption}<thead><tr>{cells(content.heads, "th")}</tr></thead>\n'
+        f"<tbody>\n{rows}</tbody></table></div>{note}"
+    )
+
+
+def prompts(comparison: Comparison) -> Iterator[str]:
+    """Each setting's best prompt, token by token, and the texts of its other seeds."""
+    settings = foremost(comparison, comparison.settings, MOST_PROMPTS)
+    surprise, distance = scales([chosen(setting, comparison) for setting in settings])
+    keys = [surprise] + [distance] * any(chosen(s, comparison).distances for s in settings)
+    yield "<p>" + "".join(map(_key, keys)) + "</p>"
+    yield (
+        '<p class="note">Of each setting the seed with the lowest validation objective. Each token '
+        "is shaded by its surprise under the task's model, in nats, which stands below it; the "
+        "second number, shaded on its own, is the cosine distance of its vector to it. A dot is a "
+        "space.</p>"
+    )
+    for setting in settings:
+        yield _prompt(comparison, setting, surprise, distance)
+    if len(settings) < len(comparison.settings):
+        left = len(comparison.settings) - len(settings)
+        yield f'<p class="note">The prompts of {left:,} worse settings are in results.csv.</p>'
+
+
+def _prompt(comparison: Comparison, setting: Setting, surprise: Scale, distance: Scale) -> str:
+    best = chosen(setting, comparison)
+    tokens = "".join(_tokens(best, surprise, distance))
+    others = [run for run in setting.records if run is not best]
+    items = "".join(
+        f"<li>seed {run.seed} ({_numbers(comparison, run)}): "
+        f"<code>{escaped(shorten(quoted(run.text), 400))}</code></li>".replace("\\\\", "\\")
+        for run in others[:MOST_SEEDS]
+    )
+    kind = "nearest tokens of its vectors" if setting.vectors else "tokens in use"
+    return (
+        f'<div class="prompt"><h4>{escaped(setting.label)} <span>seed {best.seed}; '
+        f"{_numbers(comparison, best)}; {kind}</span></h4>"
+        f'<div class="tokens">{tokens}</div>'
+        + (f'<ul class="seeds">{items}</ul>' if items else "")
+        + "</div>"
+    )
+
+
+def _tokens(run: RunRecord, surprise: Scale, distance: Scale) -> Iterable[str]:
+    nats, far = run.nats or [], run.distances or []
+    for i, token in enumerate(run.tokens):
+        parts, face = [], "#ffffff"
+        if i < len(nats):
+            face = surprise.shade(nats[i])
+            parts.append(f"<small>{nats[i]:.1f}</small>")
+        if i < len(far):
+            shade = distance.shade(far[i])
+            face = face if nats else shade
+            parts.append(f'<small style="background:{shade}">{far[i]:.2f}</small>')
+        yield (
+            f'<span class="token"><b style="background:{face}">{escaped(spaced(token))}</b>'
+            f"{''.join(parts)}</span>"
+        )
+
+
+def _numbers(comparison: Comparison, run: RunRecord) -> str:
+    measure, split = comparison.measure, comparison.split
+    score = measure.shown(run.metrics.get(f"{split}/{measure.name}"))
+    return f"{ROWS[split]} {measure.label} {score}, perplexity {large(perplexity(run, split))}"
+
+
+def _key(scale: Scale) -> str:
+    ends = f"{scale.shade(0)}, {scale.shade(scale.top)}"
+    return (
+        f'<span class="key">{scale.label} ({scale.unit}) 0 '
+        f'<i style="background:linear-gradient(to right, {ends})"></i> {scale.top:.3g}</span>'
+    )
+
+
+def _scope(tag: str) -> str:
+    return " scope=col" if tag == "th" else ""
