@@ -93,7 +93,7 @@ def parser() -> ArgumentParser:
         type=str | None,
         default=None,
         metavar="FOLDER",
-        help="Where to write; by default the folder `report` in the one path given, or logs/report.",
+        help="Where to write; by default `report` in the one folder given, else logs/report.",
     )
     return known
 

@@ -82,8 +82,8 @@ def _gaps(comparison: Comparison, settings: Sequence[Setting]) -> Iterator[str]:
         )
         a, b = sum(vectors) / len(vectors), sum(tokens) / len(tokens)
         yield (
-            f"Faithfulness: the vectors of {setting.label} reach {comparison.measure.shown(a)}, the "
-            f"tokens nearest to them {comparison.measure.shown(b)}."
+            f"Faithfulness: the vectors of {setting.label} reach {comparison.measure.shown(a)}, "
+            f"the tokens nearest to them {comparison.measure.shown(b)}."
         )
 
 

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lightning_prompts.report.comparison import ROWS, Comparison, Setting, perplexity
 from lightning_prompts.report.figures.looks import Drawn, foremost
@@ -17,71 +18,7 @@ MOST_PROMPTS = 24
 MOST_SEEDS = 8
 # Nothing is fetched and nothing runs, whatever a prompt or a label holds.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-CSS = """
-:root { color-scheme: light; --ink: #1c1c1c; --muted: #5f5f5f; --line: #d9d9d9; --wash: #f6f6f4;
-  --accent: #0072b2; --warn: #d55e00; }
-* { box-sizing: border-box; }
-html { background: #fff; }
-body { margin: 0 auto; padding: 2.2rem 1.4rem 4rem; max-width: 66rem; color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.75rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.3rem; margin: 2.8rem 0 .8rem; padding-top: .9rem; border-top: 2px solid var(--ink);
-  overflow-wrap: anywhere; }
-h3 { font-size: 1.05rem; margin: 2rem 0 .5rem; overflow-wrap: anywhere; }
-p, li { max-width: 50rem; overflow-wrap: anywhere; }
-.lead { color: var(--muted); margin: 0 0 1rem; }
-nav { margin: 1rem 0 0; padding: .55rem 0; border-block: 1px solid var(--line); font-size: .92rem; }
-nav a { margin-right: 1.1rem; white-space: nowrap; }
-a { color: var(--accent); }
-.box { background: var(--wash); border-left: 4px solid var(--accent); padding: .8rem 1.2rem;
-  margin: 1.2rem 0; }
-.box.warn { border-color: var(--warn); }
-.box h2, .box h3 { border: 0; padding: 0; margin: 0 0 .35rem; font-size: 1rem; }
-.box ul { margin: 0; padding-left: 1.15rem; }
-.box li + li { margin-top: .3rem; }
-figure { margin: 1.2rem 0 1.8rem; }
-figure img { display: block; max-width: 100%; height: auto; }
-figcaption, .note { color: var(--muted); font-size: .87rem; line-height: 1.45; max-width: 50rem;
-  margin-top: .5rem; }
-figcaption b { color: var(--ink); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .88rem; line-height: 1.35; margin: .4rem 0;
-  font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
-th, td { padding: .32rem .7rem .32rem 0; border-bottom: 1px solid var(--line); text-align: left;
-  vertical-align: top; overflow-wrap: anywhere; }
-th { border-bottom: 1.5px solid var(--ink); font-weight: 600; vertical-align: bottom; }
-td.n, th.n { text-align: right; padding: .32rem 0 .32rem .9rem; }
-td.n { white-space: nowrap; }
-tr.strong td { font-weight: 650; }
-tr.base td { color: var(--muted); }
-.prompt { margin: 1.1rem 0 1.5rem; }
-.prompt h4 { margin: 0 0 .35rem; font-size: .95rem; overflow-wrap: anywhere; }
-.prompt h4 span { font-weight: 400; color: var(--muted); }
-.tokens { display: flex; flex-wrap: wrap; gap: 3px; }
-.token { display: inline-grid; border: 1px solid #bbb; min-width: 2.3rem; text-align: center;
-  font: .88rem/1.3 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
-  -webkit-print-color-adjust: exact; print-color-adjust: exact; max-width: 100%; }
-.token b { font-weight: 500; padding: .12rem .4rem; white-space: pre-wrap; overflow-wrap: anywhere; color: #000; }
-.token small { font-size: .68rem; padding: 0 .3rem; border-top: 1px solid #ddd; color: #222;
-  background: #fff; }
-.seeds { margin: .45rem 0 0; padding-left: 1.1rem; font-size: .86rem; color: var(--muted); }
-.seeds code { color: var(--ink); }
-code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
-  font-size: .92em; overflow-wrap: anywhere; white-space: pre-wrap; }
-.key { display: inline-flex; align-items: center; gap: .4rem; margin-right: 2rem; font-size: .85rem; }
-.key i { width: 7rem; height: .8rem; border: 1px solid #ccc;
-  -webkit-print-color-adjust: exact; print-color-adjust: exact; }
-@media print {
-  @page { margin: 14mm; }
-  body { padding: 0; max-width: none; font-size: 10pt; }
-  nav { display: none; }
-  h2, h3, h4 { break-after: avoid; }
-  figure, .prompt, .box, tr { break-inside: avoid; }
-  .wide { overflow: visible; }
-  a { color: inherit; text-decoration: none; }
-}
-""".strip()
+STYLE = Path(__file__).with_name("page.css")
 
 
 @dataclass
@@ -113,6 +50,7 @@ def render(
         limits: Sentences of what they must not be taken for.
         sections: The rest.
     """
+    style = STYLE.read_text(encoding="utf-8")
     links = "".join(
         f'<a href="#s{i}">{escaped(section.title)}</a>' for i, section in enumerate(sections)
     )
@@ -126,7 +64,7 @@ def render(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escaped(title)}</title>\n<style>\n{CSS}\n</style>\n</head>\n<body>\n"
+        f"<title>{escaped(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         f"<h1>{escaped(title)}</h1>\n"
         + "".join(f'<p class="lead">{escaped(text)}</p>\n' for text in lead)
         + sentences("What the numbers say", found)

@@ -76,10 +76,8 @@ def results(comparison: Comparison, problem: Problem, most: int | None = None) -
     names = [(f"{ON_FRONT} " if id(s) in best else "") + s.label for s in shown]
     rows = [[name, *texts] for name, *texts in zip(names, *columns.values(), strict=True)]
     for name, (low, high) in problem.baselines(split, measure.name).items():
-        ends = (
-            measure.shown(low) if low == high else f"{measure.shown(low)} to {measure.shown(high)}"
-        )
-        rows.append([name, "", ends, *[""] * (len(columns) - 2)])
+        ends = dict.fromkeys((measure.shown(low), measure.shown(high)))
+        rows.append([name, "", " to ".join(ends), *[""] * (len(columns) - 2)])
     note = f"{ON_FRONT} on the Pareto front. " if best else ""
     note += "In brackets 95 % intervals, over seeds (t) or, with one value, over rows (Wilson)."
     if len(shown) < len(settings):
@@ -185,8 +183,8 @@ def interval(found: Estimate | None, shown: Any) -> str:
 def large(value: float | None) -> str:
     """A perplexity, a ratio or seconds: three digits are all that is meant.
 
-    >>> [large(v) for v in (None, 0.034, 12.34, 215.2, 123456.0, 5.3e6)]
-    ['–', '0.034', '12.3', '215', '123,000', '5.3e6']
+    >>> [large(v) for v in (0.034, 12.34, 215.2, 123456.0, 5.3e6)]
+    ['0.034', '12.3', '215', '123,000', '5.3e6']
     """
     if value is None:
         return NONE
