@@ -48,7 +48,7 @@ def study(args: Sequence[str]) -> None:
     """
     asked = parse(args)
     # Heavy: after the mistakes that can be seen without them.
-    from lightning_prompts.studies.config import read_config
+    from lightning_prompts.studies.files import read_config
 
     config = read_config(asked.configs, asked.options)
     from lightning_prompts.studies import running

@@ -1,11 +1,9 @@
-"""A study's configuration: files that are merged and options that count more, checked at once."""
+"""A study's configuration, checked as a whole before anything is run."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.studies.space import Range, Space, parse_space, thinned
@@ -14,7 +12,7 @@ from lightning_prompts.studies.words import nearest, refuse_unknown
 SAMPLERS = ("grid", "random", "tpe", "nsga2")
 DIRECTIONS = ("maximize", "minimize")
 PRUNERS = ("median", "hyperband")
-BLOCKS = ("study", "base", "set", "variants", "space", "override")
+BLOCKS = ("study", "base", "set", "variants", "space", "override", "limits")
 # What a trial's place in the study decides.
 RESERVED = {
     "seed_everything": "study.seeds",
@@ -62,11 +60,19 @@ class Settings:
 
 @dataclass(frozen=True)
 class Variant:
-    """A named setting of many options: configurations, options, and what it alone varies."""
+    """A named setting of many options: configurations, options, and what it alone varies.
+
+    Attributes:
+        configs: Files.
+        set: Options.
+        space: What is varied.
+        limits: Options that the study's limits have lowered.
+    """
 
     configs: tuple[str, ...] = ()
     set: Mapping[str, Any] = field(default_factory=dict)
     space: Space = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class StudyConfig:
         variants: By name; where none is given, one without a name.
         space: What is varied in every variant.
         override: Options that count more than a variant's own.
+        limits: Options that are lowered where they are above a number.
         content: All of it as it is written to study.yaml.
     """
 
@@ -89,6 +96,7 @@ class StudyConfig:
     variants: Mapping[str, Variant]
     space: Space
     override: Mapping[str, Any]
+    limits: Mapping[str, float]
     content: Mapping[str, Any]
 
     @property
@@ -104,29 +112,6 @@ class StudyConfig:
     def space_of(self, variant: str) -> Space:
         """What is varied in a variant, under the names of options."""
         return {**self.space, **self.variants[variant].space}
-
-
-def read_config(paths: Sequence[Path], options: Mapping[str, Any]) -> StudyConfig:
-    """Merge a study's files.
-
-    Args:
-        paths: The study's file first, then files that change it.
-        options: Dotted options of the command line; `study.*` change the study, all others are
-            added to `override`.
-
-    Raises:
-        PromptError: At the first mistake, with its place.
-    """
-    content: dict[str, Any] = {}
-    for path in paths:
-        content = _merge(content, _load(path))
-    for name, value in options.items():
-        block, _, key = name.partition(".")
-        if block == "study":
-            content.setdefault("study", {})[key] = _typed(value)
-        else:
-            content.setdefault("override", {})[name] = value
-    return parse_config(content)
 
 
 def parse_config(content: Mapping[str, Any]) -> StudyConfig:
@@ -150,6 +135,7 @@ def parse_config(content: Mapping[str, Any]) -> StudyConfig:
         variants,
         parse_space("space", content.get("space") or {}),
         _options("override", content.get("override")),
+        _limits(content.get("limits")),
         content,
     )
     return _checked(config)
@@ -216,7 +202,7 @@ def _checked(config: StudyConfig) -> StudyConfig:
                     f"--{key} is what the study varies, so it cannot be set for all runs; change "
                     "the lists in the study's file, or give --study.levels 1."
                 )
-    places = [config.set, config.override, config.space]
+    places = [config.set, config.override, config.space, config.limits]
     places += [part for v in config.variants.values() for part in (v.set, v.space)]
     for key in (key for place in places for key in place):
         for reserved, instead in RESERVED.items():
@@ -224,13 +210,10 @@ def _checked(config: StudyConfig) -> StudyConfig:
                 raise PromptError(f"{key} cannot be set in a study: it follows from {instead}.")
     levels = config.settings.levels
     variants = {
-        name: Variant(v.configs, v.set, thinned(v.space, levels))
-        for name, v in config.variants.items()
+        name: replace(variant, space=thinned(variant.space, levels))
+        for name, variant in config.variants.items()
     }
-    space = thinned(config.space, levels)
-    return StudyConfig(
-        config.settings, config.base, config.set, variants, space, config.override, config.content
-    )
+    return replace(config, variants=variants, space=thinned(config.space, levels))
 
 
 def _variant(where: str, given: Any) -> Variant:
@@ -261,6 +244,14 @@ def _options(where: str, given: Any) -> dict[str, Any]:
     return options
 
 
+def _limits(given: Any) -> dict[str, float]:
+    limits = _options("limits", given)
+    for key, value in limits.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise PromptError(f"limits.{key} is {value!r}; give a number above 0.")
+    return limits
+
+
 def _names(where: str, given: Any) -> tuple[str, ...]:
     names = [given] if isinstance(given, str) else (given or [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -278,38 +269,3 @@ def _mapping(where: str, given: Any) -> Mapping[str, Any]:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _merge(
-    one: Mapping[str, Any], other: Mapping[str, Any], path: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """Blocks merge key by key, the later value of a key wins; an option's value stays whole."""
-    merged = dict(one)
-    for key, value in other.items():
-        old, here = merged.get(key), (*path, key)
-        of_options = here[0] == "variants" and (len(here) < 3 or here[2] in ("set", "space"))
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and (not path or of_options):
-            value = _merge(old, value, here)
-        merged[key] = value
-    return merged
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise PromptError(f"--config {path}: no such file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise PromptError(f"--config {path}: not readable as YAML ({reason}).") from error
-    if not isinstance(content, dict):
-        raise PromptError(f"--config {path}: holds no study; see configs/study/ for how one looks.")
-    return content
-
-
-def _typed(value: str) -> Any:
-    """An option of the command line as YAML would read it."""
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        return value

@@ -13,6 +13,7 @@ from lightning_prompts.model_files import converted_folder, find_model
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.plan import example_args
 
+ABSENT = object()
 STYLE_FOLDERS = ("style", "judge")
 
 
@@ -31,13 +32,8 @@ def needs(config: StudyConfig) -> list[str]:
             to be fetched and the hub cannot be reached.
     """
     found: dict[str, None] = {}
-    for variant, args in example_args(config):
-        try:
-            parsed = OnlyParses(args, run=False).config["fit"]
-            found.update(dict.fromkeys(_of_run(parsed)))
-        except PromptError as error:
-            place = f"variants.{variant}: " if variant else ""
-            raise PromptError(f"{place}{error}") from error
+    for _, parsed in parsed_examples(config):
+        found.update(dict.fromkeys(_of_run(parsed)))
     if any("hub" in need for need in found) and not hub_reachable():
         raise PromptError(
             f"To fetch: {'; '.join(found)}. The Hugging Face hub cannot be reached; give local "
@@ -46,17 +42,41 @@ def needs(config: StudyConfig) -> list[str]:
     return list(found)
 
 
+def parsed_examples(config: StudyConfig) -> Iterator[tuple[str, Namespace]]:
+    """Variants with configurations in which every value that is varied occurs.
+
+    Raises:
+        PromptError: If a command line has a mistake, with the variant's name.
+    """
+    for variant, args in example_args(config):
+        try:
+            yield variant, OnlyParses(args, run=False).config["fit"]
+        except PromptError as error:
+            place = f"variants.{variant}: " if variant else ""
+            raise PromptError(f"{place}{error}") from error
+
+
+def inner(part: Any, *names: str) -> Any:
+    """A nested option, whichever of its blocks are classes; `ABSENT` where there is none."""
+    for name in names:
+        if part is None or not hasattr(part, "get"):
+            return ABSENT
+        init_args = part.get("init_args")
+        known = part.get(name, ABSENT) if init_args is None else init_args.get(name, ABSENT)
+        part = known if known is not ABSENT else part.get(name, ABSENT)
+    return part
+
+
 def _of_run(parsed: Namespace) -> Iterator[str]:
     """What one run needs."""
     yield from _model(parsed.lm.name, parsed.lm.get("revision"))
-    for name in (parsed.scrutability.scorer, _inner(parsed.model, "policy", "lm")):
+    for name in (parsed.scrutability.scorer, _given(parsed, "model", "policy", "lm")):
         if name:
             yield from _model(str(name), None)
     yield from _data(parsed.data.init_args)
-    reward = _inner(parsed.model, "reward")
     for name in STYLE_FOLDERS:
-        yield from _style(name, _inner(reward, name))
-    if content := _inner(reward, "content"):
+        yield from _style(name, _given(parsed, "model", "reward", name))
+    if content := _given(parsed, "model", "reward", "content"):
         yield from _model(str(content), None)
 
 
@@ -76,7 +96,11 @@ def _data(options: Mapping[str, Any]) -> Iterator[str]:
     from lightning_prompts.tasks.sources import DataSource
 
     path = options.get("path")
-    if DataSource(path, options.get("subset"), options.get("data_revision")).is_hub:
+    try:
+        source = DataSource(path, options.get("subset"), options.get("data_revision"))
+    except PromptError as error:
+        raise PromptError(f"{error} docs/data.md says where data sets come from.") from error
+    if source.is_hub:
         import datasets
 
         cache = Path(datasets.config.HF_DATASETS_CACHE)
@@ -96,12 +120,6 @@ def _style(name: str, given: Any) -> Iterator[str]:
     yield from _model(str(given), None)
 
 
-def _inner(part: Any, *names: str) -> Any:
-    """A nested option, whichever of its blocks are classes; None where there is none."""
-    for name in names:
-        if part is None or not hasattr(part, "get"):
-            return None
-        init_args = part.get("init_args")
-        inner = None if init_args is None else init_args.get(name)
-        part = part.get(name) if inner is None else inner
-    return part
+def _given(parsed: Namespace, *names: str) -> Any:
+    found = inner(parsed, *names)
+    return None if found is ABSENT else found

@@ -69,7 +69,8 @@ def trial_args(
         seed: Of the run.
     """
     own = config.variants[variant]
-    options = {**config.set, **own.set, **point, **config.override, "seed_everything": seed}
+    options = {**config.set, **own.set, **point, **config.override, **own.limits}
+    options["seed_everything"] = seed
     files = [part for name in (*config.base, *own.configs) for part in ("--config", name)]
     return ["fit", *files, *(f"--{name}={written(value)}" for name, value in options.items())]
 

@@ -21,6 +21,7 @@ from lightning_prompts.console import console, notice
 from lightning_prompts.errors import PromptError
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.estimate import Cost, costs
+from lightning_prompts.studies.limits import limited
 from lightning_prompts.studies.needs import needs
 from lightning_prompts.studies.plan import VARIANT, planned_runs
 from lightning_prompts.studies.progress import duration, progress_of
@@ -47,6 +48,7 @@ def run(config: StudyConfig, workers: int, only_estimate: bool) -> None:
         PromptError: If the user can fix it.
         SystemExit: 1 where every run failed; 130 or 143 where a signal stopped it.
     """
+    config = limited(config)
     fetched = needs(config)
     plan = planned_runs(config)
     settings = len({planned.group for planned in plan})
@@ -78,6 +80,7 @@ def run(config: StudyConfig, workers: int, only_estimate: bool) -> None:
 
 def work(config: StudyConfig) -> None:
     """Be one of several workers of a study that another process has planned."""
+    config = limited(config)
     study = open_study(config, open_storage(config))
     Worker(config, study).work(parent_lives())
 

@@ -33,7 +33,7 @@ def findings(config: StudyConfig, study: optuna.Study) -> Table:
     columns = _columns(config, [record for records in found.values() for record in records])
     table = Table(title=Text(_title(config, found), "bold"), title_justify="left", box=SIMPLE_HEAD)
     table.add_column("setting", overflow="fold")
-    for heading in ("runs", *columns):
+    for heading in ("runs", *map(_heading, columns)):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, records in found.items():
         cells = [_cell([r["metrics"].get(metric) for r in records], metric) for metric in columns]
@@ -58,12 +58,19 @@ def _columns(config: StudyConfig, records: Sequence[Mapping[str, Any]]) -> list[
     return names
 
 
+def _heading(metric: str) -> str:
+    """What stands over a column: `accuracy` of the validation, `test accuracy`."""
+    stage, _, name = metric.partition("/")
+    name = "perplexity" if metric == PERPLEXITY else name
+    return name if stage == "val" else f"{stage} {name}"
+
+
 def _cell(values: Sequence[float | None], metric: str) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return summary.NONE
     if metric.endswith("log_perplexity"):
-        return f"ppl {math.exp(min(fmean(known), 700)):.3g}"
+        return f"{math.exp(min(fmean(known), 700)):.3g}"
     spread = f" ± {stdev(known):.3f}" if len(known) > 1 else ""
     return f"{fmean(known):.3f}{spread}"
 
