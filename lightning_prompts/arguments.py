@@ -73,7 +73,7 @@ def find_configs(args: Sequence[str]) -> tuple[list[str], list[Path]]:
     for arg in rest:
         flag, equals, value = arg.partition("=")
         if flag in ("--config", "-c"):
-            files.append(_find_config(value if equals else next(rest, "")))
+            files.append(find_config(value if equals else next(rest, "")))
         elif flag in ("--model", "--data"):
             classes += [flag, value if equals else next(rest, "")]
         else:
@@ -183,7 +183,12 @@ def explain(message: str, options: Sequence[str]) -> str:
     return " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
 
 
-def _find_config(given: str) -> Path:
+def find_config(given: str) -> Path:
+    """A configuration's path, or that of the shipped one of this name.
+
+    Raises:
+        PromptError: If it is neither there nor shipped.
+    """
     if Path(given).is_file() or CONFIGS is None:
         return Path(given)
     shipped = CONFIGS / given.removeprefix("configs/")

@@ -23,6 +23,7 @@ RUNS = {
 COMMANDS = {
     **RUNS,
     "style": "Train the two classifiers of style transfer.",
+    "study": "Run many fits, a grid or a search, and go on where they were stopped.",
     "demo": "Fit a written, a soft and a PEZ prompt on a small model, and compare them.",
 }
 *_FIRST, _LAST = COMMANDS

@@ -19,9 +19,8 @@ CHECKPOINTS = "checkpoints"
 
 def run_folder(trainer: "Trainer") -> Path:
     """Folder of the trainer's run. Call it on every rank: the first one's is sent to all."""
-    from lightning.pytorch.loggers import (
-        TensorBoardLogger,
-    )  # takes seconds, and a reader needs none
+    # Takes seconds, which who only reads runs need not wait for.
+    from lightning.pytorch.loggers import TensorBoardLogger
 
     if isinstance(trainer.logger, TensorBoardLogger):
         return Path(str(trainer.log_dir))

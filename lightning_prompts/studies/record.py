@@ -129,6 +129,8 @@ def read_run(folder: Path) -> RunRecord:
         raise PromptError(f"{folder} {reason}.")
     prompt = _read_json(folder / PROMPT)
     test = _read_json(folder / TEST) if (folder / TEST).is_file() else {}
+    if any(test.get(name) != prompt.get(name) for name in ("step", "ids")):
+        test = {}  # of another prompt: the run was trained further since
     settings = _settings(folder / CONFIG)
     timeline = read_timeline(folder)
     weight = prompt.get("perplexity_weight")
