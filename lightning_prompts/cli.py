@@ -42,6 +42,7 @@ from lightning_prompts.predictions import Predictions
 from lightning_prompts.progress import StepProgress
 from lightning_prompts.prompt_list import PromptList
 from lightning_prompts.quiet import silence
+from lightning_prompts.report.command import report
 from lightning_prompts.save_config import SaveConfig
 from lightning_prompts.settings import complete, reusable
 from lightning_prompts.studies.command import study
@@ -61,7 +62,12 @@ SECTIONS: dict[str, type[Callback]] = {
 
 
 # What runs otherwise than through Lightning's command line, each with its own options.
-OTHERS: dict[str, Callable[[list[str]], None]] = {"demo": demo, "style": style, "study": study}
+OTHERS: dict[str, Callable[[list[str]], None]] = {
+    "demo": demo,
+    "style": style,
+    "study": study,
+    "report": report,
+}
 
 
 class PromptCLI(LightningCLI):
