@@ -8,6 +8,7 @@ from rich.text import Text
 from lightning_prompts.arguments import PromptParser
 from lightning_prompts.commands import PROGRAM
 from lightning_prompts.console import console
+from lightning_prompts.errors import PromptError
 
 
 def report(args: Sequence[str]) -> None:
@@ -19,8 +20,11 @@ def report(args: Sequence[str]) -> None:
     Raises:
         PromptError: If there is nothing to report, or no place to write it.
     """
+    from lightning_prompts.report.load import WHAT
     from lightning_prompts.report.writing import write_report  # loads matplotlib
 
+    if not args:
+        raise PromptError(f"Say what to report: {PROGRAM} report PATH; {WHAT}.")
     given = parser().parse_args(list(args))
     folder = Path(given.output) if given.output else default_folder(given.paths)
     written = write_report(given.paths, folder)

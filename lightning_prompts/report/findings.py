@@ -54,11 +54,11 @@ def _trade_off(comparison: Comparison, problem: Problem) -> Iterator[str]:
     if len(on_front) < 2:
         return
     parts = []
-    for setting in on_front[:6]:
+    for setting in on_front[:8]:
         x, y = setting.perplexity(comparison.split), comparison.score(setting)
         if x is not None and y is not None:
             parts.append(f"{setting.label} ({large(x.mean)}; {comparison.measure.shown(y.mean)})")
-    more = f" and {len(on_front) - 6} more" if len(on_front) > 6 else ""
+    more = f" and {len(on_front) - 8} more" if len(on_front) > 8 else ""
     yield (
         f"Beaten by no other mean in both perplexity and {comparison.measure.label}: "
         f"{', '.join(parts)}{more}."

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightning_prompts.report.text import quoted, shorten
+from lightning_prompts.report.text import shorten
 from lightning_prompts.studies.record import RunRecord
 
 # What changes neither the prompt that is found nor how it is measured.
@@ -67,7 +67,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, str):
         # Of a class path the class; other texts quoted.
         names = value.split(".")
-        return names[-1] if all(map(str.isidentifier, names)) else shorten(quoted(value), 48)
+        return names[-1] if all(map(str.isidentifier, names)) else shorten(f'"{value}"', 48)
     return shorten(json.dumps(value, ensure_ascii=False, default=str), 48)
 
 

@@ -1,6 +1,7 @@
 """report.html: one file that opens offline, without JavaScript, and prints."""
 
 import base64
+import html
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,7 +90,7 @@ def figure(drawn: Drawn | None) -> list[str]:
     width = drawn.svg.partition(b'width="')[2].partition(b'pt"')[0].decode()
     return [
         f'<figure id="{escaped(drawn.name)}">'
-        f'<img src="data:image/svg+xml;base64,{data}" style="width:{float(width) * 1.35:.0f}px" '
+        f'<img src="data:image/svg+xml;base64,{data}" style="width:{float(width) * 1.7:.0f}px" '
         f'alt="{escaped(f"{drawn.title}. {drawn.caption}")}">'
         f"<figcaption><b>{escaped(drawn.title)}.</b> {escaped(drawn.caption)}</figcaption></figure>"
     ]
@@ -138,11 +139,14 @@ def prompts(comparison: Comparison) -> Iterator[str]:
 def _prompt(comparison: Comparison, setting: Setting, surprise: Scale, distance: Scale) -> str:
     best = chosen(setting, comparison)
     tokens = "".join(_tokens(best, surprise, distance))
-    others = [run for run in setting.records if run is not best]
+    texts: dict[str, list[RunRecord]] = {}
+    for run in setting.records:
+        texts.setdefault(run.text, []).append(run)
     items = "".join(
-        f"<li>seed {run.seed} ({_numbers(comparison, run)}): "
-        f"<code>{escaped(shorten(quoted(run.text), 400))}</code></li>".replace("\\\\", "\\")
-        for run in others[:MOST_SEEDS]
+        f"<li>{_seeds(runs)} ({_numbers(comparison, runs[0])}): "
+        f"<code>{html.escape(shorten(quoted(text), 400))}</code></li>"
+        for text, runs in list(texts.items())[: MOST_SEEDS + 1]
+        if text != best.text
     )
     kind = "nearest tokens of its vectors" if setting.vectors else "tokens in use"
     return (
@@ -152,6 +156,10 @@ def _prompt(comparison: Comparison, setting: Setting, surprise: Scale, distance:
         + (f'<ul class="seeds">{items}</ul>' if items else "")
         + "</div>"
     )
+
+
+def _seeds(runs: Sequence[RunRecord]) -> str:
+    return f"seed{'s' * (len(runs) > 1)} {', '.join(str(run.seed) for run in runs)}"
 
 
 def _tokens(run: RunRecord, surprise: Scale, distance: Scale) -> Iterable[str]:
