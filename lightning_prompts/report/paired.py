@@ -10,7 +10,7 @@ from lightning_prompts.report.statistics import McNemar, Paired, holm, mcnemar, 
 
 # So many settings are compared each with each; of more, each one with the best.
 EACH_WITH_EACH = 5
-MOST = 30
+MOST = 15
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,7 @@ def results(comparison: Comparison, problem: Problem, most: int | None = None) -
     shown = settings[:most]
     columns = {
         "seeds": [str(len(s.records)) for s in shown],
-        f"{ROWS[split]} {unit} [95 %]": [
-            interval(comparison.score(s), measure.shown) for s in shown
-        ],
+        f"{ROWS[split]} {unit}": [interval(comparison.score(s), measure.shown) for s in shown],
         f"validation {unit}": [
             measure.shown(_or_none(s.estimate(measure.name, "val"))) for s in shown
         ],
@@ -67,7 +65,7 @@ def results(comparison: Comparison, problem: Problem, most: int | None = None) -
         "its text, pasted": [
             measure.shown(_or_none(s.estimate(f"round_trip_{measure.name}", split))) for s in shown
         ],
-        "perplexity [95 %]": [interval(s.perplexity(split), large) for s in shown],
+        "perplexity": [interval(s.perplexity(split), large) for s in shown],
     }
     if split == "val":
         del columns[f"validation {unit}"]

@@ -138,12 +138,16 @@ def looks(comparison: Comparison, shades: bool = True) -> dict[str, Look]:
 
 
 def foremost(comparison: Comparison, settings: Sequence[Setting], most: int) -> list[Setting]:
-    """At most so many settings, the better ones, in the order that they have."""
+    """At most so many settings, the better ones of each tuner, in the order that they have."""
     if len(settings) <= most:
         return list(settings)
     scores = {id(s): e.mean for s in settings if (e := comparison.score(s)) is not None}
-    best = sorted(settings, key=lambda s: -scores.get(id(s), float("-inf")))[:most]
-    chosen = {id(s) for s in best}
+    places: dict[str, int] = {}
+    order = []
+    for setting in sorted(settings, key=lambda s: -scores.get(id(s), float("-inf"))):
+        place = places[setting.tuner] = places.get(setting.tuner, -1) + 1
+        order.append((place, len(order), setting))
+    chosen = {id(setting) for _, _, setting in sorted(order)[:most]}
     return [s for s in settings if id(s) in chosen]
 
 
@@ -164,8 +168,8 @@ def left_out(count: int) -> str:
     """A sentence on settings that a figure has no room for; empty where there are none."""
     if not count:
         return ""
-    which = f"{count:,} worst settings are" if count > 1 else "worst setting is"
-    return f" The {which} left out."
+    which = f"{count:,} settings are" if count > 1 else "One setting is"
+    return f" {which} left out, the worst of each tuner."
 
 
 def log_axis(axis: Axis) -> None:

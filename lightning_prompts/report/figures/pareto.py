@@ -27,6 +27,7 @@ from lightning_prompts.report.text import shorten, visible
 
 # More intervals or names than this hide each other: then only the front has them.
 CROWD = 16
+NAMED = 8
 
 
 def front(comparison: Comparison, problem: Problem) -> list[Setting]:
@@ -63,7 +64,7 @@ def pareto(comparison: Comparison, name: str) -> Drawn | None:
             bottom.set_xlabel(f"perplexity of the tokens (log scale{more})")
         settings = [s for p in problems for s in p.settings]
         figure.legend(
-            handles=_legend(settings, known, one_tuner=len({s.tuner for s in settings}) == 1),
+            handles=_legend(settings, known, crossed=any(s.vectors for s in _crossed(comparison))),
             loc="outside lower center",
             ncols=4,
             columnspacing=1.4,
@@ -179,7 +180,7 @@ def _names(axes: Axes, comparison: Comparison, problem: Problem) -> None:
     chosen = placed
     if len(placed) > CROWD:
         best = {id(s) for s in front(comparison, problem)}
-        chosen = [entry for entry in placed if id(entry[0]) in best][:CROWD]
+        chosen = [entry for entry in placed if id(entry[0]) in best][:NAMED]
     transform, scale = axes.transData.transform, axes.figure.dpi / 72
     points = transform([(x.mean, y.mean) for _, x, y in placed])
     taken = [(x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale) for x, y in points]
@@ -189,7 +190,7 @@ def _names(axes: Axes, comparison: Comparison, problem: Problem) -> None:
         if not own:
             continue
         text = shorten(visible(own), 34)
-        width, height = 4.3 * scale * len(text), 9 * scale
+        width, height = 4.8 * scale * len(text), 9 * scale
         px, py = transform((x.mean, y.mean))
         best_place, least = (7.0, 5.0, "left", "bottom"), float("inf")
         for (dx, ha), (dy, va) in product(
@@ -227,10 +228,10 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return max(wide, 0) * max(high, 0)
 
 
-def _legend(settings: Sequence[Setting], known: dict[str, Look], one_tuner: bool) -> list[Line2D]:
+def _legend(settings: Sequence[Setting], known: dict[str, Look], crossed: bool) -> list[Line2D]:
     """One entry a tuner; a setting each where there is one tuner and few settings."""
     entries: dict[str, tuple[Look, bool]] = {}
-    single = one_tuner and len({s.label for s in settings}) <= 8
+    single = len({s.tuner for s in settings}) == 1 and len({s.label for s in settings}) <= 8
     for setting in settings:
         name = name_of(setting) if single else setting.tuner
         entries.setdefault(name, (known[setting.label], setting.vectors))
@@ -248,7 +249,7 @@ def _legend(settings: Sequence[Setting], known: dict[str, Look], one_tuner: bool
         )
         for name, (look, vectors) in entries.items()
     ]
-    if any(s.vectors for s in settings):
+    if crossed:
         handles.append(
             Line2D(
                 [], [], ls="", marker="x", ms=6, mew=1.4, color=MUTED, label="its nearest tokens"
@@ -256,6 +257,16 @@ def _legend(settings: Sequence[Setting], known: dict[str, Look], one_tuner: bool
         )
     handles.append(Line2D([], [], color=INK, lw=1.1, label="Pareto front"))
     return handles
+
+
+def _crossed(comparison: Comparison) -> list[Setting]:
+    """Settings beside which there is room for what their nearest tokens reach."""
+    return [
+        setting
+        for problem in comparison.problems
+        if len(placed := _placed(comparison, problem)) <= CROWD
+        for setting, _, _ in placed
+    ]
 
 
 def _caption(comparison: Comparison) -> str:
@@ -276,10 +287,14 @@ def _caption(comparison: Comparison) -> str:
         )
     if any(len(_placed(comparison, p)) > CROWD for p in comparison.problems):
         parts.append("Only settings of the front have bars and names.")
-    if any(s.vectors for s in settings):
+    if any(s.vectors for s in _crossed(comparison)):
         parts.append(
             "Hollow: vectors are the prompt in use, placed at the perplexity of their nearest "
             "tokens; the cross below is what those tokens reach."
+        )
+    elif any(s.vectors for s in settings):
+        parts.append(
+            "Hollow: vectors are the prompt in use, placed at the perplexity of their nearest tokens."
         )
     parts.append("The line joins the means that no other mean beats in both directions.")
     return " ".join(parts)
