@@ -143,7 +143,7 @@ def foremost(comparison: Comparison, settings: Sequence[Setting], most: int) -> 
         return list(settings)
     scores = {id(s): e.mean for s in settings if (e := comparison.score(s)) is not None}
     places: dict[str, int] = {}
-    order = []
+    order: list[tuple[int, int, Setting]] = []
     for setting in sorted(settings, key=lambda s: -scores.get(id(s), float("-inf"))):
         place = places[setting.tuner] = places.get(setting.tuner, -1) + 1
         order.append((place, len(order), setting))

@@ -1,7 +1,6 @@
 """The trade-off: how likely the tokens are against how well the prompt does the task."""
 
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,6 +21,7 @@ from lightning_prompts.report.figures.looks import (
     seeds_of,
     style,
 )
+from lightning_prompts.report.figures.names import names
 from lightning_prompts.report.statistics import Estimate, non_dominated
 from lightning_prompts.report.text import shorten, visible
 
@@ -175,57 +175,18 @@ def _limits(grid: np.ndarray, comparison: Comparison, problems: Sequence[Problem
 
 
 def _names(axes: Axes, comparison: Comparison, problem: Problem) -> None:
-    """What tells a setting from its tuner's others, beside its mean, clear of what is drawn."""
+    """Beside each mean what tells it from the others of its tuner."""
     placed = _placed(comparison, problem)
     chosen = placed
     if len(placed) > CROWD:
         best = {id(s) for s in front(comparison, problem)}
         chosen = [entry for entry in placed if id(entry[0]) in best][:NAMED]
-    transform, scale = axes.transData.transform, axes.figure.dpi / 72
-    points = transform([(x.mean, y.mean) for _, x, y in placed])
-    taken = [(x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale) for x, y in points]
-    inside = axes.get_window_extent()
-    for setting, x, y in chosen:
-        own = setting.label.partition(", ")[2]
-        if not own:
-            continue
-        text = shorten(visible(own), 34)
-        width, height = 4.8 * scale * len(text), 9 * scale
-        px, py = transform((x.mean, y.mean))
-        best_place, least = (7.0, 5.0, "left", "bottom"), float("inf")
-        for (dx, ha), (dy, va) in product(
-            ((7.0, "left"), (-7.0, "right"), (0.0, "center")),
-            ((5.0, "bottom"), (-5.0, "top"), (13.0, "bottom"), (-13.0, "top"), (0.0, "center")),
-        ):
-            if ha == "center" and va == "center":
-                continue
-            left = px + dx * scale - {"left": 0, "right": width, "center": width / 2}[ha]
-            low = py + dy * scale - {"bottom": 0, "top": height, "center": height / 2}[va]
-            box = (left, low, left + width, low + height)
-            cost = sum(_overlap(box, other) for other in taken) + 0.3 * (abs(dx) + abs(dy))
-            cost += 1e6 * (box[0] < inside.x0 or box[2] > inside.x1)
-            cost += 1e6 * (box[1] < inside.y0 or box[3] > inside.y1)
-            if cost < least:
-                best_place, least, best_box = (dx, dy, ha, va), cost, box
-        dx, dy, ha, va = best_place
-        taken.append(best_box)
-        axes.annotate(
-            text,
-            (x.mean, y.mean),
-            (dx, dy),
-            textcoords="offset points",
-            ha=ha,
-            va=va,
-            fontsize=7.5,
-            color=INK,
-            zorder=5,
-            bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7},
-        )
-
-
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(wide, 0) * max(high, 0)
+    texts = [
+        (shorten(visible(own), 34), (x.mean, y.mean))
+        for setting, x, y in chosen
+        if (own := setting.label.partition(", ")[2])
+    ]
+    names(axes, [(x.mean, y.mean) for _, x, y in placed], texts)
 
 
 def _legend(settings: Sequence[Setting], known: dict[str, Look], crossed: bool) -> list[Line2D]:
@@ -294,7 +255,8 @@ def _caption(comparison: Comparison) -> str:
         )
     elif any(s.vectors for s in settings):
         parts.append(
-            "Hollow: vectors are the prompt in use, placed at the perplexity of their nearest tokens."
+            "Hollow: vectors are the prompt in use, placed at the perplexity of their nearest "
+            "tokens."
         )
     parts.append("The line joins the means that no other mean beats in both directions.")
     return " ".join(parts)

@@ -1,6 +1,5 @@
 """What happened in training: against steps, and against what the steps cost."""
 
-import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lightning_prompts.report.comparison import MEASURES, Comparison, Measure, Problem, Setting
+from lightning_prompts.report.figures.curves import best_so_far, mean_of
 from lightning_prompts.report.figures.looks import (
     BASELINE_LINES,
     MUTED,
@@ -26,7 +26,7 @@ from lightning_prompts.report.figures.looks import (
     style,
 )
 from lightning_prompts.report.text import shorten, visible
-from lightning_prompts.studies.record import RunRecord, Validation
+from lightning_prompts.studies.record import Validation
 
 MOST = 10
 DISTANCE = "val/distance_differential_cosine"
@@ -190,23 +190,6 @@ def _cost_line(axes: Axes, setting: Setting, look: Look, cost: Cost, metric: str
             ms=3.2,
             drawstyle="steps-post",
         )
-
-
-def mean_of(values: Sequence[float], log: bool) -> float:
-    """The mean, geometric where the axis is logarithmic."""
-    return math.exp(fmean(math.log(max(v, 1e-300)) for v in values)) if log else fmean(values)
-
-
-def best_so_far(record: RunRecord) -> list[tuple[Validation, Validation]]:
-    """Each validation, with the one up to it whose objective is the lowest; ties to the earlier."""
-    pairs: list[tuple[Validation, Validation]] = []
-    best: Validation | None = None
-    for validation in record.history:
-        value = validation.metrics.get("val/objective", math.inf)
-        if best is None or value < best.metrics.get("val/objective", math.inf):
-            best = validation
-        pairs.append((validation, best))
-    return pairs
 
 
 def _measure(comparison: Comparison) -> Measure:
