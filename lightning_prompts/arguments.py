@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +34,15 @@ MANY = 30  # names that are too many to list in one sentence
 
 class PromptParser(LightningArgumentParser):
     """Reports a mistake as one sentence instead of a usage dump."""
+
+    makers: Sequence[tuple[Callable[..., Any], type, bool]] = ()
+    """Who makes instances of a class: (maker, class, whether of its subclasses too)."""
+
+    def instantiate(self, *args: Any, **kwargs: Any) -> Any:
+        """Build what was parsed, by `makers` where they say so."""
+        if self.makers:
+            kwargs.setdefault("instantiators", list(self.makers))
+        return super().instantiate(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `PromptError` with what went wrong."""

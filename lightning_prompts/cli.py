@@ -130,7 +130,8 @@ class PromptCLI(LightningCLI):
             help="Runs go to logs/EXPERIMENT/version_N; by default <tuner>-<task>.",
         )
         parser.add_class_arguments(FrozenLM, "lm")
-        parser.add_instantiator(lambda _, **options: self.make_lm(**options), FrozenLM)
+        assert isinstance(parser, PromptParser)
+        parser.makers = ((lambda _, **options: self.make_lm(**options), FrozenLM, False),)
         for part in ("model", "data"):
             parser.link_arguments("lm", f"{part}.init_args.lm", apply_on="instantiate")
         for name in ("template", "verbalizer"):

@@ -18,6 +18,7 @@ from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.needs import OnlyParses
 from lightning_prompts.studies.plan import example_args
 from lightning_prompts.studies.shared import SharedLM
+from lightning_prompts.studies.trial import count_test_rows
 
 STEPS = 3
 # What `Trainer.test` does on its rows, and a validation on its own, is alike.
@@ -103,6 +104,7 @@ def _measure(args: Sequence[str], test: bool, lm: SharedLM) -> Cost:
         cli = PromptCLI(
             [*args, *PROBE], run=False, show=False, make_lm=lm, folder=Path(folder) / "a" / "b"
         )
+        tested = count_test_rows(cli) if test else 0
         clock = Clock()
         cli.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
         # Not as an option: of the command line's 1 the parser makes 1.0, which is all of them.
@@ -114,8 +116,7 @@ def _measure(args: Sequence[str], test: bool, lm: SharedLM) -> Cost:
     steps = steps if cli.model.learns else 1
     every = interval if isinstance(interval, int) and interval > 0 else steps
     batches = math.ceil(steps / every) * len(data.val_dataloader())
-    if test:
-        batches += math.ceil(len(data.read("test")) / data.val_batch_size)
+    batches += math.ceil(tested / data.val_batch_size)
     batch = clock.validations[-1]
     begin = max(0.0, whole - sum(clock.steps) - batch)
     return Cost(begin, median(clock.steps), batch, steps, batches)

@@ -32,7 +32,8 @@ def findings(config: StudyConfig, study: optuna.Study) -> Table:
             found.setdefault(_named(config, trial.user_attrs), []).append(record)
     columns = _columns(config, [record for records in found.values() for record in records])
     table = Table(title=Text(_title(config, found), "bold"), title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("setting", overflow="fold")
+    table.pad_edge = table.show_edge = False  # a setting's name is long
+    table.add_column("setting", no_wrap=True, overflow="fold")
     for heading in ("runs", *map(_heading, columns)):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, records in found.items():

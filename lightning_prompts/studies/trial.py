@@ -71,10 +71,7 @@ def run_trial(
             "to run several at once."
         )
     if test:
-        try:
-            cli.datamodule.read("test")
-        except PromptError as error:
-            raise PromptError(f"{error} Or leave the tests out: --study.test false.") from error
+        count_test_rows(cli)
     baselines.give(callback_of(cli.trainer, Baselines))
     # Behind the checkpoints' own: a hopeless run too has saved what it has.
     cli.trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
@@ -91,6 +88,18 @@ def run_trial(
         tested.start()
         baselines.take(callback_of(tested.trainer, Baselines))
     return read_run(folder)
+
+
+def count_test_rows(cli: PromptCLI) -> int:
+    """Rows of a run's test.
+
+    Raises:
+        PromptError: If there are none, or without labels.
+    """
+    try:
+        return len(cli.datamodule.read("test"))
+    except PromptError as error:
+        raise PromptError(f"{error} Or leave the tests out: --study.test false.") from error
 
 
 def _fit(args: Sequence[str], folder: Path, lm: SharedLM) -> PromptCLI:
