@@ -5,7 +5,14 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from lightning_prompts.report.labels import any_setting, frozen, labels, of_problem, of_setting
+from lightning_prompts.report.labels import (
+    any_setting,
+    by_number,
+    frozen,
+    labels,
+    of_problem,
+    of_setting,
+)
 from lightning_prompts.report.statistics import Estimate, estimate, log_estimate
 from lightning_prompts.report.text import NONE
 from lightning_prompts.studies.record import RunRecord
@@ -167,16 +174,17 @@ def _comparison(runs: Sequence[RunRecord]) -> Comparison:
         Problem(label, group[0].template, _settings(group))
         for label, group in zip(names, groups, strict=True)
     )
+    problems = tuple(sorted(problems, key=lambda problem: by_number(problem.label)))
     unmeasured = tuple(r for r in runs if f"{split}/{measure.name}" not in r.metrics)
     return Comparison(runs[0].task, runs[0].lm, split, measure, problems, unmeasured)
 
 
 def _scored_by(runs: Sequence[RunRecord]) -> tuple[Split, Measure]:
-    """Test rows if at least half of the runs have them, and the first measure that as many have."""
+    """Test rows if most runs have them, and the first measure that most have on these rows."""
     splits: tuple[Split, ...] = ("test", "val")
     for split in splits:
         for measure in MEASURES:
-            if 2 * sum(f"{split}/{measure.name}" in r.metrics for r in runs) >= len(runs):
+            if 2 * sum(f"{split}/{measure.name}" in r.metrics for r in runs) > len(runs):
                 return split, measure
     return "val", MEASURES[0]
 
@@ -189,6 +197,8 @@ def _settings(runs: Sequence[RunRecord]) -> tuple[Setting, ...]:
         for label, group in zip(names, of_tuner, strict=True):
             name = group[0].tuner + (f", {label}" if label else "")
             settings.append(Setting(name, group[0].tuner, tuple(group)))
+    # Not in the order in which a study came to run them.
+    settings.sort(key=lambda s: (s.tuner, s.records[0].perplexity_weight, by_number(s.label)))
     return tuple(_numbered(settings))
 
 

@@ -1,6 +1,7 @@
 """What tells one setting from another: the options that differ, by short names."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -52,6 +53,16 @@ def labels(runs: Sequence[RunRecord], relevant: Callable[[str], bool]) -> list[s
         )
         for run in runs
     ]
+
+
+def by_number(label: str) -> list[tuple[float, str]]:
+    """To sort labels by the numbers in them.
+
+    >>> sorted(["lr = 0.1", "lr = 0.02", "lr = 1e-05"], key=by_number)
+    ['lr = 1e-05', 'lr = 0.02', 'lr = 0.1']
+    """
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", label)
+    return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)]
 
 
 def _order(key: str) -> tuple[int, str]:

@@ -83,7 +83,7 @@ def wilson(share: float, rows: int) -> tuple[float, float]:
     z2 = _Z**2 / rows
     middle = (share + z2 / 2) / (1 + z2)
     half = _Z * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows)) / (1 + z2)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return (0.0 if share == 0 else middle - half), (1.0 if share == 1 else middle + half)
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Paired | None:
