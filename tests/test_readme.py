@@ -52,6 +52,7 @@ def test_commands_parse(args: list[str], folder_of_a_user: Path):
     from lightning_prompts.arguments import find_configs
     from lightning_prompts.cli import PromptCLI
     from lightning_prompts.demo import BASE
+    from lightning_prompts.report.command import parser as report_parser
     from lightning_prompts.studies.command import parse as parse_study
     from lightning_prompts.studies.files import read_config
     from lightning_prompts.style_command import parser as style_parser
@@ -66,6 +67,9 @@ def test_commands_parse(args: list[str], folder_of_a_user: Path):
         def instantiate_classes(self) -> None:
             pass
 
+    if args[0] == "report":
+        assert report_parser().parse_args(args[1:]).paths
+        return
     if args[0] == "study":
         asked = parse_study(args[1:])
         assert read_config(asked.configs, asked.options).name

@@ -1,8 +1,8 @@
 """The trade-off: how likely the tokens are against how well the prompt does the task."""
 
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -157,7 +157,7 @@ def _interval(axes: Axes, x: Estimate, y: Estimate, look: Look) -> None:
             )
 
 
-def _limits(grid: np.ndarray, comparison: Comparison, problems: Sequence[Problem]) -> None:
+def _limits(grid: Any, comparison: Comparison, problems: Sequence[Problem]) -> None:
     """Of points and baselines alone: the interval of two seeds may be wider than the axis."""
     split, measure = comparison.split, comparison.measure
     metrics = (measure.name, f"hard_{measure.name}")
