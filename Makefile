@@ -17,7 +17,7 @@ PEERS := .venv/.set-up-bench
 FOUND := $(or $(wildcard $(BIN)/python),$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all lint fit validate tensorboard bench
+.PHONY: help setup demo demo-study test test-slow test-all lint fit validate tensorboard bench
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,8 +28,12 @@ help:  ## Show this list
 setup: $(STAMP)  ## Make .venv and install everything (again only after a change of versions)
 	@echo '.venv is ready: make demo, make test, or $(BIN)/lightning-prompts --help'
 
-demo: $(STAMP)  ## Compare prompts for SmolLM2 on short reviews: a table in a few minutes
+demo: $(STAMP)  ## Compare prompts for SmolLM2 on short reviews: a table and a page in a few minutes
 	$(BIN)/lightning-prompts demo $(ARGS)
+
+demo-study: $(STAMP)  ## A small trade-off study on the same reviews, in some twenty minutes at most
+	$(BIN)/lightning-prompts study --config configs/study/demo.yaml $(ARGS)
+	$(BIN)/lightning-prompts report logs/studies/demo
 
 test: $(STAMP)  ## The fast tests, a few minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m 'not slow' $(ARGS)

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +34,15 @@ MANY = 30  # names that are too many to list in one sentence
 
 class PromptParser(LightningArgumentParser):
     """Reports a mistake as one sentence instead of a usage dump."""
+
+    makers: Sequence[tuple[Callable[..., Any], type, bool]] = ()
+    """Who makes instances of a class: (maker, class, whether of its subclasses too)."""
+
+    def instantiate(self, *args: Any, **kwargs: Any) -> Any:
+        """Build what was parsed, by `makers` where they say so."""
+        if self.makers:
+            kwargs.setdefault("instantiators", list(self.makers))
+        return super().instantiate(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `PromptError` with what went wrong."""
@@ -73,7 +82,7 @@ def find_configs(args: Sequence[str]) -> tuple[list[str], list[Path]]:
     for arg in rest:
         flag, equals, value = arg.partition("=")
         if flag in ("--config", "-c"):
-            files.append(_find_config(value if equals else next(rest, "")))
+            files.append(find_config(value if equals else next(rest, "")))
         elif flag in ("--model", "--data"):
             classes += [flag, value if equals else next(rest, "")]
         else:
@@ -183,7 +192,12 @@ def explain(message: str, options: Sequence[str]) -> str:
     return " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
 
 
-def _find_config(given: str) -> Path:
+def find_config(given: str) -> Path:
+    """A configuration's path, or that of the shipped one of this name.
+
+    Raises:
+        PromptError: If it is neither there nor shipped.
+    """
     if Path(given).is_file() or CONFIGS is None:
         return Path(given)
     shipped = CONFIGS / given.removeprefix("configs/")

@@ -19,12 +19,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_prompts import __version__
+from lightning_prompts.callbacks.base import task_of
 from lightning_prompts.callbacks.baselines import Baselines
+from lightning_prompts.callbacks.prompt_text import token_distances
 from lightning_prompts.errors import PromptError
 from lightning_prompts.run_folder import CHECKPOINTS, PROMPT, run_folder
-from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.base import PromptTuner, Stage
 
 C = TypeVar("C", bound=Callback)
+SPLITS: dict[Stage, str] = {"val": "validation", "test": "test"}
 # One file each, overwritten: what `best` and `last` mean never depends on a counter.
 _ONE_FILE: dict[str, Any] = {
     "save_top_k": 1,
@@ -108,6 +111,7 @@ class BestPrompt(_RunCheckpoint):
         }
         assert isinstance(trainer.lightning_module, PromptTuner)
         description = describe(trainer, trainer.lightning_module, metrics)
+        description["rows"] = {"validation": scored_rows(trainer, "val")}
         if trainer.is_global_zero:
             write_json(Path(filepath).parents[1] / PROMPT, description)
 
@@ -186,6 +190,17 @@ def _die_of_sigterm() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def scored_rows(trainer: Trainer, stage: Stage) -> int | None:
+    """Rows of an evaluation, of which `limit_val_batches` may leave some out; None if not known."""
+    task = task_of(trainer)
+    rows = None if task is None else task.report.rows.get(SPLITS[stage])
+    # A run with nothing left to do has no batches.
+    batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
+    scored = 0 if rows is None else sum(batches) * task.val_batch_size * trainer.world_size
+    return int(scored) if rows is not None and 0 < scored < rows else rows
+
+
+@torch.no_grad()
 def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float]) -> dict[str, Any]:
     """What prompt.json says of the tuner's present prompt.
 
@@ -194,12 +209,16 @@ def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float])
         tuner: Holds the prompt.
         metrics: Of this validation, by the names they are logged under.
     """
-    ids, lm, verbalizer = tuner.hard_prompt().tolist(), tuner.lm, tuner.verbalizer
+    token_ids, lm, verbalizer = tuner.hard_prompt(), tuner.lm, tuner.verbalizer
+    ids: list[int] = token_ids.tolist()
+    distances = token_distances(tuner, token_ids).tolist() if tuner.has_soft_prompt else None
     baselines = callback_of(trainer, Baselines).results
     return {
         "text": lm.decode(ids),
         "ids": ids,
         "tokens": lm.token_strings(ids),
+        "token_nats": lm.token_nll(token_ids[None])[0].tolist(),
+        "token_distances": distances,
         "in_use": "vectors" if tuner.soft_in_use else "tokens",
         "step": trainer.global_step,
         "metrics": dict(sorted(metrics.items())),
@@ -211,7 +230,8 @@ def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float])
             "fingerprint": lm.fingerprint,
         },
         "tuner": type(tuner).__name__,
-        "task": getattr(getattr(trainer, "datamodule", None), "slug", None),
+        "perplexity_weight": tuner.perplexity_weight,
+        "task": getattr(task_of(trainer), "slug", None),
         "template": tuner.template.text,
         "verbalizer": dict(zip(verbalizer.labels, verbalizer.words, strict=True)),
         "seed": tuner.seed,
@@ -237,19 +257,19 @@ def load_prompt(tuner: PromptTuner, checkpoint: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file, with null for what is no number."""
-    _replace(path, _dumps(content, indent=2) + "\n")
+    write_text(path, _dumps(content, indent=2) + "\n")
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """The same for a JSONL file, an object a line."""
-    _replace(path, "".join(_dumps(row) + "\n" for row in rows))
+    write_text(path, "".join(_dumps(row) + "\n" for row in rows))
 
 
 def _dumps(content: Any, indent: int | None = None) -> str:
     return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
-def _replace(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Replace a file in one step, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")

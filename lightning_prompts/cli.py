@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -42,10 +42,13 @@ from lightning_prompts.predictions import Predictions
 from lightning_prompts.progress import StepProgress
 from lightning_prompts.prompt_list import PromptList
 from lightning_prompts.quiet import silence
-from lightning_prompts.run_folder import CONFIG, run_folder
+from lightning_prompts.report.command import report
+from lightning_prompts.save_config import SaveConfig
 from lightning_prompts.settings import complete, reusable
+from lightning_prompts.studies.command import study
 from lightning_prompts.style_command import style
 from lightning_prompts.tasks.base import PromptTask
+from lightning_prompts.tested import Tested
 from lightning_prompts.tuners.base import PromptTuner
 
 # Sections of a configuration, at its top level: a YAML's own `trainer.callbacks` cannot lose them.
@@ -58,24 +61,13 @@ SECTIONS: dict[str, type[Callback]] = {
 }
 
 
-class SaveConfig(Callback):
-    """Saves the configuration of a fit as config.yaml of its run.
-
-    Args:
-        parser: Knows how to write it.
-        config: What to write.
-    """
-
-    def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
-        self.parser, self.config = parser, config
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save on the first rank; a resumed run replaces its own."""
-        path = run_folder(trainer) / CONFIG
-        if stage == "fit" and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", 0):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # With its nulls: a null may stand against another value of default.yaml.
-            self.parser.save(self.config, path, overwrite=True, multifile=False, skip_none=False)
+# What runs otherwise than through Lightning's command line, each with its own options.
+OTHERS: dict[str, Callable[[list[str]], None]] = {
+    "demo": demo,
+    "style": style,
+    "study": study,
+    "report": report,
+}
 
 
 class PromptCLI(LightningCLI):
@@ -85,14 +77,24 @@ class PromptCLI(LightningCLI):
         args: As on the command line.
         run: False builds everything and runs nothing.
         show: False leaves out the closing table.
+        make_lm: Gives the language model of the configuration's `lm` options.
+        folder: Of a new run; by default the next version of its experiment.
     """
 
     model: PromptTuner
     datamodule: PromptTask
 
-    def __init__(self, args: ArgsType, run: bool = True, show: bool = True) -> None:
+    def __init__(
+        self,
+        args: ArgsType,
+        run: bool = True,
+        show: bool = True,
+        make_lm: Callable[..., FrozenLM] = FrozenLM,
+        folder: Path | None = None,
+    ) -> None:
         self.given: set[str] = set()
-        self.runs, self.shows = run, show
+        self.folder = folder
+        self.runs, self.shows, self.make_lm = run, show, make_lm
         self.command = command_of(args)
         for package in (lightning_prompts.tuners, lightning_prompts.tasks):
             import_all(package)
@@ -128,6 +130,8 @@ class PromptCLI(LightningCLI):
             help="Runs go to logs/EXPERIMENT/version_N; by default <tuner>-<task>.",
         )
         parser.add_class_arguments(FrozenLM, "lm")
+        assert isinstance(parser, PromptParser)
+        parser.makers = ((lambda _, **options: self.make_lm(**options), FrozenLM, False),)
         for part in ("model", "data"):
             parser.link_arguments("lm", f"{part}.init_args.lm", apply_on="instantiate")
         for name in ("template", "verbalizer"):
@@ -150,7 +154,7 @@ class PromptCLI(LightningCLI):
         command = self.config.subcommand
         config = self.config[command]
         parsed = config.clone()
-        complete(config, command, self.given, configs)
+        complete(config, command, self.given, configs, self.folder)
         self.saved = reusable(parsed, config, self.given)
 
     def _prepare_subcommand_parser(
@@ -174,7 +178,7 @@ class PromptCLI(LightningCLI):
         given = configured.callbacks if isinstance(configured.callbacks, list) else []
         own_bar = any(isinstance(callback, ProgressBar) for callback in given)
         save = SaveConfig(self._parser(self.subcommand), self.saved)
-        callbacks: list[Callback] = [save, Predictions(), PromptList(), LastPrompt()]
+        callbacks: list[Callback] = [save, Predictions(), Tested(), PromptList(), LastPrompt()]
         if configured.enable_progress_bar is not False and not own_bar:
             callbacks.append(StepProgress())
         self.trainer_defaults["callbacks"] = callbacks
@@ -263,13 +267,11 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
         if isinstance(given, dict | Namespace):
             return PromptCLI(given, run, show)
         answer(given)
-        if given[:1] == ["demo"]:
-            demo([arg for arg in given[1:] if arg != "--debug"])
+        given = [arg for arg in given if arg != "--debug"]
+        if other := OTHERS.get(given[0]):
+            other(given[1:])
             return None
-        if given[:1] == ["style"]:
-            style([arg for arg in given[1:] if arg != "--debug"])
-            return None
-        return PromptCLI([arg for arg in given if arg != "--debug"], run, show)
+        return PromptCLI(given, run, show)
     except KeyboardInterrupt:
         code, message = 130, "Stopped."
     except SystemExit as stop:

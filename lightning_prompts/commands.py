@@ -23,6 +23,8 @@ RUNS = {
 COMMANDS = {
     **RUNS,
     "style": "Train the two classifiers of style transfer.",
+    "study": "Run many fits, a grid or a search, and go on where they were stopped.",
+    "report": "Show studies and runs as a page, figures and tables.",
     "demo": "Fit a written, a soft and a PEZ prompt on a small model, and compare them.",
 }
 *_FIRST, _LAST = COMMANDS

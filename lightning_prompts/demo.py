@@ -1,6 +1,7 @@
 """`lightning-prompts demo`: written, soft and PEZ prompts for one small model, in one table."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.text import Text
 
@@ -15,6 +16,7 @@ from lightning_prompts.summary import Evaluation
 # Steps that fit into five minutes on two cores, three validations each. Tokens take longer to find
 # than vectors.
 STEPS = {"manual": 1, "soft": 60, "pez": 90}
+REPORT = "demo-report"
 BASE = ("--config", "configs/task/demo.yaml", "--lm.name", "smollm2")
 
 
@@ -28,6 +30,7 @@ def demo(extra: Sequence[str]) -> None:
 
     found: dict[str, Evaluation] = {}
     notes: list[Text] = []
+    runs: list[Path] = []
     title, baselines = "", None
     for tuner, steps in STEPS.items():
         limits = (f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={-(-steps // 3)}")
@@ -41,13 +44,14 @@ def demo(extra: Sequence[str]) -> None:
         if evaluation is None:
             raise PromptError("The demo validated nothing; leave validation and checkpoints on.")
         found[tuner] = evaluation
+        runs.append(folder(cli.trainer))
         title = summary.title(evaluation, cli.datamodule.slug, cli.model.lm.label)
         notes.append(summary.prompt_text(evaluation.prompt, type(cli.model).__name__))
         if cli.model.learns:
             best = callback_of(cli.trainer, BestPrompt)
             outcome = summary.convergence(best.history, best.mode) or "No longer improving."
-            run = summary.shown(folder(cli.trainer))
-            notes.append(Text(f"  {cli.trainer.global_step} steps. {outcome} Files: {run}"))
+            where = summary.shown(runs[-1])
+            notes.append(Text(f"  {cli.trainer.global_step} steps. {outcome} Files: {where}"))
     rows = summary.baseline_rows(found["manual"].baselines)
     for tuner, evaluation in found.items():
         name = "written prompt" if tuner == "manual" else None
@@ -58,6 +62,12 @@ def demo(extra: Sequence[str]) -> None:
         console.print(note, soft_wrap=True)
     console.print()
     console.print(Text(lesson(found), style="bold"))
+    from lightning_prompts.report.writing import write_report  # loads matplotlib
+
+    page = write_report(
+        [str(run) for run in runs], runs[0].parents[1] / REPORT, f"Demo: prompts for {title}"
+    )
+    console.print(Text(f"Open in a browser: {summary.shown(page)}"), soft_wrap=True)
 
 
 def lesson(found: dict[str, Evaluation]) -> str:

@@ -8,15 +8,13 @@ from lightning.pytorch import Trainer
 
 from lightning_prompts import summary
 from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.checkpoint import BestPrompt, callback_of, describe
+from lightning_prompts.checkpoint import SPLITS, BestPrompt, callback_of, describe, scored_rows
 from lightning_prompts.console import notice
 from lightning_prompts.run_folder import CONFIG, PROMPT, run_folder
 from lightning_prompts.settings import read_step
 from lightning_prompts.summary import Evaluation
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner, Stage
-
-SPLITS = {"val": "validation", "test": "test"}
 
 
 def announce(trainer: Trainer, tuner: PromptTuner, task: PromptTask, checkpoint: str | None) -> int:
@@ -117,19 +115,15 @@ def _evaluation(
     task: PromptTask,
     stage: str,
 ) -> Evaluation:
-    prefix, split, report = f"{stage}/", SPLITS[stage], task.report
+    which: Stage = "test" if stage == "test" else "val"
+    prefix, rows, cut = f"{stage}/", scored_rows(trainer, which), task.report.cut
     metrics = {
         name.removeprefix(prefix): value
         for name, value in prompt["metrics"].items()
         if name.startswith(prefix)
     }
     iterate = tuner.has_soft_prompt and not tuner.soft_in_use
-    rows, cut = report.rows.get(split), report.cut.get(split, 0)
-    # `limit_val_batches` may have left some out; a run with nothing left to do has no batches.
-    batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
-    scored = sum(batches) * task.val_batch_size * trainer.world_size
-    if rows is not None and 0 < scored < rows:
-        rows = int(scored)
-    which: Stage = "test" if stage == "test" else "val"
     columns, legend = tuner.columns(which), tuner.legend(which)
-    return Evaluation(prompt, metrics, baselines, stage, rows, cut, iterate, columns, legend)
+    return Evaluation(
+        prompt, metrics, baselines, stage, rows, cut.get(SPLITS[which], 0), iterate, columns, legend
+    )

@@ -3,20 +3,25 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from typing import TYPE_CHECKING
 
 from lightning_prompts.errors import PromptError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 CONFIG = "config.yaml"
 PROMPT = "prompt.json"
 PROMPTS = "prompts.jsonl"
+TEST = "test.json"
 CHECKPOINTS = "checkpoints"
 
 
-def run_folder(trainer: Trainer) -> Path:
+def run_folder(trainer: "Trainer") -> Path:
     """Folder of the trainer's run. Call it on every rank: the first one's is sent to all."""
+    # Takes seconds, which who only reads runs need not wait for.
+    from lightning.pytorch.loggers import TensorBoardLogger
+
     if isinstance(trainer.logger, TensorBoardLogger):
         return Path(str(trainer.log_dir))
     # Other loggers have none, or none that can be written to again; the command line chose one.

@@ -23,7 +23,13 @@ from lightning_prompts.tasks.files import suffix
 LOGS = "logs"
 
 
-def complete(config: Namespace, command: str, given: set[str], configs: Sequence[Path]) -> None:
+def complete(
+    config: Namespace,
+    command: str,
+    given: set[str],
+    configs: Sequence[Path],
+    new_run: Path | None = None,
+) -> None:
     """Fill in, in place, what was left open and depends on machine, folder or other options.
 
     Args:
@@ -31,6 +37,7 @@ def complete(config: Namespace, command: str, given: set[str], configs: Sequence
         command: fit, validate, test or predict.
         given: Names of the options that were given, without `init_args`.
         configs: The configurations that were given.
+        new_run: Folder of a run that begins; by default the next version of its experiment.
 
     Raises:
         PromptError: If a checkpoint is missing, unreadable or needed.
@@ -44,7 +51,7 @@ def complete(config: Namespace, command: str, given: set[str], configs: Sequence
     if config.trainer.precision is None and not config.trainer.plugins:
         config.trainer.precision = native_precision(str(config.trainer.accelerator))
     folder = logs_folder(config) / experiment(config)
-    run = _resolve_checkpoint(config, command, configs, folder)
+    run = _resolve_checkpoint(config, command, configs, folder) or new_run
     _place(config, command, folder, run)
 
 
@@ -167,7 +174,10 @@ def _place(config: Namespace, command: str, folder: Path, run: Path | None) -> N
             logger.init_args.name = str(folder.relative_to(logs_folder(config)))
         else:
             logger.init_args.save_dir = str(place.parent.parent)
-            logger.init_args.name, logger.init_args.version = place.parent.name, place.name
+            name, version = place.parent.name, place.name
+            if version.isdigit():  # a version of digits alone would be read as the number of one
+                name, version = f"{name}/{version}", ""
+            logger.init_args.name, logger.init_args.version = name, version
 
 
 def _writes(logger: Any, name: str) -> bool:

@@ -29,6 +29,12 @@ def test_the_demo_is_one_table(lm_folder: Path, tmp_path: Path, monkeypatch, cap
         assert f"{metrics['val/accuracy']:.3f}" in out
         assert tuner == "manual" or any(line.endswith(f"Files: {run}") for line in lines)
     assert out.count("3 steps.") == 2
+    page = Path("logs/demo-report/report.html")
+    assert lines[-1] == f"Open in a browser: {page}"
+    written = page.read_text(encoding="utf-8")
+    assert written.count("<img ") >= 4
+    assert all(name in written for name in ("ManualPrompt", "SoftPrompt", "PEZ"))
+    assert "the validation rows that chose each prompt also score it" in written
 
 
 def test_a_missing_model_ends_the_demo(tmp_path: Path, monkeypatch, capsys):

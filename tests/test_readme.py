@@ -52,6 +52,9 @@ def test_commands_parse(args: list[str], folder_of_a_user: Path):
     from lightning_prompts.arguments import find_configs
     from lightning_prompts.cli import PromptCLI
     from lightning_prompts.demo import BASE
+    from lightning_prompts.report.command import parser as report_parser
+    from lightning_prompts.studies.command import parse as parse_study
+    from lightning_prompts.studies.files import read_config
     from lightning_prompts.style_command import parser as style_parser
 
     if args[0] == "style":
@@ -64,6 +67,13 @@ def test_commands_parse(args: list[str], folder_of_a_user: Path):
         def instantiate_classes(self) -> None:
             pass
 
+    if args[0] == "report":
+        assert report_parser().parse_args(args[1:]).paths
+        return
+    if args[0] == "study":
+        asked = parse_study(args[1:])
+        assert read_config(asked.configs, asked.options).name
+        return
     if args[0] == "demo":
         args = ["fit", "--config", "configs/tuner/soft.yaml", *BASE, *args[1:]]
     config = OnlyParses(args, run=False).config[args[0]]
@@ -90,6 +100,6 @@ def test_versions_are_the_pinned_ones():
 
 
 def test_named_files_exist():
-    paths = set(re.findall(r"(?:configs|lightning_prompts)/[\w/]+\.\w+", README))
+    paths = set(re.findall(r"(?:configs|docs|lightning_prompts)/[\w/]+\.\w+", README))
     assert paths
     assert all((ROOT / path).is_file() for path in paths), paths

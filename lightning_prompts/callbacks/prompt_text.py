@@ -78,7 +78,7 @@ class PromptText(Callback):
 def prompt_table(tuner: PromptTuner) -> str:
     """The hard prompt in Markdown: the whole text, then a token a row with its cosine distance."""
     ids = tuner.hard_prompt()
-    distances = _distances(tuner, ids).tolist()
+    distances = token_distances(tuner, ids).tolist()
     tokens = tuner.lm.token_strings(ids.tolist())
     rows = [
         f"| {code(token)} | {value:.4f} |" for token, value in zip(tokens, distances, strict=True)
@@ -121,7 +121,7 @@ def prompt_neighbourhood(tuner: PromptTuner, neighbours: int) -> tuple[Tensor, l
     to_prompt = distance(rows[:, None], soft[None], "cosine").amin(1)
     kinds = ["prompt"] * len(ids) + ["token"] * len(near)
     tokens = tuner.lm.token_strings([*ids.tolist(), *near.tolist()])
-    distances = [*_distances(tuner, ids).tolist(), *to_prompt.tolist()]
+    distances = [*token_distances(tuner, ids).tolist(), *to_prompt.tolist()]
     # `repr`: a line break or a tab inside a token would break the file's rows.
     labels = [
         [repr(token), kind, f"{value:.4f}"]
@@ -146,7 +146,7 @@ def hyperparameters(trainer: Trainer, tuner: PromptTuner) -> dict[str, Any]:
     }
 
 
-def _distances(tuner: PromptTuner, ids: Tensor) -> Tensor:
+def token_distances(tuner: PromptTuner, ids: Tensor) -> Tensor:
     """[P] Cosine distance of the soft prompt to its tokens."""
     soft = tuner.soft_prompt().detach().float()
     return distance(soft, tuner.lm.embed(ids).float(), "cosine")

@@ -1,0 +1,231 @@
+"""Runs put together: seeds of one setting, settings of one problem, problems of one task."""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from lightning_prompts.report.labels import (
+    any_setting,
+    by_number,
+    frozen,
+    labels,
+    of_problem,
+    of_setting,
+)
+from lightning_prompts.report.statistics import Estimate, estimate, log_estimate
+from lightning_prompts.report.text import NONE
+from lightning_prompts.studies.record import RunRecord
+
+Split = Literal["val", "test"]
+ROWS = {"val": "validation", "test": "test"}
+T = TypeVar("T")
+
+
+class Measure(NamedTuple):
+    """How well a prompt does a task: the more the better."""
+
+    name: str
+    label: str
+    unit: str
+    top: float
+    """The best value that there can be."""
+
+    @property
+    def share(self) -> bool:
+        """Whether it is a share of rows."""
+        return self.top == 1
+
+    def shown(self, value: float | None) -> str:
+        """A value to as many digits as are meant; a dash where there is none."""
+        return NONE if value is None else f"{value:.3f}" if self.share else f"{value:.1f}"
+
+
+# Where a task has several, the first one that was measured counts.
+MEASURES = (
+    Measure("accuracy", "accuracy", "share of rows", 1),
+    Measure("joint", "joint", "mean of content times judged style, 0 to 100", 100),
+    Measure("reward", "reward", "mean of content and style, 0 to 100", 100),
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in their seed alone, in the order of their seeds."""
+
+    label: str
+    tuner: str
+    records: tuple[RunRecord, ...]
+
+    @property
+    def vectors(self) -> bool:
+        """Whether vectors, not tokens, are the prompt in use."""
+        return self.records[0].soft_in_use
+
+    def values(self, metric: str) -> list[float | None]:
+        """A metric of each seed's best prompt, by its logged name."""
+        return [record.metrics.get(metric) for record in self.records]
+
+    def estimate(self, metric: str, split: Split, share: bool = True) -> Estimate | None:
+        """Mean and interval of a metric over the seeds, or of one seed over the rows."""
+        rows = self.records[0].rows.get(ROWS[split]) if share else None
+        return estimate(self.values(f"{split}/{metric}"), rows)
+
+    def perplexities(self, split: Split) -> list[float | None]:
+        """Of each seed's tokens; the rows do not matter, so validation stands in for test."""
+        return [perplexity(record, split) for record in self.records]
+
+    def perplexity(self, split: Split) -> Estimate | None:
+        """Geometric mean and interval over the seeds."""
+        return log_estimate(self.perplexities(split))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is asked of all its settings alike: the rows, the template, the answer words."""
+
+    label: str
+    """What tells it from the other problems of its task; empty where there is no other."""
+    template: str
+    settings: tuple[Setting, ...]
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """All runs."""
+        return [record for setting in self.settings for record in setting.records]
+
+    def baselines(self, split: Split, measure: str) -> dict[str, tuple[float, float]]:
+        """Lowest and highest value over the runs of what every prompt has to beat, by name."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for record in self.records:
+            for name, values in of_split(record, split).items():
+                if measure in values:
+                    found[name].append(values[measure])
+        return {name: (min(values), max(values)) for name, values in found.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that is known of one task with one language model."""
+
+    task: str
+    lm: str
+    split: Split
+    """Whose rows score the prompts: the test rows, where most runs have them."""
+    measure: Measure
+    problems: tuple[Problem, ...]
+    unmeasured: tuple[RunRecord, ...]
+    """Runs that are left out: they were not measured on these rows."""
+
+    @property
+    def settings(self) -> list[Setting]:
+        """All settings of all problems."""
+        return [setting for problem in self.problems for setting in problem.settings]
+
+    @property
+    def rows(self) -> str:
+        """The rows that score the prompts, in words."""
+        known = (s.records[0].rows.get(ROWS[self.split]) for s in self.settings)
+        counts = {rows for rows in known if rows is not None}
+        return f"{' or '.join(f'{n:,}' for n in sorted(counts))} {ROWS[self.split]} rows".strip()
+
+    def score(self, setting: Setting) -> Estimate | None:
+        """Performance of a setting's prompts in use."""
+        return setting.estimate(self.measure.name, self.split, self.measure.share)
+
+
+def perplexity(record: RunRecord, split: Split) -> float | None:
+    """Of the tokens of a run's best prompt."""
+    return record.metrics.get(f"{split}/perplexity", record.metrics.get("val/perplexity"))
+
+
+def of_split(record: RunRecord, split: Split) -> dict[str, dict[str, float]]:
+    """A run's baselines on validation or test rows."""
+    return record.baselines if split == "val" else record.test_baselines
+
+
+def compare(records: Iterable[RunRecord]) -> tuple[list[Comparison], list[RunRecord]]:
+    """Group runs by task and model, then by problem, then by setting.
+
+    Args:
+        records: In any order; the result does not depend on it.
+
+    Returns:
+        The comparisons, and the runs left out because another one, with a later name, has the same
+        setting and the same seed.
+    """
+
+    def place(run: RunRecord) -> tuple[Any, ...]:
+        return run.task, run.lm, run.tuner, run.perplexity_weight, run.seed, run.name
+
+    known = sorted(records, key=place)
+    latest = {(r.task, r.lm, _key(r, any_setting), r.seed): r for r in known}
+    repeated = [r for r in known if latest[r.task, r.lm, _key(r, any_setting), r.seed] is not r]
+    by_task = _grouped(latest.values(), lambda r: (r.task, r.lm))
+    return [_comparison(runs) for runs in by_task], repeated
+
+
+def _comparison(runs: Sequence[RunRecord]) -> Comparison:
+    split, measure = _scored_by(runs)
+    measured = [r for r in runs if f"{split}/{measure.name}" in r.metrics]
+    groups = _grouped(measured, lambda r: _key(r, of_problem))
+    names = labels([group[0] for group in groups], of_problem)
+    problems = tuple(
+        Problem(label, group[0].template, _settings(group))
+        for label, group in zip(names, groups, strict=True)
+    )
+    problems = tuple(sorted(problems, key=lambda problem: by_number(problem.label)))
+    unmeasured = tuple(r for r in runs if f"{split}/{measure.name}" not in r.metrics)
+    return Comparison(runs[0].task, runs[0].lm, split, measure, problems, unmeasured)
+
+
+def _scored_by(runs: Sequence[RunRecord]) -> tuple[Split, Measure]:
+    """Test rows if most runs have them, and the first measure that most have on these rows."""
+    splits: tuple[Split, ...] = ("test", "val")
+    for split in splits:
+        for measure in MEASURES:
+            if 2 * sum(f"{split}/{measure.name}" in r.metrics for r in runs) > len(runs):
+                return split, measure
+    return "val", MEASURES[0]
+
+
+def _settings(runs: Sequence[RunRecord]) -> tuple[Setting, ...]:
+    groups = _grouped(runs, lambda r: _key(r, any_setting))
+    settings: list[Setting] = []
+    for of_tuner in _grouped(groups, lambda group: group[0].tuner):
+        names = labels([group[0] for group in of_tuner], of_setting)
+        for label, group in zip(names, of_tuner, strict=True):
+            name = group[0].tuner + (f", {label}" if label else "")
+            settings.append(Setting(name, group[0].tuner, tuple(group)))
+    # Not in the order in which a study came to run them.
+    settings.sort(key=lambda s: (s.tuner, s.records[0].perplexity_weight, by_number(s.label)))
+    return tuple(_numbered(settings))
+
+
+def _numbered(settings: Sequence[Setting]) -> list[Setting]:
+    """The settings, a number after labels that are not unique because they were shortened."""
+    seen: dict[str, int] = defaultdict(int)
+    total: dict[str, int] = defaultdict(int)
+    for setting in settings:
+        total[setting.label] += 1
+    named = []
+    for setting in settings:
+        seen[setting.label] += 1
+        number = f" ({seen[setting.label]})" if total[setting.label] > 1 else ""
+        named.append(replace(setting, label=setting.label + number))
+    return named
+
+
+def _key(run: RunRecord, relevant: Callable[[str], bool]) -> Hashable:
+    """What two runs have alike, if they are of one problem or one setting."""
+    settings = tuple((key, frozen(run, key)) for key in sorted(run.settings) if relevant(key))
+    own = (run.tuner, run.perplexity_weight) if relevant is any_setting else ()
+    return run.template, own, settings
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    """The items of each key, in the order in which keys are met."""
+    groups: dict[Hashable, list[T]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return list(groups.values())

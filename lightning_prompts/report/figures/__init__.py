@@ -1,0 +1,1 @@
+"""The report's figures, each in a module of its own."""

@@ -1,0 +1,124 @@
+"""What the runs cost, and how many of them ended how."""
+
+from collections.abc import Mapping
+from statistics import fmean
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from lightning_prompts.report.comparison import Comparison, Setting
+from lightning_prompts.report.figures.looks import (
+    INK,
+    MUTED,
+    Drawn,
+    Look,
+    drawn,
+    foremost,
+    left_out,
+    looks,
+    name_of,
+    style,
+)
+
+MOST = 20
+OUTCOMES = {
+    "finished": "#009E73",
+    "failed": "#D55E00",
+    "pruned": "#E69F00",
+    "not finished": "#999999",
+}
+HATCHES = {"failed": "////", "pruned": "....", "not finished": "xx"}
+
+
+def budgets(comparison: Comparison, name: str) -> Drawn | None:
+    """Seconds of each setting's runs and, where they were counted, the tokens read."""
+    settings = foremost(comparison, comparison.settings, MOST)
+    columns = [("seconds of one run", [[r.seconds for r in s.records] for s in settings])]
+    tokens = [[float(r.forward_tokens or 0) for r in s.records] for s in settings]
+    if any(value for values in tokens for value in values):
+        columns.append(("forward tokens in training", tokens))
+    columns = [(label, values) for label, values in columns if any(v for vs in values for v in vs)]
+    if not columns:
+        return None
+    known = looks(comparison)
+    with style():
+        figure = Figure(figsize=(7.4, 0.9 + 0.27 * len(settings)))
+        grid = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+        for axes, (label, values) in zip(grid, columns, strict=True):
+            _bars(axes, settings, values, known)
+            axes.set_xlabel(label)
+        places = range(len(settings), 0, -1)
+        grid[0].set_yticks(list(places), [name_of(setting) for setting in settings])
+        caption = (
+            "Bars are means over seeds, dots the seeds. Seconds are of the machines that the runs "
+            "were on, from the first event logged to the last. Tokens are those of the model's "
+            "passes in training, for tuners that count them."
+        ) + left_out(len(comparison.settings) - len(settings))
+        return drawn(figure, name, "Budgets", caption)
+
+
+def outcomes(counts: Mapping[str, int], name: str) -> Drawn:
+    """How many runs ended how, as one bar."""
+    with style():
+        figure = Figure(figsize=(7.4, 0.95))
+        axes = figure.subplots()
+        start = 0
+        for kind, count in counts.items():
+            if count:
+                axes.barh(
+                    0,
+                    count,
+                    left=start,
+                    color=OUTCOMES[kind],
+                    hatch=HATCHES.get(kind),
+                    edgecolor="white",
+                    label=f"{kind}: {count:,}",
+                )
+                start += count
+        axes.set_xlim(0, start)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.grid(visible=False)
+        axes.set_xlabel("runs")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(loc="outside upper center", ncols=len(counts))
+        return drawn(figure, name, "Outcomes", "Runs of the study, by how they ended.")
+
+
+def _bars(
+    axes: Axes, settings: list[Setting], values: list[list[float]], known: Mapping[str, Look]
+) -> None:
+    axes.set_xlim(0, 1.25 * max(v for seeds in values for v in seeds))  # room for a bar's number
+    for y, setting, seeds in zip(range(len(settings), 0, -1), settings, values, strict=True):
+        some = [value for value in seeds if value > 0]
+        if not some:
+            axes.text(0, y, " not counted", fontsize=7, color=MUTED, va="center")
+            continue
+        mean, look = fmean(some), known[setting.label]
+        axes.barh(y, mean, height=0.55, color=look.colour, alpha=0.55)
+        if len(some) > 1:
+            axes.plot(some, [y] * len(some), look.marker, ms=3, color=INK, alpha=0.7, mew=0)
+        axes.annotate(
+            brief(mean),
+            (max([mean, *some]), y),
+            (4, 0),
+            textcoords="offset points",
+            fontsize=7.5,
+            va="center",
+            color=INK,
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: brief(value)))
+    axes.set_ylim(0.4, len(settings) + 0.6)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+
+
+def brief(value: float) -> str:
+    """A number that people read at a glance.
+
+    >>> [brief(v) for v in (0.0, 7.0, 12345.0, 3e6)]
+    ['0', '7', '12,345', '3.0 M']
+    """
+    return f"{value:,.0f}" if value < 1e5 else f"{value / 1e6:,.1f} M"

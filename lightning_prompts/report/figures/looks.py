@@ -1,0 +1,281 @@
+"""How all figures look: colours that the colour-blind tell apart, axes with units, files.
+
+Colours are those of Okabe and Ito. Nothing is told by colour alone: markers and lines differ too.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from lightning_prompts.report.comparison import Comparison, Setting
+from lightning_prompts.report.text import shorten, visible
+
+INK, MUTED, FAINT = "#222222", "#6b6b6b", "#e4e4e4"
+BLUE, VERMILLION = "#0072B2", "#D55E00"
+PALETTE = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+LINES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (1, 1.3)),
+    (0, (6, 2, 1, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+)
+BASELINE_LINES: tuple[Any, ...] = ((0, (1, 2)), (0, (4, 2, 1, 2)), (0, (5, 3)), (0, (8, 3)))
+STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure everywhere
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # a `$` in a prompt is a dollar
+    "svg.fonttype": "path",
+    "svg.hashsalt": "lightning-prompts",  # the same figure is the same file
+    "savefig.facecolor": "white",
+}
+DPI = 160
+
+
+class Look(NamedTuple):
+    """What tells a setting from the others."""
+
+    colour: str | tuple[float, float, float]
+    marker: str
+    line: Any
+
+
+@dataclass
+class Drawn:
+    """A finished figure.
+
+    Args:
+        name: Of its files.
+        title: What it shows.
+        caption: How to read it: units, n, spread.
+        svg: As a file.
+        png: The same in pixels.
+    """
+
+    name: str
+    title: str
+    caption: str
+    svg: bytes
+    png: bytes
+
+    def save(self, folder: Path) -> None:
+        """Write both files."""
+        (folder / f"{self.name}.svg").write_bytes(self.svg)
+        (folder / f"{self.name}.png").write_bytes(self.png)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in it; matplotlib's own settings are as before afterwards."""
+    with rc_context(STYLE):
+        yield
+
+
+def drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:
+    """Render a figure; call it within `style`."""
+    files = {}
+    for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        files[kind] = buffer.getvalue()
+    return Drawn(name, title, caption, files["svg"], files["png"])
+
+
+def looks(comparison: Comparison, shades: bool = True) -> dict[str, Look]:
+    """A look for each setting's label: its tuner gives the hue, its place there shade and line.
+
+    Where there is one tuner only, each setting has a hue of its own.
+
+    Args:
+        comparison: Whose settings.
+        shades: Whether a tuner's settings differ in shade, where nothing else tells them apart.
+    """
+    by_tuner: dict[str, list[str]] = {}
+    for setting in comparison.settings:
+        labels = by_tuner.setdefault(setting.tuner, [])
+        if setting.label not in labels:
+            labels.append(setting.label)
+    found: dict[str, Look] = {}
+    for i, labels in enumerate(by_tuner.values()):
+        for j, label in enumerate(labels):
+            place = j if len(by_tuner) == 1 else i
+            shade = 0.45 * j / max(len(labels) - 1, 1) if shades and len(by_tuner) > 1 else 0.0
+            colour = _lighter(PALETTE[place % len(PALETTE)], shade)
+            found[label] = Look(colour, MARKERS[place % len(MARKERS)], LINES[j % len(LINES)])
+    return found
+
+
+def foremost(comparison: Comparison, settings: Sequence[Setting], most: int) -> list[Setting]:
+    """At most so many settings, the better ones of each tuner, in the order that they have."""
+    if len(settings) <= most:
+        return list(settings)
+    scores = {id(s): e.mean for s in settings if (e := comparison.score(s)) is not None}
+    places: dict[str, int] = {}
+    order: list[tuple[int, int, Setting]] = []
+    for setting in sorted(settings, key=lambda s: -scores.get(id(s), float("-inf"))):
+        place = places[setting.tuner] = places.get(setting.tuner, -1) + 1
+        order.append((place, len(order), setting))
+    chosen = {id(setting) for _, _, setting in sorted(order)[:most]}
+    return [s for s in settings if id(s) in chosen]
+
+
+def name_of(setting: Setting, length: int = 44) -> str:
+    """A setting's label, as it can be drawn."""
+    return shorten(visible(setting.label), length)
+
+
+def seeds_of(settings: Sequence[Setting]) -> str:
+    """How many seeds each setting has, in words."""
+    counts = sorted({len(s.records) for s in settings})
+    if counts == [1]:
+        return "one seed a setting"
+    return f"n = {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} seeds a setting"
+
+
+def left_out(count: int) -> str:
+    """A sentence on settings that a figure has no room for; empty where there are none."""
+    if not count:
+        return ""
+    which = f"{count:,} settings are" if count > 1 else "One setting is"
+    return f" {which} left out, the worst of each tuner."
+
+
+def log_axis(axis: Axis) -> None:
+    """A logarithmic axis whose ticks read as numbers."""
+    axis._set_axes_scale("log")  # type: ignore[attr-defined]
+    low, high = sorted(axis.get_view_interval())
+    narrow = high / max(low, 1e-300) < 30
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def power(value: float) -> str:
+    """A tick of a logarithmic axis.
+
+    >>> [power(v) for v in (0.5, 20, 5000, 1e6, 2e6)]
+    ['0.5', '20', '5,000', '10⁶', '2·10⁶']
+    """
+    if value < 1e5:
+        return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+    digits, _, exponent = f"{value:.0e}".partition("e+")
+    raised = str(int(exponent)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if digits == "1" else f"{digits}·10{raised}"
+
+
+def baseline_lines(
+    axes: Axes, baselines: Mapping[str, tuple[float, float]], vertical: bool = False
+) -> None:
+    """What every prompt has to beat: a line each with its name at the end, a band where it varies.
+
+    Args:
+        axes: With its limits set: names are kept apart along them.
+        baselines: Lowest and highest value by name.
+        vertical: Whether the values are on the x axis.
+    """
+    line, span = (axes.axvline, axes.axvspan) if vertical else (axes.axhline, axes.axhspan)
+    low, high = axes.get_xlim() if vertical else axes.get_ylim()
+    named: list[tuple[float, str]] = []
+    for place, (name, (least, most)) in enumerate(baselines.items()):
+        if most > least:
+            span(least, most, color=MUTED, alpha=0.12, lw=0, zorder=0.5)
+        middle = (least + most) / 2
+        line(middle, color=MUTED, lw=1, ls=BASELINE_LINES[place % len(BASELINE_LINES)], zorder=0.6)
+        if low <= middle <= high:
+            named.append((middle, shorten(visible(name), 26)))
+    size = axes.get_window_extent().size[0 if vertical else 1] / axes.figure.dpi * 72  # points
+    if vertical:
+        rows = _levels(named, low, high, size)
+        for (value, name), level in zip(sorted(named), rows, strict=True):
+            axes.annotate(
+                name,
+                (value, 1.0),
+                (0, 3 + 9.5 * level),
+                xycoords=axes.get_xaxis_transform(),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=7,
+                color=MUTED,
+                annotation_clip=False,
+            )
+        return
+    apart = spread([value for value, _ in sorted(named)], 9.5 * (high - low) / size)
+    for (value, name), y in zip(sorted(named), apart, strict=True):
+        axes.annotate(
+            name,
+            (1.0, value),
+            (1.025, y),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=7.5,
+            color=MUTED,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": MUTED, "shrinkA": 1, "shrinkB": 0},
+        )
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+    """Rising values moved as little as they must to be `gap` apart.
+
+    >>> spread([0.0, 0.1, 5.0], 1.0)
+    [-0.45, 0.55, 5.0]
+    """
+    groups: list[tuple[float, int]] = []  # middle of each run of neighbours, and how many
+    for value in values:
+        middle, count = value, 1
+        while groups and middle - groups[-1][0] < gap * (count + groups[-1][1]) / 2:
+            other, n = groups.pop()
+            middle, count = (middle * count + other * n) / (count + n), count + n
+        groups.append((middle, count))
+    return [m + gap * (i - (n - 1) / 2) for m, n in groups for i in range(n)]
+
+
+def _levels(named: Sequence[tuple[float, str]], low: float, high: float, size: float) -> list[int]:
+    """A level for each name along an x axis, so that neighbours do not overlap."""
+    ends: list[float] = []
+    levels = []
+    for value, name in sorted(named):
+        place, half = (value - low) / (high - low) * size, 2.0 * len(name) + 3
+        level = next((i for i, end in enumerate(ends) if place - half > end), len(ends))
+        ends[level : level + 1] = [place + half]
+        levels.append(level)
+    return levels
+
+
+def _lighter(colour: str, share: float) -> tuple[float, float, float]:
+    red, green, blue = (c + (1 - c) * share for c in to_rgb(colour))
+    return red, green, blue

@@ -1,0 +1,195 @@
+"""The prompts themselves: each token shaded by its surprise and by its distance."""
+
+from functools import cache
+from typing import NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.patches import Rectangle
+
+from lightning_prompts.report.comparison import Comparison, Setting, perplexity
+from lightning_prompts.report.figures.looks import (
+    INK,
+    MUTED,
+    Drawn,
+    drawn,
+    foremost,
+    name_of,
+    style,
+)
+from lightning_prompts.report.shading import Scale, scales, spaced
+from lightning_prompts.report.text import visible
+from lightning_prompts.studies.record import RunRecord
+
+MOST = 10
+MOST_TOKENS = 40
+FONT = "DejaVu Sans Mono"
+# In inches.
+WIDTH, MARGIN, LINE, STRIP, TITLE, APART = 7.4, 0.1, 0.21, 0.15, 0.2, 0.16
+SIZE = 8.0
+CHARACTER = 0.602 * SIZE / 72  # of the font's size, the width of each of its characters
+LEAST = 0.31  # holds a number
+
+
+class Box(NamedTuple):
+    """One token's place."""
+
+    x: float
+    line: int
+    width: float
+    text: str
+    nats: float | None
+    distance: float | None
+
+
+def chosen(setting: Setting, comparison: Comparison) -> RunRecord:
+    """The seed whose prompt stands for a setting: the one with the lowest objective."""
+    return min(
+        setting.records, key=lambda r: (r.metrics.get("val/objective", float("inf")), r.seed)
+    )
+
+
+def prompts(comparison: Comparison, name: str) -> Drawn | None:
+    """The best prompt of each setting; None where no token was measured."""
+    settings = foremost(comparison, comparison.settings, MOST)
+    records = [chosen(setting, comparison) for setting in settings]
+    shown = [(s, r) for s, r in zip(settings, records, strict=True) if r.nats or r.distances]
+    if not shown:
+        return None
+    surprise, distance = scales([r for _, r in shown])
+    blocks = [(setting, record, boxes(record)) for setting, record in shown]
+    heights = [TITLE + _line_height(r) * (b[-1].line + 1) + APART for _, r, b in blocks]
+    height = sum(heights) + 0.45
+    with style(), matplotlib.rc_context({"figure.constrained_layout.use": False}):
+        figure = Figure(figsize=(WIDTH, height))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, WIDTH), ylim=(0, height))
+        axes.axis("off")
+        top = height - 0.05
+        for (setting, record, placed), taken in zip(blocks, heights, strict=True):
+            _block(axes, comparison, setting, record, placed, top, (surprise, distance))
+            top -= taken
+        some = [surprise] + [distance] * any(r.distances for _, r in shown)
+        for i, scale in enumerate(some):
+            _key(axes, MARGIN + i * 3.6, scale)
+        return drawn(figure, name, "The prompts", _caption(len(comparison.settings) - len(shown)))
+
+
+def boxes(record: RunRecord) -> list[Box]:
+    """Tokens from left to right, broken into lines."""
+    tokens = list(record.tokens[:MOST_TOKENS])
+    nats, far = record.nats or [], record.distances or []
+    placed: list[Box] = []
+    x, line = MARGIN, 0
+    for i, token in enumerate(tokens):
+        text = drawable(spaced(visible(token)))
+        width = max(CHARACTER * len(text) + 0.07, LEAST)
+        if x + width > WIDTH - MARGIN and x > MARGIN:
+            x, line = MARGIN, line + 1
+        of_token = (values[i] if i < len(values) else None for values in (nats, far))
+        placed.append(Box(x, line, width, text, *of_token))
+        x += width + 0.025
+    more = len(record.tokens) - len(tokens)
+    if more:
+        text = f"… {more} more"
+        width = CHARACTER * len(text) + 0.07
+        if x + width > WIDTH - MARGIN:
+            x, line = MARGIN, line + 1
+        placed.append(Box(x, line, width, text, None, None))
+    return placed
+
+
+def drawable(text: str) -> str:
+    """The text with escapes for what the font cannot draw."""
+    known = _characters()
+    return "".join(c if ord(c) in known else c.encode("unicode_escape").decode() for c in text)
+
+
+@cache
+def _characters() -> frozenset[int]:
+    return frozenset(get_font(findfont(FontProperties(family=FONT))).get_charmap())
+
+
+def _line_height(record: RunRecord) -> float:
+    return LINE + STRIP * (bool(record.nats) + bool(record.distances)) + 0.05
+
+
+def _block(
+    axes: Axes,
+    comparison: Comparison,
+    setting: Setting,
+    record: RunRecord,
+    placed: list[Box],
+    top: float,
+    known: tuple[Scale, Scale],
+) -> None:
+    measure, split = comparison.measure, comparison.split
+    score = record.metrics.get(f"{split}/{measure.name}")
+    likely = perplexity(record, split)
+    kind = "nearest tokens of its vectors" if record.soft_in_use else "tokens in use"
+    title = f"{name_of(setting, 60)}, seed {record.seed}"
+    numbers = f"{measure.label} {measure.shown(score)}"
+    numbers += f", perplexity {likely:,.0f}" if likely is not None else ""
+    axes.text(MARGIN, top, title, fontsize=8.5, fontweight="bold", color=INK, va="top")
+    axes.text(
+        WIDTH - MARGIN, top, f"{numbers}; {kind}", fontsize=7.5, color=MUTED, va="top", ha="right"
+    )
+    for box in placed:
+        low = top - TITLE - _line_height(record) * box.line - LINE
+        surprise, distance = known
+        colour = "#ffffff" if box.nats is None else surprise.shade(box.nats)
+        if box.nats is None and box.distance is not None:
+            colour = distance.shade(box.distance)
+        axes.add_patch(Rectangle((box.x, low), box.width, LINE, fc=colour, ec="#bbbbbb", lw=0.5))
+        axes.text(
+            box.x + box.width / 2,
+            low + LINE / 2,
+            box.text,
+            family=FONT,
+            fontsize=SIZE,
+            ha="center",
+            va="center_baseline",
+            color="black",
+        )
+        for scale, value in ((surprise, box.nats), (distance, box.distance)):
+            if value is not None:
+                low -= STRIP
+                face = scale.shade(value) if scale is distance else "white"
+                axes.add_patch(
+                    Rectangle((box.x, low), box.width, STRIP, fc=face, ec="#dddddd", lw=0.4)
+                )
+                number = f"{value:.1f}" if scale is surprise else f"{value:.2f}"
+                axes.text(
+                    box.x + box.width / 2,
+                    low + STRIP / 2,
+                    number,
+                    fontsize=6,
+                    color=INK,
+                    ha="center",
+                    va="center_baseline",
+                )
+
+
+def _key(axes: Axes, x: float, scale: Scale) -> None:
+    """A scale's shades, from none to the most."""
+    axes.text(x, 0.2, f"{scale.label} ({scale.unit})", fontsize=7.5, color=INK, va="center")
+    left, steps, width = x + 1.15, 24, 1.5
+    for i in range(steps):
+        shade = scale.shade(scale.top * i / (steps - 1))
+        axes.add_patch(
+            Rectangle((left + i * width / steps, 0.13), width / steps, 0.14, fc=shade, ec="none")
+        )
+    axes.text(left - 0.05, 0.2, "0", fontsize=7, color=MUTED, va="center", ha="right")
+    axes.text(left + width + 0.05, 0.2, f"{scale.top:.3g}", fontsize=7, color=MUTED, va="center")
+
+
+def _caption(left_out: int) -> str:
+    out = f" {left_out:,} settings are not shown." if left_out > 0 else ""
+    return (
+        "Of each setting the seed with the lowest validation objective. A token's shade and the "
+        "number below it are its surprise under the task's model, in nats; the orange number is "
+        "the cosine distance of its vector to it. A dot is a space; characters that the font lacks "
+        f"are escaped.{out}"
+    )

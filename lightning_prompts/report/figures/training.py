@@ -1,0 +1,285 @@
+"""What happened in training: against steps, and against what the steps cost."""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lightning_prompts.report.comparison import MEASURES, Comparison, Measure, Problem, Setting
+from lightning_prompts.report.figures.curves import best_so_far, mean_of
+from lightning_prompts.report.figures.looks import (
+    BASELINE_LINES,
+    MUTED,
+    Drawn,
+    Look,
+    drawn,
+    foremost,
+    left_out,
+    log_axis,
+    looks,
+    name_of,
+    seeds_of,
+    spread,
+    style,
+)
+from lightning_prompts.report.text import shorten, visible
+from lightning_prompts.studies.record import Validation
+
+MOST = 10
+DISTANCE = "val/distance_differential_cosine"
+PERPLEXITY = "val/perplexity"
+Value = Callable[[Validation], float | None]
+
+
+class Cost(NamedTuple):
+    """An x axis: what a validation had cost by then."""
+
+    label: str
+    of: Value
+
+
+SECONDS = Cost("seconds since the start (log scale)", lambda v: v.seconds)
+TOKENS = Cost("forward tokens in training (log scale)", lambda v: v.forward_tokens)
+
+
+def training(comparison: Comparison, name: str) -> Drawn | None:
+    """Performance, perplexity and distance over the steps; a row a problem."""
+    measure = _measure(comparison)
+    panels = [
+        (f"validation {measure.label} ({measure.unit})", f"val/{measure.name}", False),
+        ("perplexity of the tokens (log scale)", PERPLEXITY, True),
+        ("cosine distance to nearest tokens", DISTANCE, False),
+    ]
+    panels = [panel for panel in panels if _logged(comparison, panel[1])]
+    problems = [p for p in comparison.problems if _learning(p)]
+    if not panels or not problems:
+        return None
+    with style():
+        figure, grid = _grid(problems, len(panels))
+        known, shown = looks(comparison), _shown(comparison, problems)
+        for row, problem in zip(grid, problems, strict=True):
+            for axes, (label, metric, log) in zip(row, panels, strict=True):
+                for setting in shown:
+                    if setting in problem.settings:
+                        _mean_line(axes, setting, known[setting.label], metric, log)
+                if log and axes.has_data():
+                    log_axis(axes.yaxis)
+                axes.set_ylabel(label)
+                axes.set_xlabel("training steps")
+            _title(row[0], problem)
+        _finish(figure, shown, known)
+        _baselines(grid, problems, measure)
+        caption = (
+            f"Every validation; {seeds_of(shown)}. Lines are means over seeds (perplexity: "
+            "geometric), bands reach from the lowest seed to the highest; the marker is where the "
+            "prompt was chosen (mean step)."
+        )
+        return drawn(figure, name, "Over training", caption + _missing(problems, shown))
+
+
+def equal_compute(comparison: Comparison, name: str) -> Drawn | None:
+    """The best prompt so far, against seconds and, where it was counted, forward tokens."""
+    measure = _measure(comparison)
+    problems = [p for p in comparison.problems if _learning(p)]
+    settings = [s for p in problems for s in p.settings]
+    counted = [s for s in settings if all(r.forward_tokens for r in s.records)]
+    costs = [SECONDS, TOKENS] if len(counted) > 1 else [SECONDS]
+    metrics = [
+        panel
+        for panel in (
+            (f"validation {measure.label} ({measure.unit})", f"val/{measure.name}"),
+            ("perplexity of the tokens (log scale)", PERPLEXITY),
+        )
+        if _logged(comparison, panel[1])
+    ]
+    if not problems or not metrics:
+        return None
+    # Costs beside each other, measures below each other; with one cost the measures stand in a row.
+    rows = (
+        [[(c, *m) for c in costs] for m in metrics]
+        if len(costs) > 1
+        else [[(costs[0], *m) for m in metrics]]
+    )
+    places = [(problem, panels) for problem in problems for panels in rows]
+    with style():
+        figure, grid = _grid([problem for problem, _ in places], len(rows[0]))
+        known, shown = looks(comparison), _shown(comparison, problems)
+        for row, (problem, panels) in zip(grid, places, strict=True):
+            for axes, (cost, label, metric) in zip(row, panels, strict=True):
+                for setting in shown:
+                    if setting in problem.settings:
+                        _cost_line(axes, setting, known[setting.label], cost, metric)
+                if axes.has_data():
+                    log_axis(axes.xaxis)
+                    if metric == PERPLEXITY:
+                        log_axis(axes.yaxis)
+                axes.set_ylabel(label)
+                axes.set_xlabel(cost.label)
+            if panels is rows[0]:
+                _title(row[0], problem)
+        _finish(figure, shown, known)
+        _baselines(grid, [problem for problem, _ in places], measure)
+        caption = (
+            "Of the prompt that would have been chosen at that point: the one with the lowest "
+            f"objective so far; {seeds_of(shown)}, a thin line each, the thick one their mean "
+            "(perplexity: geometric). Seconds are of the machines that the runs were on, "
+            "validations included."
+        )
+        return drawn(figure, name, "At equal cost", caption + _missing(problems, shown))
+
+
+def _grid(problems: Sequence[Problem], columns: int) -> tuple[Figure, list[list[Axes]]]:
+    figure = Figure(figsize=(max(3.35 * columns, 4.6), 0.7 + 2.9 * len(problems)))
+    grid = figure.subplots(len(problems), columns, squeeze=False)
+    return figure, [list(row) for row in grid]
+
+
+def _mean_line(axes: Axes, setting: Setting, look: Look, metric: str, log: bool) -> None:
+    """Mean over the seeds that validated at a step, as long as most of them did."""
+    at: dict[int, list[float]] = {}
+    for record in setting.records:
+        for validation in record.history:
+            value = validation.metrics.get(metric)
+            if value is not None and (value > 0 or not log):
+                at.setdefault(validation.step, []).append(value)
+    steps = sorted(s for s, values in at.items() if 2 * len(values) > len(setting.records))
+    if not steps:
+        return
+    means = [mean_of(at[s], log) for s in steps]
+    axes.plot(steps, means, color=look.colour, ls=look.line, lw=1.5, zorder=3)
+    if len(setting.records) > 1:
+        low, high = ([end(at[s]) for s in steps] for end in (min, max))
+        axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, lw=0, zorder=2)
+    chosen = fmean(record.step for record in setting.records)
+    near = min(range(len(steps)), key=lambda i: abs(steps[i] - chosen))
+    axes.plot(steps[near], means[near], look.marker, color=look.colour, ms=4.5, zorder=4)
+
+
+def _cost_line(axes: Axes, setting: Setting, look: Look, cost: Cost, metric: str) -> None:
+    """Each seed's steps, and their mean over the validations that all seeds have."""
+    curves: list[list[tuple[float, float]]] = []
+    for record in setting.records:
+        found = [(cost.of(now), best.metrics.get(metric)) for now, best in best_so_far(record)]
+        curves.append([(x, y) for x, y in found if x and x > 0 and y is not None])
+    curves = [curve for curve in curves if curve]
+    for curve in curves if len(curves) > 1 else []:
+        axes.plot(
+            *zip(*curve, strict=True),
+            color=look.colour,
+            lw=0.7,
+            alpha=0.4,
+            zorder=2,
+            drawstyle="steps-post",
+        )
+    log = metric == PERPLEXITY
+    middle = [
+        (fmean(x for x, _ in at), mean_of([y for _, y in at], log))
+        for at in zip(*curves, strict=False)
+    ]
+    if middle:
+        axes.plot(
+            *zip(*middle, strict=True),
+            color=look.colour,
+            ls=look.line,
+            lw=1.5,
+            zorder=3,
+            marker=look.marker,
+            ms=3.2,
+            drawstyle="steps-post",
+        )
+
+
+def _measure(comparison: Comparison) -> Measure:
+    """What validations log of the task: not all of what a test knows."""
+    return next((m for m in MEASURES if _logged(comparison, f"val/{m.name}")), comparison.measure)
+
+
+def _logged(comparison: Comparison, metric: str) -> bool:
+    return any(
+        metric in validation.metrics
+        for setting in comparison.settings
+        for record in setting.records
+        for validation in record.history
+    )
+
+
+def _learning(problem: Problem) -> bool:
+    return any(len(r.history) > 1 for r in problem.records)
+
+
+def _shown(comparison: Comparison, problems: Sequence[Problem]) -> list[Setting]:
+    """Settings with a curve; the better ones where there are many."""
+    return [
+        setting
+        for problem in problems
+        for setting in foremost(
+            comparison,
+            [s for s in problem.settings if any(len(r.history) > 1 for r in s.records)],
+            MOST,
+        )
+    ]
+
+
+def _missing(problems: Sequence[Problem], shown: Sequence[Setting]) -> str:
+    curves = [s for p in problems for s in p.settings if any(len(r.history) > 1 for r in s.records)]
+    return left_out(len(curves) - len(shown))
+
+
+def _title(axes: Axes, problem: Problem) -> None:
+    if problem.label:
+        axes.set_title(shorten(visible(problem.label), 48))
+
+
+def _baselines(grid: list[list[Axes]], problems: Sequence[Problem], measure: Measure) -> None:
+    """In the panels of performance, with the names inside: a panel's right edge is another's."""
+    for row, problem in zip(grid, problems, strict=True):
+        found = sorted(
+            ((least + most) / 2, visible(name))
+            for name, (least, most) in problem.baselines("val", measure.name).items()
+        )
+        for axes in row if found else []:
+            if measure.label not in axes.get_ylabel():
+                continue
+            low, high = axes.get_ylim()
+            low, high = min(low, found[0][0]), max(high, found[-1][0])
+            axes.set_ylim(low - 0.04 * (high - low), high + 0.02 * (high - low))
+            gap = 0.045 * (high - low)
+            apart = spread([value + 0.6 * gap for value, _ in found], gap)
+            for place, ((value, name), y) in enumerate(zip(found, apart, strict=True)):
+                axes.axhline(value, color=MUTED, lw=0.9, ls=BASELINE_LINES[place % 4], zorder=1)
+                axes.text(
+                    0.99,
+                    y,
+                    shorten(name, 26),
+                    transform=axes.get_yaxis_transform(),
+                    ha="right",
+                    va="center",
+                    fontsize=6.5,
+                    color=MUTED,
+                    zorder=5,
+                    bbox={"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.6},
+                )
+
+
+def _finish(figure: Figure, shown: Sequence[Setting], known: dict[str, Look]) -> None:
+    entries = {setting.label: name_of(setting) for setting in shown}
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=known[label].colour,
+            ls=known[label].line,
+            lw=1.6,
+            marker=known[label].marker,
+            ms=4,
+            label=name,
+        )
+        for label, name in entries.items()
+    ]
+    width = figure.get_size_inches()[0]
+    longest = max(len(name) for name in entries.values())
+    columns = max(1, int(width / (0.075 * longest + 0.65)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=3.2)

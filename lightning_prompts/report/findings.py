@@ -1,0 +1,157 @@
+"""What the numbers say, and what they must not be taken for, in sentences."""
+
+from collections.abc import Iterator, Sequence
+
+from lightning_prompts.report.comparison import ROWS, Comparison, Problem, Setting
+from lightning_prompts.report.figures.faithfulness import views
+from lightning_prompts.report.figures.pareto import front
+from lightning_prompts.report.load import Material
+from lightning_prompts.report.statistics import Estimate
+from lightning_prompts.report.tables import interval, large
+from lightning_prompts.studies.record import RunRecord
+
+CALIBRATED = "no prompt, calibrated"
+
+
+def findings(comparison: Comparison, problem: Problem) -> list[str]:
+    """A few sentences on one problem, each from its numbers alone."""
+    scored = [(s, e) for s in problem.settings if (e := comparison.score(s)) is not None]
+    if not scored:
+        return []
+    said = [_best(comparison, problem, scored)]
+    said += _trade_off(comparison, problem)
+    said += _gaps(comparison, [setting for setting, _ in scored])
+    said += _no_better(comparison, problem, scored)
+    return said
+
+
+def warnings(
+    material: Material, comparisons: Sequence[Comparison], repeated: Sequence[RunRecord]
+) -> list[str]:
+    """What limits the conclusions, the most important first."""
+    return [
+        *(text for comparison in comparisons for text in _of_comparison(comparison)),
+        *_of_runs(material, repeated),
+    ]
+
+
+def _best(
+    comparison: Comparison, problem: Problem, scored: Sequence[tuple[Setting, Estimate]]
+) -> str:
+    measure = comparison.measure
+    setting, score = max(scored, key=lambda entry: entry[1].mean)
+    over = f" over {score.n} seeds" if score.over == "seeds" else " over rows, one value"
+    likely = setting.perplexity(comparison.split)
+    reads = "" if likely is None else f", at perplexity {large(likely.mean)}"
+    return (
+        f"Highest {ROWS[comparison.split]} {measure.label}: {setting.label}, "
+        f"{interval(score, measure.shown)} (95 %{over}){reads}."
+    )
+
+
+def _trade_off(comparison: Comparison, problem: Problem) -> Iterator[str]:
+    on_front = front(comparison, problem)
+    if len(on_front) < 2:
+        return
+    parts = []
+    for setting in on_front[:8]:
+        x, y = setting.perplexity(comparison.split), comparison.score(setting)
+        if x is not None and y is not None:
+            parts.append(f"{setting.label} ({large(x.mean)}; {comparison.measure.shown(y.mean)})")
+    more = f" and {len(on_front) - 8} more" if len(on_front) > 8 else ""
+    yield (
+        f"Beaten by no other mean in both perplexity and {comparison.measure.label}: "
+        f"{', '.join(parts)}{more}."
+    )
+
+
+def _gaps(comparison: Comparison, settings: Sequence[Setting]) -> Iterator[str]:
+    """Of each tuner whose vectors are in use, its best setting."""
+    seen = set()
+    for setting in sorted(settings, key=lambda s: -(_score(comparison, s))):
+        known = views(setting, comparison)
+        if (
+            setting.tuner in seen
+            or not setting.vectors
+            or not {"vectors", "tokens"} <= known.keys()
+        ):
+            continue
+        seen.add(setting.tuner)
+        vectors, tokens = (
+            [v for v in known[view] if v is not None] for view in ("vectors", "tokens")
+        )
+        a, b = sum(vectors) / len(vectors), sum(tokens) / len(tokens)
+        yield (
+            f"Faithfulness: the vectors of {setting.label} reach {comparison.measure.shown(a)}, "
+            f"the tokens nearest to them {comparison.measure.shown(b)}."
+        )
+
+
+def _no_better(
+    comparison: Comparison, problem: Problem, scored: Sequence[tuple[Setting, Estimate]]
+) -> Iterator[str]:
+    bar = problem.baselines(comparison.split, comparison.measure.name).get(CALIBRATED)
+    if bar is None:
+        return
+    weak = [s.label for s, e in scored if (e.low if e.low is not None else e.mean) <= bar[1]]
+    if weak:
+        shown = ", ".join(weak[:8]) + (f" and {len(weak) - 8} more" if len(weak) > 8 else "")
+        yield (
+            f"Not clearly above the model without a prompt, calibrated "
+            f"({comparison.measure.shown(bar[1])}): {shown}."
+        )
+
+
+def _of_comparison(comparison: Comparison) -> Iterator[str]:
+    named = f"{comparison.task}: " if comparison.task else ""
+    runs = [record for setting in comparison.settings for record in setting.records]
+    if comparison.split == "val" and runs:
+        yield (
+            f"{named}the validation rows that chose each prompt also score it, so the numbers are "
+            "too high, the more so the more validations there were. Score the held-out test rows: "
+            "lightning-prompts test --config RUN/config.yaml --ckpt_path best."
+        )
+    if comparison.unmeasured:
+        names = ", ".join(run.name for run in comparison.unmeasured[:5])
+        more = " and others" if len(comparison.unmeasured) > 5 else ""
+        yield (
+            f"{named}{len(comparison.unmeasured)} runs have no {ROWS[comparison.split]} score and "
+            f"are left out: {names}{more}."
+        )
+    counts = {len(setting.records) for setting in comparison.settings}
+    if counts == {1}:
+        yield f"{named}one seed a setting, so nothing is known of what another seed would give."
+    elif counts and min(counts) < 3:
+        yield (
+            f"{named}some settings have fewer than 3 seeds; an interval over 2 is wide, over 1 "
+            "there is none."
+        )
+    rows = {run.rows.get(ROWS[comparison.split]) for run in runs} - {None}
+    if len(rows) > 1:
+        yield f"{named}the runs were scored on different numbers of rows, {comparison.rows}."
+    late = [run for run in runs if len(run.history) > 1 and run.step == run.history[-1].step]
+    learned = [run for run in runs if len(run.history) > 1]
+    if late:
+        yield (
+            f"{named}in {len(late)} of {len(learned)} runs the last validation was the best: they "
+            "may have gone on improving."
+        )
+
+
+def _of_runs(material: Material, repeated: Sequence[RunRecord]) -> Iterator[str]:
+    outcomes = {kind: n for kind, n in material.outcomes.items() if n and kind != "finished"}
+    if outcomes:
+        counts = ", ".join(f"{n} {kind}" for kind, n in outcomes.items())
+        yield f"Not all runs are finished: {counts}; they are listed at the end."
+    if repeated:
+        names = ", ".join(run.name for run in repeated[:5])
+        more = " and others" if len(repeated) > 5 else ""
+        yield (
+            f"{len(repeated)} runs have the settings and the seed of another one and are left out: "
+            f"{names}{more}."
+        )
+
+
+def _score(comparison: Comparison, setting: Setting) -> float:
+    score = comparison.score(setting)
+    return float("-inf") if score is None else score.mean

@@ -1,0 +1,101 @@
+"""Settings compared two by two, on the seeds that both have and the rows that both scored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from statistics import fmean
+
+from lightning_prompts.report.comparison import Comparison, Problem, Setting
+from lightning_prompts.report.statistics import McNemar, Paired, holm, mcnemar, paired
+
+# So many settings are compared each with each; of more, each one with the best.
+EACH_WITH_EACH = 5
+MOST = 15
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two settings.
+
+    Args:
+        first: The better one, by its mean.
+        second: The other one.
+        difference: Mean of first less second over their common seeds.
+        seeds: How many seeds they have in common.
+        over_seeds: Paired over them, None below two.
+        over_rows: Of each common seed, by its number, whose test rows both answered.
+        p_seeds: Of `over_seeds`, adjusted for the number of pairs.
+        p_rows: The largest of `over_rows`, adjusted likewise.
+        likelier: The first one's perplexity over the second one's.
+    """
+
+    first: Setting
+    second: Setting
+    difference: float
+    seeds: int
+    over_seeds: Paired | None
+    over_rows: list[McNemar] = field(default_factory=list)
+    p_seeds: float | None = None
+    p_rows: float | None = None
+    likelier: float | None = None
+
+
+def pairs(comparison: Comparison, problem: Problem) -> list[Pair]:
+    """Each setting with each, or of many settings each with the best by its mean.
+
+    Pairs without a common seed are left out.
+    """
+    scored = [(s, e.mean) for s in problem.settings if (e := comparison.score(s)) is not None]
+    ranked = [setting for setting, _ in sorted(scored, key=lambda entry: -entry[1])]
+    if len(ranked) <= EACH_WITH_EACH:
+        chosen = list(combinations(ranked, 2))
+    else:
+        chosen = [(ranked[0], other) for other in ranked[1 : MOST + 1]]
+    found = [pair for first, second in chosen if (pair := _pair(comparison, first, second))]
+    return _adjusted(found)
+
+
+def _pair(comparison: Comparison, first: Setting, second: Setting) -> Pair | None:
+    name = f"{comparison.split}/{comparison.measure.name}"
+    by_seed = [
+        {r.seed: r for r in setting.records if name in r.metrics} for setting in (first, second)
+    ]
+    common = sorted(by_seed[0].keys() & by_seed[1].keys())
+    if not common:
+        return None
+    runs = [[of_seed[seed] for seed in common] for of_seed in by_seed]
+    values = [[run.metrics[name] for run in of_setting] for of_setting in runs]
+    answers = [
+        mcnemar(a.correct, b.correct)
+        for a, b in zip(*runs, strict=True)
+        if comparison.split == "test"
+        and a.correct
+        and b.correct
+        and len(a.correct) == len(b.correct)
+    ]
+    perplexities = [setting.perplexity(comparison.split) for setting in (first, second)]
+    likelier = None
+    if perplexities[0] is not None and perplexities[1] is not None:
+        likelier = perplexities[0].mean / perplexities[1].mean
+    return Pair(
+        first,
+        second,
+        fmean(a - b for a, b in zip(*values, strict=True)),
+        len(common),
+        paired(*values),
+        answers,
+        likelier=likelier,
+    )
+
+
+def _adjusted(found: Sequence[Pair]) -> list[Pair]:
+    """With p values for all pairs looked at together."""
+    over_seeds = [i for i, pair in enumerate(found) if pair.over_seeds is not None]
+    over_rows = [i for i, pair in enumerate(found) if pair.over_rows]
+    done = list(found)
+    for i, p in zip(over_seeds, holm([found[i].over_seeds.p for i in over_seeds]), strict=True):  # type: ignore[union-attr]
+        done[i] = replace(done[i], p_seeds=p)
+    largest = [max(test.p for test in found[i].over_rows) for i in over_rows]
+    for i, p in zip(over_rows, holm(largest), strict=True):
+        done[i] = replace(done[i], p_rows=p)
+    return done

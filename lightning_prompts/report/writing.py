@@ -1,0 +1,202 @@
+"""A report put together and written: the page, the figures, the tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.report import page, tables
+from lightning_prompts.report.comparison import Comparison, Problem, compare
+from lightning_prompts.report.figures.budgets import budgets, outcomes
+from lightning_prompts.report.figures.faithfulness import faithfulness
+from lightning_prompts.report.figures.looks import Drawn
+from lightning_prompts.report.figures.pareto import pareto
+from lightning_prompts.report.figures.prompts import prompts
+from lightning_prompts.report.figures.training import equal_compute, training
+from lightning_prompts.report.findings import findings, warnings
+from lightning_prompts.report.load import Material, load
+from lightning_prompts.report.page import Section
+from lightning_prompts.report.paired import pairs
+from lightning_prompts.report.text import markdown
+
+PAGE, CSV, MARKDOWN, FIGURES = "report.html", "results.csv", "results.md", "figures"
+MOST_ROWS = 40
+READING = (
+    "Perplexity is that of the prompt's tokens (of a soft prompt, the tokens nearest to its "
+    "vectors) under the task's own language model unless a scorer was named. Low perplexity means "
+    "likely text, not an explanation.",
+    "An interval over seeds says where the mean of many seeds would lie, on these very rows; it is "
+    "a t interval and assumes that seeds scatter normally. One over rows says what other rows of "
+    "the kind would have given, for this very prompt.",
+    "Majority answers the most frequent label; no prompt is the template with nothing in the "
+    "prompt's place; calibrated subtracts each label's mean log-probability over training texts. A "
+    "prompt that does not beat the last has only learned which label is frequent.",
+    "A setting is on the Pareto front if no other setting's means are better in both perplexity "
+    "and performance; with few seeds its neighbours may belong there as well.",
+)
+
+
+@dataclass
+class Figures:
+    """The figures of one comparison, None where there is nothing to draw."""
+
+    pareto: Drawn | None
+    faithfulness: Drawn | None
+    training: Drawn | None
+    equal_compute: Drawn | None
+    prompts: Drawn | None
+    budgets: Drawn | None
+
+    @property
+    def all(self) -> list[Drawn]:
+        """Those that were drawn."""
+        return [drawn for drawn in vars(self).values() if drawn is not None]
+
+
+def write_report(paths: Sequence[str], folder: Path, title: str | None = None) -> Path:
+    """Write the page, the figures and the tables.
+
+    Args:
+        paths: As on the command line.
+        folder: Where to write; files of an earlier report are replaced.
+        title: Of the page; by default the names of what it is of.
+
+    Returns:
+        The page.
+    """
+    material = load(paths)
+    comparisons, repeated = compare(material.records)
+    comparisons = [c for c in comparisons if c.problems]
+    if not comparisons:
+        raise PromptError(
+            f"{', '.join(paths)}: no run has an accuracy, a joint score or a reward; validate one "
+            "first."
+        )
+    names = _names(comparisons)
+    drawn = [_draw(comparison, name) for comparison, name in zip(comparisons, names, strict=True)]
+    ended = outcomes(material.outcomes, "outcomes") if material.unfinished else None
+    limits = warnings(material, comparisons, repeated)
+    found = [text for c in comparisons for p in c.problems for text in _found(c, p, comparisons)]
+    sections = [
+        section
+        for comparison, figures in zip(comparisons, drawn, strict=True)
+        for section in _sections(comparison, figures, several=len(comparisons) > 1)
+    ]
+    sections += _ending(material, ended)
+    title = title or material.title
+    text = page.render(title, _lead(material, comparisons), found, limits, sections)
+    try:
+        (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+        for figure in [d for figures in drawn for d in figures.all] + ([ended] if ended else []):
+            figure.save(folder / FIGURES)
+        tables.write(folder / PAGE, text)
+        tables.write(folder / CSV, tables.to_csv(comparisons, repeated, material.unfinished))
+        tables.write(folder / MARKDOWN, _markdown(title, comparisons, found, limits))
+    except OSError as error:
+        raise PromptError(
+            f"{folder}: cannot be written ({error.strerror}); give another folder with --output."
+        ) from error
+    return folder / PAGE
+
+
+def _names(comparisons: Sequence[Comparison]) -> list[str]:
+    """A beginning for each comparison's files; none where there is one comparison."""
+    if len(comparisons) == 1:
+        return [""]
+    return [f"{i + 1}-{_slug(comparison.task)}-" for i, comparison in enumerate(comparisons)]
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in text)[:40]
+
+
+def _draw(comparison: Comparison, start: str) -> Figures:
+    return Figures(
+        pareto(comparison, f"{start}pareto"),
+        faithfulness(comparison, f"{start}faithfulness"),
+        training(comparison, f"{start}training"),
+        equal_compute(comparison, f"{start}equal_compute"),
+        prompts(comparison, f"{start}prompts"),
+        budgets(comparison, f"{start}budgets"),
+    )
+
+
+def _lead(material: Material, comparisons: Sequence[Comparison]) -> list[str]:
+    runs = sum(len(s.records) for c in comparisons for s in c.settings)
+    settings = sum(len(c.settings) for c in comparisons)
+    of = "; ".join(f"{c.task} with {c.lm}, scored on {c.rows}" for c in comparisons)
+    counts = f"{runs:,} run{'s' * (runs != 1)} of {settings:,} setting{'s' * (settings != 1)}"
+    return [*dict.fromkeys(material.descriptions), f"{counts}: {of}."]
+
+
+def _found(comparison: Comparison, problem: Problem, of: Sequence[Comparison]) -> list[str]:
+    """The findings, under the name of what they are of where there is more than one."""
+    names = [comparison.task] if len(of) > 1 else []
+    names += [problem.label] if problem.label else []
+    start = f"{', '.join(names)}: " if names else ""
+    return [start + text for text in findings(comparison, problem)]
+
+
+def _sections(comparison: Comparison, figures: Figures, several: bool) -> list[Section]:
+    start = f"{comparison.task}, {comparison.lm}: " if several else ""
+
+    def named(title: str) -> str:
+        return f"{start}{title[0].lower()}{title[1:]}" if start else title
+
+    trade_off = Section(named("Trade-off"), page.figure(figures.pareto))
+    trade_off.parts += [
+        page.table(tables.results(comparison, problem, MOST_ROWS))
+        for problem in comparison.problems
+    ]
+    compared = Section(named("Differences"))
+    for problem in comparison.problems:
+        if found := pairs(comparison, problem):
+            content = tables.differences(found, comparison)
+            content.title = problem.label
+            compared.parts.append(page.table(content))
+    sections = [
+        trade_off,
+        Section(named("Faithfulness"), page.figure(figures.faithfulness)),
+        compared,
+        Section(
+            named("Training"), page.figure(figures.training) + page.figure(figures.equal_compute)
+        ),
+        Section(named("Prompts"), list(page.prompts(comparison))),
+        Section(named("Budgets"), page.figure(figures.budgets)),
+    ]
+    return [section for section in sections if section.parts]
+
+
+def _ending(material: Material, ended: Drawn | None) -> list[Section]:
+    sections = []
+    if material.unfinished:
+        parts = [*page.figure(ended), page.table(tables.failures(material.unfinished))]
+        sections.append(Section("Runs that did not finish", parts))
+    reading = "".join(f"<li>{page.escaped(text)}</li>" for text in READING)
+    files = (
+        f"<p>Beside this page lie <code>{CSV}</code> (a row for each run, with everything that was "
+        f"measured), <code>{MARKDOWN}</code>, and the figures as PNG and SVG in "
+        f"<code>{FIGURES}/</code>.</p>"
+    )
+    return [*sections, Section("How to read this", [f"<ul>{reading}</ul>", files])]
+
+
+def _markdown(
+    title: str, comparisons: Sequence[Comparison], found: Sequence[str], limits: Sequence[str]
+) -> str:
+    """The tables and the sentences, to paste into a README."""
+    parts = [f"# {markdown(title)}"]
+    for comparison in comparisons:
+        parts.append(f"## {markdown(f'{comparison.task}, {comparison.lm}')}")
+        parts.append(markdown(f"Scored on {comparison.rows}."))
+        for problem in comparison.problems:
+            content = tables.results(comparison, problem)
+            parts += [f"### {markdown(problem.label)}"] if problem.label else []
+            parts += [tables.to_markdown(content), markdown(content.note)]
+            if pairs_found := pairs(comparison, problem):
+                content = tables.differences(pairs_found, comparison)
+                parts += [tables.to_markdown(content), markdown(content.note)]
+    for name, texts in (("What the numbers say", found), ("What limits them", limits)):
+        if texts:
+            parts += [f"## {name}", "\n".join(f"- {markdown(text)}" for text in texts)]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,27 @@
+"""The configuration of a fit, saved beside what came of it."""
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_prompts.run_folder import CONFIG, run_folder
+
+
+class SaveConfig(Callback):
+    """Saves the configuration of a fit as config.yaml of its run.
+
+    Args:
+        parser: Knows how to write it.
+        config: What to write.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
+        self.parser, self.config = parser, config
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save on the first rank; a resumed run replaces its own."""
+        path = run_folder(trainer) / CONFIG
+        if stage == "fit" and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", 0):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # With its nulls: a null may stand against another value of default.yaml.
+            self.parser.save(self.config, path, overwrite=True, multifile=False, skip_none=False)

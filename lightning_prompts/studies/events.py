@@ -1,0 +1,115 @@
+"""A run's TensorBoard event files as one timeline, whatever stopped it and however often."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Of the files of one run these are only in those of `fit`.
+OF_A_FIT = ("train/", "prompt/", "best/")
+SCALARS = ("train/", "val/")
+EVENT_FILES = "events.out.tfevents.*"
+
+
+class Point(NamedTuple):
+    """One logged value, and the seconds of training before it."""
+
+    value: float
+    seconds: float
+
+
+@dataclass
+class Timeline:
+    """Everything that a run logged.
+
+    Attributes:
+        values: Name to step to the value that was logged last.
+        seconds: That the run took, without the time between a stop and a restart.
+        steps: The last step.
+    """
+
+    values: dict[str, dict[int, Point]] = field(default_factory=dict)
+    seconds: float = 0.0
+    steps: int = 0
+
+    def of(self, prefix: str) -> list[str]:
+        """Names that begin with a prefix."""
+        return [name for name in self.values if name.startswith(prefix)]
+
+    def latest(self, name: str, step: int | None = None) -> float | None:
+        """The last value of a name, at or before a step; None where there is none."""
+        points = self.values.get(name, {})
+        steps = [s for s in points if step is None or s <= step]
+        return points[max(steps)].value if steps else None
+
+
+def read_timeline(run: Path) -> Timeline:
+    """Read the event files of a run's `fit`; those of `validate` and `test` are left out.
+
+    A run that was stopped goes on in another file, from the step of a checkpoint: its time goes on
+    from there, and what it logs replaces what the stopped process had logged beyond that step.
+
+    Args:
+        run: The run's folder; without event files the timeline is empty.
+    """
+    timeline = Timeline()
+    files = [logged for path in run.glob(EVENT_FILES) if (logged := _read(path)).of_a_fit]
+    for logged in sorted(files, key=lambda logged: logged.begin):
+        steps = [step for points in logged.scalars.values() for step in points]
+        first = min(steps, default=timeline.steps + 1)
+        offset = timeline.seconds
+        if timeline.values:
+            offset = _forget(timeline, first)
+        for name, points in logged.scalars.items():
+            known = timeline.values.setdefault(name, {})
+            for step, (value, wall) in points.items():
+                known[step] = Point(value, offset + wall - logged.begin)
+        timeline.seconds = offset + logged.end - logged.begin
+        timeline.steps = max([timeline.steps, *steps])
+    return timeline
+
+
+@dataclass
+class _File:
+    """One event file: its first and last wall time, and name to step to (value, wall time)."""
+
+    begin: float = math.inf
+    end: float = 0.0
+    of_a_fit: bool = False
+    scalars: dict[str, dict[int, tuple[float, float]]] = field(default_factory=dict)
+
+
+def _forget(timeline: Timeline, first: int) -> float:
+    """Drop what was logged at a step or after it; return the seconds of what is left."""
+    for name, points in timeline.values.items():
+        timeline.values[name] = {step: p for step, p in points.items() if step < first}
+    left = [point.seconds for points in timeline.values.values() for point in points.values()]
+    timeline.steps = max((s for p in timeline.values.values() for s in p), default=0)
+    return max(left, default=0.0)
+
+
+def _read(path: Path) -> _File:
+    found = _File()
+    for event in _events(path):
+        found.begin = min(found.begin, event.wall_time)
+        found.end = max(found.end, event.wall_time)
+        for name, value in _scalars(event):
+            found.of_a_fit |= name.startswith(OF_A_FIT)
+            if value is not None and name.startswith(SCALARS):
+                found.scalars.setdefault(name, {})[event.step] = (value, event.wall_time)
+    return found
+
+
+def _events(path: Path) -> Iterator[Any]:
+    """The events of a file, as far as it is whole: a killed process leaves half a record."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    yield from LegacyEventFileLoader(str(path)).Load()
+
+
+def _scalars(event: Any) -> Iterator[tuple[str, float | None]]:
+    """Names of an event, with their values where they are numbers."""
+    for value in event.summary.value:
+        number = value.simple_value if value.HasField("simple_value") else None
+        yield value.tag, number

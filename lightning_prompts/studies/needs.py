@@ -1,0 +1,125 @@
+"""Before a study starts: do its command lines parse, and what do they still have to fetch?"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from lightning_prompts.cli import PromptCLI
+from lightning_prompts.errors import PromptError
+from lightning_prompts.hub import hub_reachable
+from lightning_prompts.model_files import converted_folder, find_model
+from lightning_prompts.studies.config import StudyConfig
+from lightning_prompts.studies.plan import example_args
+
+ABSENT = object()
+STYLE_FOLDERS = ("style", "judge")
+
+
+class OnlyParses(PromptCLI):
+    """Knows the configuration of a command line, and builds no model and no data."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing."""
+
+
+def needs(config: StudyConfig) -> list[str]:
+    """What has to be fetched before or while the study runs, in words.
+
+    Raises:
+        PromptError: If a run's command line has a mistake, a local file is missing, or something is
+            to be fetched and the hub cannot be reached.
+    """
+    found: dict[str, None] = {}
+    for _, parsed in parsed_examples(config):
+        found.update(dict.fromkeys(_of_run(parsed)))
+    if any("hub" in need for need in found) and not hub_reachable():
+        raise PromptError(
+            f"To fetch: {'; '.join(found)}. The Hugging Face hub cannot be reached; give local "
+            "copies with --data.path FOLDER and --lm.name FOLDER, or connect and try again."
+        )
+    return list(found)
+
+
+def parsed_examples(config: StudyConfig) -> Iterator[tuple[str, Namespace]]:
+    """Variants with configurations in which every value that is varied occurs.
+
+    Raises:
+        PromptError: If a command line has a mistake, with the variant's name.
+    """
+    for variant, args in example_args(config):
+        try:
+            yield variant, OnlyParses(args, run=False).config["fit"]
+        except PromptError as error:
+            place = f"variants.{variant}: " if variant else ""
+            raise PromptError(f"{place}{error}") from error
+
+
+def inner(part: Any, *names: str) -> Any:
+    """A nested option, whichever of its blocks are classes; `ABSENT` where there is none."""
+    for name in names:
+        if part is None or not hasattr(part, "get"):
+            return ABSENT
+        init_args = part.get("init_args")
+        known = part.get(name, ABSENT) if init_args is None else init_args.get(name, ABSENT)
+        part = known if known is not ABSENT else part.get(name, ABSENT)
+    return part
+
+
+def _of_run(parsed: Namespace) -> Iterator[str]:
+    """What one run needs."""
+    yield from _model(parsed.lm.name, parsed.lm.get("revision"))
+    for name in (parsed.scrutability.scorer, _given(parsed, "model", "policy", "lm")):
+        if name:
+            yield from _model(str(name), None)
+    yield from _data(parsed.data.init_args)
+    for name in STYLE_FOLDERS:
+        yield from _style(name, _given(parsed, "model", "reward", name))
+    if content := _given(parsed, "model", "reward", "content"):
+        yield from _model(str(content), None)
+
+
+def _model(name: str, revision: str | None) -> Iterator[str]:
+    source = find_model(name, revision)
+    if source.kind == "gguf" and not converted_folder(source).is_dir():
+        yield f"{source.label}: to convert once, within a minute, into {converted_folder(source)}"
+    if source.kind == "hub":
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(source.location, "config.json", revision=revision)
+        if not isinstance(cached, str):
+            yield f"the model {source.location} from the hub"
+
+
+def _data(options: Mapping[str, Any]) -> Iterator[str]:
+    from lightning_prompts.tasks.sources import DataSource
+
+    path = options.get("path")
+    try:
+        source = DataSource(path, options.get("subset"), options.get("data_revision"))
+    except PromptError as error:
+        raise PromptError(f"{error} docs/data.md says where data sets come from.") from error
+    if source.is_hub:
+        import datasets
+
+        cache = Path(datasets.config.HF_DATASETS_CACHE)
+        if not (cache / str(path).replace("/", "___").lower()).is_dir():
+            yield f"the data set {path} from the hub"
+
+
+def _style(name: str, given: Any) -> Iterator[str]:
+    """A classifier of style transfer: a folder, or a model of the hub."""
+    if not given or Path(str(given)).expanduser().is_dir():
+        return
+    if str(given).count("/") > 1 or str(given).startswith((".", "/", "~")):
+        raise PromptError(
+            f"--model.reward.{name} {given}: no such folder; train the classifiers first: "
+            "lightning-prompts style --config configs/task/yelp_style.yaml --data.path FOLDER."
+        )
+    yield from _model(str(given), None)
+
+
+def _given(parsed: Namespace, *names: str) -> Any:
+    found = inner(parsed, *names)
+    return None if found is ABSENT else found

@@ -1,0 +1,46 @@
+"""What the runs of one worker share: the language model, and measures that no prompt changes."""
+
+from typing import Any
+
+from lightning_prompts.callbacks.baselines import Baselines
+from lightning_prompts.language_model import FrozenLM
+
+
+class SharedLM:
+    """Makes language models, and keeps the latest: runs with the same options share it.
+
+    Its cache of texts is shared as well, within its own bound (`--lm.text_cache`).
+    """
+
+    def __init__(self) -> None:
+        self.loaded = 0
+        """Models that were read so far."""
+        self._options: dict[str, Any] | None = None
+        self._lm: FrozenLM | None = None
+        self._dtype: Any = None
+
+    def __call__(self, **options: Any) -> FrozenLM:
+        """The model of these options."""
+        # A run in `bf16-true` has changed the weights of the model that it was given.
+        same = self._lm is not None and self._lm.embedding_table.dtype == self._dtype
+        if self._lm is None or options != self._options or not same:
+            self._lm = self._options = None  # before the next one takes its room
+            self._lm = FrozenLM(**options)
+            self._options, self._dtype = options, self._lm.embedding_table.dtype
+            self.loaded += 1
+        return self._lm
+
+
+class SharedBaselines:
+    """Carries the baselines from one run to the next, which measures them where they differ."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Any] = {}
+
+    def give(self, baselines: Baselines) -> None:
+        """To a run that begins."""
+        baselines.load_state_dict({"validations": 0, "known": dict(self._known)})
+
+    def take(self, baselines: Baselines) -> None:
+        """From a run that ended."""
+        self._known |= baselines.state_dict()["known"]

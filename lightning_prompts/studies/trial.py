@@ -1,0 +1,124 @@
+"""One run of a study: a fit as anybody would start it, resumed where it was stopped, and a test."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lightning_prompts.callbacks.baselines import Baselines
+from lightning_prompts.checkpoint import callback_of
+from lightning_prompts.cli import PromptCLI
+from lightning_prompts.errors import PromptError
+from lightning_prompts.run_folder import CHECKPOINTS, CONFIG
+from lightning_prompts.settings import read_step
+from lightning_prompts.studies.record import RunRecord, read_run
+from lightning_prompts.studies.shared import SharedBaselines, SharedLM
+
+
+class Reports(Callback):
+    """Reports each validation to Optuna, and ends a run that it takes for hopeless.
+
+    Args:
+        trial: Of a study with one objective.
+        metric: Its name.
+    """
+
+    def __init__(self, trial: optuna.Trial, metric: str) -> None:
+        self.trial, self.metric = trial, metric
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report."""
+        value = trainer.callback_metrics.get(self.metric)
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or value is None:
+            return
+        self.trial.report(float(value), trainer.global_step)
+        # The last validation ends the run anyway.
+        if not trainer.should_stop and self.trial.should_prune():
+            raise optuna.TrialPruned(f"stopped after step {trainer.global_step} by the pruner")
+
+
+def run_trial(
+    args: Sequence[str],
+    folder: Path,
+    test: bool,
+    lm: SharedLM,
+    baselines: SharedBaselines,
+    callbacks: Sequence[Callback] = (),
+) -> RunRecord:
+    """Fit, test, and read what came of it.
+
+    Args:
+        args: Of `fit`.
+        folder: Of the run; what an earlier worker left there is gone on with.
+        test: Whether to test the best prompt.
+        lm: Gives the language model.
+        baselines: Carries the baselines from run to run.
+        callbacks: Further ones for the fit.
+
+    Raises:
+        PromptError: If the run cannot be made.
+        SystemExit: If a signal ended it; its checkpoint is saved.
+        optuna.TrialPruned: If the pruner ended it.
+    """
+    cli = _fit(args, folder, lm)
+    # What does not fit is said before the training. The rows are read once.
+    if cli.trainer.num_devices * cli.trainer.num_nodes > 1:
+        raise PromptError(
+            "A study's runs take one process each; set --trainer.devices 1, and give --workers N "
+            "to run several at once."
+        )
+    if test:
+        count_test_rows(cli)
+    baselines.give(callback_of(cli.trainer, Baselines))
+    # Behind the checkpoints' own: a hopeless run too has saved what it has.
+    cli.trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
+    cli.start()
+    baselines.take(callback_of(cli.trainer, Baselines))
+    if test:
+        tested = PromptCLI(
+            ["test", "--config", str(folder / CONFIG), "--ckpt_path", "best"],
+            run=False,
+            show=False,
+            make_lm=lm,
+        )
+        baselines.give(callback_of(tested.trainer, Baselines))
+        tested.start()
+        baselines.take(callback_of(tested.trainer, Baselines))
+    return read_run(folder)
+
+
+def count_test_rows(cli: PromptCLI) -> int:
+    """Rows of a run's test.
+
+    Raises:
+        PromptError: If there are none, or without labels.
+    """
+    try:
+        return len(cli.datamodule.read("test"))
+    except PromptError as error:
+        raise PromptError(f"{error} Or leave the tests out: --study.test false.") from error
+
+
+def _fit(args: Sequence[str], folder: Path, lm: SharedLM) -> PromptCLI:
+    """The fit, built and not begun."""
+    if _resumes(folder):
+        resume = ["fit", "--config", str(folder / CONFIG), "--ckpt_path", "last"]
+        return PromptCLI(resume, run=False, show=False, make_lm=lm)
+    if folder.exists():
+        shutil.rmtree(folder)
+    return PromptCLI(list(args), run=False, show=False, make_lm=lm, folder=folder)
+
+
+def _resumes(folder: Path) -> bool:
+    """Whether a stopped worker left a checkpoint that can be read."""
+    last = folder / CHECKPOINTS / "last.ckpt"
+    if not last.is_file() or not (folder / CONFIG).is_file():
+        return False
+    try:
+        read_step(last)
+    except PromptError:  # damaged by whatever ended the worker
+        return False
+    return True

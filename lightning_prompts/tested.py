@@ -1,0 +1,74 @@
+"""`test`: test.json of a run, with which rows were answered rightly, whichever process did it."""
+
+import itertools
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_prompts.callbacks.baselines import Baselines
+from lightning_prompts.checkpoint import callback_of, write_json
+from lightning_prompts.run_folder import TEST, run_folder
+from lightning_prompts.tuners.base import PromptTuner
+
+
+class Tested(Callback):
+    """Writes the metrics of a test, its baselines, and whether each row was answered rightly.
+
+    Two prompts that were tested on the same rows can then be compared row by row.
+    """
+
+    def __init__(self) -> None:
+        self._scored: list[tuple[int, bool | None]] = []
+        self._gathered: list[tuple[int, bool | None]] = []
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
+        self._scored = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep what the `logits` [B, C] of the prompt in use say of each row."""
+        right: list[bool | None] = [None] * len(batch["rows"])
+        if "logits" in outputs:
+            right = (outputs["logits"].argmax(-1) == batch["labels"]).tolist()
+        self._scored += zip(batch["rows"].tolist(), right, strict=True)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather."""
+        parts = [self._scored]
+        if trainer.world_size > 1:
+            parts = [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(parts, self._scored)
+        self._gathered = sorted(itertools.chain.from_iterable(parts), key=lambda scored: scored[0])
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write, when every metric is known."""
+        assert isinstance(pl_module, PromptTuner)
+        path = run_folder(trainer) / TEST
+        if not trainer.is_global_zero:
+            return
+        metrics = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("test/")
+        }
+        baselines = pl_module.comparisons or callback_of(trainer, Baselines).results
+        right = [known for _, known in self._gathered]
+        written = {
+            # Whose test it is: a run may be trained further.
+            "step": trainer.fit_loop.epoch_loop._batches_that_stepped,
+            "ids": pl_module.hard_prompt().tolist(),
+            "metrics": dict(sorted(metrics.items())),
+            "baselines": {name: dict(values) for name, values in baselines.items()},
+            "rows": len(right),
+            "correct": None if None in right else "".join(str(int(bool(r))) for r in right),
+        }
+        write_json(path, written)

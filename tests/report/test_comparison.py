@@ -1,0 +1,101 @@
+"""Which runs are one setting, what tells settings apart, and which rows score them."""
+
+import random
+
+from lightning_prompts.report.comparison import compare
+from lightning_prompts.report.figures.pareto import front
+from lightning_prompts.report.paired import pairs
+
+
+def labels(comparison) -> list[str]:
+    return [setting.label for setting in comparison.settings]
+
+
+def test_seeds_of_one_setting_stand_together(runs):
+    (comparison,), repeated = compare(random.Random(0).sample(runs, len(runs)))
+    assert labels(comparison) == ["ManualPrompt", "PEZ, w = 0", "PEZ, w = 0.5", "SoftPrompt"]
+    assert all([r.seed for r in s.records] == [0, 1, 2] for s in comparison.settings)
+    assert (comparison.split, comparison.rows, repeated) == ("test", "100 test rows", [])
+    assert compare(runs)[0] == [comparison]
+
+
+def test_where_a_run_lies_is_no_setting(run):
+    here = run(settings={"trainer.logger.save_dir": "here", "experiment": "a"})
+    there = run(seed=1, settings={"trainer.logger.save_dir": "there", "experiment": "b"})
+    (comparison,), _ = compare([here, there])
+    assert labels(comparison) == ["PEZ"]
+
+
+def test_options_that_differ_are_named_by_their_last_part(run):
+    settings = [
+        {"model.optimizer.lr": lr, "model.init": f"a.b.{init}", **more}
+        for lr, init, more in (
+            (0.1, "FromText", {"model.init.text": " It was"}),
+            (0.01, "FromVocabulary", {}),
+        )
+    ]
+    (comparison,), _ = compare([run(settings=each) for each in settings])
+    assert labels(comparison) == [
+        "PEZ, lr = 0.01, init = FromVocabulary",
+        "PEZ, lr = 0.1, init = FromText",
+    ]
+
+
+def test_templates_are_problems_of_their_own(run):
+    other = "{text}{prompt}"
+    records = [run(), run(template=other, settings={"data.template": other})]
+    (comparison,), _ = compare(records)
+    assert [p.label for p in comparison.problems] == [
+        'template = "{prompt} {text}"',
+        'template = "{text}{prompt}"',
+    ]
+
+
+def test_tasks_are_not_compared(run):
+    comparisons, _ = compare([run(), run(task="boolq")])
+    assert [c.task for c in comparisons] == ["boolq", "sst2"]
+
+
+def test_a_repeated_seed_counts_once(run):
+    first, again = run(name="runs/a"), run(name="runs/b", accuracy=0.9)
+    (comparison,), repeated = compare([again, first])
+    assert comparison.settings[0].records == (again,)
+    assert repeated == [first]
+
+
+def test_validation_rows_score_where_few_runs_were_tested(run):
+    def untested(seed: int):
+        metrics = {k: v for k, v in run().metrics.items() if k.startswith("val/")}
+        made = run(seed=seed)
+        made.metrics, made.test_baselines = metrics, {}
+        return made
+
+    (comparison,), _ = compare([run(), untested(1), untested(2)])
+    assert (comparison.split, comparison.rows) == ("val", "50 validation rows")
+    (comparison,), _ = compare([run(), run(seed=1), untested(2)])
+    assert comparison.split == "test"
+    assert [r.seed for r in comparison.unmeasured] == [2]
+
+
+def test_a_task_without_accuracy_has_a_joint_score(run):
+    made = run()
+    made.metrics = {"val/reward": 40.0, "test/reward": 41.0, "test/joint": 30.0}
+    (comparison,), _ = compare([made])
+    assert (comparison.split, comparison.measure.name) == ("test", "joint")
+    assert comparison.score(comparison.settings[0]).mean == 30.0
+
+
+def test_the_front_is_of_means(runs):
+    (comparison,), _ = compare(runs)
+    assert [s.label for s in front(comparison, comparison.problems[0])] == ["SoftPrompt"]
+
+
+def test_pairs_are_on_common_seeds(run):
+    first = [run("SoftPrompt", 0.0, seed, 0.9) for seed in (0, 1, 2)]
+    second = [run("PEZ", 0.0, seed, 0.8 + 0.01 * seed) for seed in (1, 2, 3)]
+    (comparison,), _ = compare(first + second)
+    (pair,) = pairs(comparison, comparison.problems[0])
+    assert (pair.first.tuner, pair.second.tuner, pair.seeds) == ("SoftPrompt", "PEZ", 2)
+    assert abs(pair.difference - (0.09 + 0.08) / 2) < 1e-12
+    assert [(m.first, m.second) for m in pair.over_rows] == [(9, 0), (8, 0)]
+    assert pair.p_rows == 2 / 2**8

@@ -1,0 +1,62 @@
+"""The smallest study that has everything, on the tiny model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightning_prompts.quiet import silence
+from lightning_prompts.studies.config import StudyConfig
+from lightning_prompts.studies.files import read_config
+
+
+@pytest.fixture
+def content(lm_folder: Path, review_folder: Path) -> dict[str, Any]:
+    """Of a study's file: soft, and PEZ with two weights, each with two seeds."""
+    return {
+        "study": {"name": "tiny", "seeds": [0, 1]},
+        "base": ["configs/task/demo.yaml"],
+        "set": {
+            "lm.name": str(lm_folder),
+            "data.path": str(review_folder),
+            "trainer.max_steps": 4,
+            "trainer.val_check_interval": 2,
+            "trainer.enable_progress_bar": False,
+            "trainer.precision": "32-true",
+        },
+        "variants": {
+            "soft": {"configs": ["configs/tuner/soft.yaml"]},
+            "pez": {
+                "configs": ["configs/tuner/pez.yaml"],
+                "space": {"model.perplexity_weight": [0.0, 0.3]},
+            },
+        },
+    }
+
+
+@pytest.fixture
+def study_file(
+    content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """Writes the study, with blocks changed, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    silence()
+
+    def write(**blocks: Any) -> Path:
+        path = Path("study.yaml")
+        path.write_text(yaml.safe_dump({**content, **blocks}, sort_keys=False), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def configure(study_file: Callable[..., Path]) -> Callable[..., StudyConfig]:
+    """The same, read."""
+
+    def read(options: dict[str, str] | None = None, **blocks: Any) -> StudyConfig:
+        return read_config([study_file(**blocks)], options or {})
+
+    return read
