@@ -178,6 +178,15 @@ class FrozenLM(nn.Module):
             )
         return self._answers(prompts, batch, self._reuses(prompts, batch))
 
+    def read_texts(self, batch: Batch) -> None:
+        """Encode what stands before the prompt, where that is kept, ahead of passes over its parts.
+
+        Texts are encoded in blocks of one shape, which a whole batch fills better than a few rows.
+        """
+        kept = self.reuse_prompt is not False and self.text_cache.room > 0
+        if kept and batch["before_ids"].shape[1] and not batch["shared_before"]:
+            self.text_cache(self, batch)
+
     @property
     def compiles(self) -> bool:
         """Whether passes are compiled."""
@@ -241,19 +250,23 @@ class FrozenLM(nn.Module):
             logits = logits * factor
         return logits
 
-    def token_nll(self, token_ids: Tensor, embeds: Tensor | None = None) -> Tensor:
+    def token_nll(
+        self, token_ids: Tensor, embeds: Tensor | None = None, autocast: bool = False
+    ) -> Tensor:
         """Negative log-likelihood of each token of K prompts after BOS, in nats, float32.
 
-        Autocast is off: gibberish has logit gaps that bfloat16 blurs, and the sequence is short.
+        Without autocast: gibberish has logit gaps that bfloat16 blurs, and the sequence is short.
 
         Args:
             token_ids: [K, P] The prompts, as labels.
             embeds: [K, P, H] What to read in place of the tokens' rows (straight-through).
+            autocast: Leave it on, where speed is worth a hundredth of a nat.
 
         Returns:
             [K, P] -log p(z_i | bos, z_<i).
         """
-        with torch.autocast(token_ids.device.type, enabled=False):
+        kind = token_ids.device.type
+        with torch.autocast(kind, enabled=autocast and torch.is_autocast_enabled(kind)):
             rows = self.embed(token_ids) if embeds is None else embeds
             bos = self.embedding_table[self.bos_id].expand(len(token_ids), 1, -1)
             inputs = torch.cat([bos, rows[:, :-1].to(bos.dtype)], dim=1)  # (K, P, H)

@@ -128,6 +128,7 @@ def test_a_checkpoint_is_the_prompt_alone(fit, lm_folder: Path):
         assert set(content) == {
             *("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"),
             *("epoch", "global_step", "pytorch-lightning_version", "lightning_prompts"),
+            "forward_tokens",
         }
         (state,) = content["optimizer_states"][0]["state"].values()
         assert set(state) == {"step", "exp_avg", "exp_avg_sq"}

@@ -1,10 +1,12 @@
 """What a user of guided search and FluentPrompt can get wrong: one sentence, exit status 2."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from lightning_prompts.cli import main
+from lightning_prompts.template import unpadded
 
 GUIDED, FLUENT = "guided_search", "fluent_prompt"
 
@@ -61,3 +63,30 @@ def test_the_baselines_run(
     assert cli.trainer.global_step == 2
     assert len(cli.model.hard_prompt()) == 10
     assert (tmp_path / "logs" / "run" / "version_0" / "prompt.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("smollm2_installed")
+def test_who_pastes_the_text_gets_what_was_measured(tmp_path: Path, monkeypatch):
+    """A real tokenizer, which merges across the border of prompt and text where it can."""
+    monkeypatch.chdir(tmp_path)
+    args = [
+        *("fit", "--config", "configs/task/demo.yaml", "--config", "configs/trainer/laptop.yaml"),
+        *("--config", "configs/tuner/guided_search.yaml", "--lm.name", "smollm2"),
+        *("--data.template", "{text}{prompt}", "--data.validation_rows", "24"),
+        *("--model.init", "FromText", "--model.init.text", "ly, it was", "--model.candidates", "8"),
+        *("--model.prompt_length", "null", "--model.min_length", "2", "--model.race", "[]"),
+        *("--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false"),
+    ]
+    cli = main([*args, "--experiment", "run"], show=False)
+    run = tmp_path / "logs" / "run" / "version_0"
+    prompt = json.loads((run / "prompt.json").read_text())
+    metrics = prompt["metrics"]
+    assert metrics["val/round_trip"] == 1.0
+    assert metrics["val/round_trip_accuracy"] == metrics["val/hard_accuracy"]
+    for batch in cli.datamodule.val_dataloader():
+        before, after = (
+            unpadded(batch[f"{side}_ids"], batch[f"{side}_lengths"]) for side in ("before", "after")
+        )
+        whole = [[*a, *prompt["ids"], *b] for a, b in zip(before, after, strict=True)]
+        assert cli.model.template.paste(prompt["text"], batch["texts"]) == whole

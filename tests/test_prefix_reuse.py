@@ -244,7 +244,10 @@ def test_answers_to_ids_are_those_of_whole_sequences(
 
 
 @pytest.mark.parametrize("text", [LAST, MIDDLE])
-def test_equal_beginnings_are_read_once(lm: FrozenLM, text: str, calls: list[int]):
+def test_equal_beginnings_are_read_once(
+    lm: FrozenLM, text: str, calls: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(prefix_reuse, "BLOCK_TOKENS", 512)  # all in one block
     ids, batch = torch.tensor(BRANCHES), make_batch(lm, text)
     beginnings = {tuple(row[: i + 1]) for row in BRANCHES for i in range(P)}
     lm.answers(ids, batch)

@@ -38,7 +38,7 @@ def test_the_run_is_worth_resuming(fit):
     """The beam moves and lengths differ, or little would be tested."""
     content: dict[str, Any] = last(FULL)
     assert len(content["search"]["beam"]) == 4
-    assert content["search"]["forward_tokens"] > 0
+    assert content["forward_tokens"] > 0
     assert (content["prompts"]["ids"] == -1).any()
     curves = logged(FULL)
     assert list(curves["train/objective"]) == list(range(STEPS))

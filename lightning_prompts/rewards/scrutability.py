@@ -12,9 +12,12 @@ Mix = Literal["zscore", "raw"]
 
 
 @torch.no_grad()
-def log_perplexities(lm: FrozenLM, prompts: Tensor) -> Tensor:
-    """[K, P] token ids to [K] nats per token under the task's language model."""
-    return lm.token_nll(prompts).mean(1)
+def log_perplexities(lm: FrozenLM, prompts: Tensor, rough: bool = False) -> Tensor:
+    """[K, P] token ids to [K] nats per token under the task's language model.
+
+    `rough` leaves autocast as it is, where one is on; logits are float32 all the same.
+    """
+    return lm.token_nll(prompts, autocast=rough).mean(1)
 
 
 def mix_rewards(

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.scrutability import round_trip
+from lightning_prompts.search.borders import Borders
 from lightning_prompts.verbalizer import Verbalizer
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ Ids = tuple[int, ...]
 
 # Draws that may go into mending a start whose text gives other tokens; each takes some 50 µs.
 MENDING_DRAWS = 5000
+WHOLE = (1.0, 1.0)
 
 
 @dataclass
@@ -25,9 +27,8 @@ class FilterSettings:
     """What a prompt may be made of.
 
     Args:
-        round_trip: Keep only prompts whose text gives the same tokens again. Whether they merge
-            with a row's text at the prompt's border is not asked: that is another question for
-            each row, and `val/round_trip_accuracy` measures it.
+        round_trip: Keep only prompts whose text gives the same tokens again, by itself and pasted
+            between the texts of rows: whoever copies it then gets what was measured.
         ascii_only: Only tokens of printable ASCII characters.
         forbid_verbalizer: No token that spells one of the answer words, in upper or lower case,
             with a space or without.
@@ -59,6 +60,8 @@ class Allowed:
         exclude_special: bool = True,
     ) -> None:
         self.lm, self.round_trip = lm, settings.round_trip
+        self.borders: Borders | None = None
+        """What rows have beside the prompt; none are asked for before the rows are known."""
         mask = torch.ones(lm.vocab_size, dtype=torch.bool)
         if exclude_special:
             mask[lm.special_ids] = False
@@ -81,7 +84,15 @@ class Allowed:
 
     def keeps(self, ids: Sequence[int]) -> bool:
         """Whether a prompt may be kept."""
-        return bool(self.mask[list(ids)].all()) and (not self.round_trip or self._share(ids) == 1.0)
+        if not self.mask[list(ids)].all():
+            return False
+        return not self.round_trip or (self._share(ids) == 1.0 and self._holds(ids) == 1.0)
+
+    def pastes(self, ids: Sequence[int]) -> bool:
+        """Whether a prompt that `keeps` let through survives at every border, rare ones too."""
+        if not self.round_trip or self.borders is None:
+            return True
+        return self.borders.holds(ids, rare=True) == 1.0
 
     def mend(self, ids: Sequence[int], generator: torch.Generator) -> Ids:
         """A prompt that may be kept and is as near to the given one as a few draws find.
@@ -99,18 +110,19 @@ class Allowed:
             PromptError: If none is found.
         """
         found = [i if self.mask[i] else self._draw(generator) for i in ids]
-        share = self._share(found) if self.round_trip else 1.0
+        survived = self._survived(found)
         for _ in range(MENDING_DRAWS):
-            if share == 1.0:
+            if survived == WHOLE:
                 break
             tried = list(found)
-            tried[self._damage(found, generator)] = self._draw(generator)
-            if (reached := self._share(tried)) >= share:
-                found, share = tried, reached
-        if share < 1.0:
+            tried[self._damage(found, survived[0], generator)] = self._draw(generator)
+            if (reached := self._survived(tried)) >= survived:
+                found, survived = tried, reached
+        if survived != WHOLE:
+            where = "" if survived[0] < 1.0 else " between the texts of rows"
             raise PromptError(
                 f"No prompt near {self.lm.decode(list(ids))!r} gives its own tokens when its text "
-                "is tokenized; start from another one (--model.init), or set "
+                f"is tokenized{where}; start from another one (--model.init), or set "
                 "--model.filters.round_trip false."
             )
         if found != list(ids):
@@ -118,14 +130,29 @@ class Allowed:
             log.info("The filters do not let %r through; the search starts from %r.", before, after)
         return tuple(found)
 
-    def _damage(self, ids: Sequence[int], generator: torch.Generator) -> int:
-        """Place of the first token that does not come back, or the next: they may merge."""
+    def _damage(self, ids: Sequence[int], share: float, generator: torch.Generator) -> int:
+        """Place of the first token that does not come back, or the next: they may merge.
+
+        Where all come back, the prompt is damaged by rows, at its first or its last token.
+        """
+        if share == 1.0:
+            return (0, len(ids) - 1)[int(torch.randint(2, (1,), generator=generator))]
         again = self.lm.encode(self.lm.decode(ids))
         first = next((i for i, (a, b) in enumerate(zip(ids, again, strict=False)) if a != b), 0)
         return min(first + int(torch.randint(2, (1,), generator=generator)), len(ids) - 1)
 
     def _draw(self, generator: torch.Generator) -> int:
         return int(self.ids[torch.randint(len(self.ids), (1,), generator=generator)])
+
+    def _survived(self, ids: Sequence[int]) -> tuple[float, float]:
+        """Shares of its tokens, and then of the borders, at which it survives; `WHOLE` is all."""
+        if not self.round_trip:
+            return WHOLE
+        share = self._share(ids)
+        return share, self._holds(ids) if share == 1.0 else 0.0
+
+    def _holds(self, ids: Sequence[int]) -> float:
+        return 1.0 if self.borders is None else self.borders.holds(ids)
 
     def _share(self, ids: Sequence[int]) -> float:
         """Share of the tokens that survive their text."""

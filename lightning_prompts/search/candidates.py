@@ -133,6 +133,7 @@ class Proposer:
         settings: See `EditSettings`.
         allowed: Which tokens and prompts may be.
         lengths: Fewest and most tokens of a candidate.
+        written: What the model would write in prompts of earlier beams; this beam's take its place.
     """
 
     def __init__(
@@ -143,10 +144,11 @@ class Proposer:
         settings: EditSettings,
         allowed: Allowed,
         lengths: tuple[int, int],
+        written: dict[Ids, Choice] | None = None,
     ) -> None:
         self.beam, self.settings, self.allowed, self.lengths = beam, settings, allowed, lengths
         self.num_tokens = 0
-        """Tokens that the model read for its proposals."""
+        """Tokens that the model read for its proposals, in this step or an earlier one."""
         device = lm.embedding_table.device
         banned = ~allowed.mask.to(device)
         most = len(allowed.ids)
@@ -157,13 +159,19 @@ class Proposer:
             ids = falls.topk(min(settings.gradient_top_k, most)).indices.cpu()
             self._gradient = Choice(ids, torch.ones(ids.shape))
         self._model: list[Choice] = []
+        written = {} if written is None else written
         for prompt in beam if settings.proposals > 0 else ():
+            self.num_tokens += len(prompt) + 1
+            if prompt in written:
+                self._model.append(written[prompt])
+                continue
             logits = next_logits(lm, torch.tensor([prompt], device=device))[0]
             best = logits.masked_fill_(banned, -torch.inf).topk(min(settings.model_top_k, most))
             # float64: at a low temperature the rarest would otherwise have no weight at all.
             weights = (best.values.double().cpu() / settings.temperature).softmax(-1)
             self._model.append(Choice(best.indices.cpu(), weights))
-            self.num_tokens += len(prompt) + 1
+        written.clear()
+        written.update(zip(beam, self._model, strict=False))  # nothing where none was asked for
 
     def draw(self, count: int, generator: torch.Generator) -> list[Ids]:
         """Distinct prompts that are not in the beam and may be kept, `count` or fewer.

@@ -7,6 +7,7 @@ Dimensions: K prompts, P prompt tokens, B examples, V vocabulary.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -80,10 +81,12 @@ class Race:
         Returns:
             Those that were scored on all rows, the best first; of equal ones the beam's.
         """
+        self.lm.read_texts(batch)
         running = [*beam, *candidates]
         device = batch["labels"].device
         sums = torch.zeros(len(running), dtype=in_double(torch.zeros(0), device).dtype).to(device)
-        nats = self._nats(running, device) if self.weight else torch.zeros_like(sums)
+        # The model's autocast is near enough to thin them out; those of the last are exact.
+        nats = self._nats(running, device, rough=True) if self.weight else torch.zeros_like(sums)
         count = 0.0
         for number, places in enumerate(rounds):
             found = self._losses(running, batch, places)
@@ -96,8 +99,7 @@ class Race:
                 running = [running[i] for i in left]
                 sums, nats = sums[left], nats[left]
         losses = sums / count
-        if not self.weight:  # told, but no part of what decides
-            nats = self._nats(running, device)
+        nats = self._nats(running, device)
         objective = self._objective(losses, nats)
         columns = (values.tolist() for values in (objective, losses, nats))
         rows = [Finalist(*row) for row in zip(running, *columns, strict=True)]
@@ -123,6 +125,8 @@ class Race:
             return sums
         rows = take(batch, places)
         for group in by_length(prompts):
+            # In dictionary order those that begin alike are read together.
+            group.sort(key=prompts.__getitem__)
             ids = torch.tensor([prompts[i] for i in group], device=labels.device)
             logits = self.lm.logits(self.lm.answers(ids, rows), self.class_ids)  # (k, B, C)
             targets = rows["labels"].expand(logits.shape[:2])
@@ -131,28 +135,30 @@ class Race:
             self.row_tokens += ids.numel() * len(places) + len(ids) * rows["num_real_tokens"]
         return sums
 
-    def _nats(self, prompts: Sequence[Ids], device: torch.device) -> Tensor:
+    def _nats(self, prompts: Sequence[Ids], device: torch.device, rough: bool = False) -> Tensor:
         """[K] Nats per token, float64."""
         found = in_double(torch.zeros(len(prompts), device=device))
         for group in by_length(prompts):
             ids = torch.tensor([prompts[i] for i in group], device=device)
             most = max(1, LOGITS_AT_ONCE // (ids.shape[1] * self.lm.vocab_size))
-            parts = [log_perplexities(self.lm, part) for part in ids.split(most)]
+            parts = [log_perplexities(self.lm, part, rough) for part in ids.split(most)]
             found[group] = torch.cat(parts).to(found.dtype)
             self.prompt_tokens += ids.numel()
         return found
 
 
 def deal(
-    rows: Tensor, own: range, sizes: Sequence[int], generator: torch.Generator
+    rows: Tensor, labels: Tensor, own: range, sizes: Sequence[int], generator: torch.Generator
 ) -> list[list[int]]:
     """Which rows each round adds: the same ones however the batch is divided over processes.
 
     Batches hold rows of like length, sorted by it, so that a few rows from the front would be the
-    shortest: the order is drawn.
+    shortest: the order is drawn. Each round has the classes in the batch's own shares, as nearly as
+    it can, or a prompt that leans to one class would win wherever chance has drawn more of it.
 
     Args:
         rows: [B] Numbers of the rows of all processes, in the order of the processes.
+        labels: [B] Their classes.
         own: This process's places among them.
         sizes: Rows that the rounds before the last have read by their ends; the last reads all.
         generator: Of the order, on the host.
@@ -162,9 +168,20 @@ def deal(
     """
     by_number = rows.cpu().argsort(stable=True)
     order = by_number[torch.randperm(len(rows), generator=generator)].tolist()
+    order = _spread(order, labels.tolist())
     ends = [*(size for size in sizes if size < len(order)), len(order)]
     parts = (order[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
     return [[place - own.start for place in part if place in own] for part in parts]
+
+
+def _spread(order: Sequence[int], labels: Sequence[int]) -> list[int]:
+    """The same places, each class evenly over all of them and in its own order."""
+    sizes, seen, places = Counter(labels), Counter[int](), {}
+    for place in order:
+        label = labels[place]
+        places[place] = (seen[label] + 0.5) / sizes[label]
+        seen[label] += 1
+    return sorted(order, key=places.__getitem__)  # stable: of equal ones the first drawn
 
 
 def take(batch: Batch, places: Sequence[int]) -> Batch:

@@ -203,6 +203,14 @@ class PromptTask(LightningDataModule, ABC):
         for indices in BatchSampler(LongestFirst(encoded.lengths), self.val_batch_size, False):
             yield collate_rows([encoded[i] for i in indices])
 
+    def texts(self, *splits: str) -> list[tuple[str, str]]:
+        """What each row has before the prompt and behind it, all rows on every process.
+
+        Args:
+            splits: Of those that this stage has read.
+        """
+        return [(e.before, e.after) for split in splits for e in self._encoded[split].examples]
+
     def training_lengths(self) -> list[Batch]:
         """Training batches of all lengths, from the longest rows to the shortest, on the CPU.
 

@@ -26,6 +26,7 @@ from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 from lightning_prompts.verbalizer import Verbalizer
 
 Stage = Literal["val", "test"]
+FORWARD_TOKENS = "forward_tokens"  # its key in a checkpoint
 
 
 class PromptTuner(LightningModule, ABC):
@@ -93,6 +94,11 @@ class PromptTuner(LightningModule, ABC):
         num_classes = len(verbalizer.labels)
         self.val_metrics, self.test_metrics = (task_metrics(num_classes) for _ in range(2))
         self._scored: tuple[list[int], Tensor] | None = None
+        # Integers, which no precision converts; in a checkpoint they stand by themselves.
+        self.forward_tokens: Tensor
+        """Tokens read in training so far, over all processes: each (prompt, row) pair counts as a
+        whole sequence, whatever is reused, and backward passes do not count."""
+        self.register_buffer("forward_tokens", torch.zeros((), dtype=torch.long), persistent=False)
         self.comparisons: dict[str, dict[str, float]] = {}
         """Of the latest evaluation of a task without an accuracy: what the prompt has to beat."""
 
@@ -175,6 +181,7 @@ class PromptTuner(LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch; returns the loss in nats."""
+        self._count(self.prompt_length * len(batch["rows"]) + batch["num_real_tokens"])
         hidden = self.answer_hidden(self.prompt_embeddings(), batch)
         task_loss = F.cross_entropy(self.class_logits(hidden), batch["labels"])
         loss, w = task_loss, self.perplexity_weight
@@ -193,6 +200,7 @@ class PromptTuner(LightningModule, ABC):
         if trainer.global_step % every == 0:  # not each step: this waits for the device
             self._check_finite(outputs["loss"])
             slots = batch["before_ids"].numel() + batch["after_ids"].numel()
+            self.log("train/forward_tokens", self.forward_tokens.float())
             self.log("train/padding", 1 - batch["num_real_tokens"] / max(1, slots))
         last_step = 0 < trainer.max_steps <= trainer.global_step
         last_epoch = trainer.max_epochs is not None and (
@@ -201,6 +209,19 @@ class PromptTuner(LightningModule, ABC):
         if last_step or last_epoch or not self.learns:
             # Lightning validates whenever it is asked to stop.
             trainer.should_stop = True
+
+    def _count(self, num_tokens: int) -> None:
+        """Add to `forward_tokens` what a step has read on this process; waits for no device.
+
+        In the step itself: a checkpoint may be written before any later hook of this module.
+        """
+        self.forward_tokens += self._sum(torch.full_like(self.forward_tokens, num_tokens))
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Sum over processes."""
+        if self._trainer is None or self._trainer.world_size == 1:
+            return values
+        return self._trainer.strategy.reduce(values, reduce_op="sum")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Score the prompt in use; the callbacks reuse `hidden` [B, H] and `logits` [B, C]."""
@@ -284,6 +305,7 @@ class PromptTuner(LightningModule, ABC):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(self.frozen)}
         checkpoint[RECORD] = prompt_record(self)
+        checkpoint[FORWARD_TOKENS] = int(self.forward_tokens)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse another setting's prompt; put this module's own language model back.
@@ -293,6 +315,7 @@ class PromptTuner(LightningModule, ABC):
                 or prompt length.
         """
         refuse_other_setting(checkpoint.get(RECORD), prompt_record(self), self.lengths)
+        self.forward_tokens.fill_(checkpoint.get(FORWARD_TOKENS, 0))
         # Loading stays strict, so that a missing or misspelt prompt cannot go unnoticed.
         own = {k: v for k, v in self.state_dict().items() if k.startswith(self.frozen)}
         checkpoint["state_dict"] |= own

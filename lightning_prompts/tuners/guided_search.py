@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_prompts.dtypes import in_double
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.projection import nearest_tokens
 from lightning_prompts.prompt_init import FromVocabulary, PromptInit
 from lightning_prompts.rewards import ClassificationGap
 from lightning_prompts.search.allowed import Allowed, FilterSettings
-from lightning_prompts.search.candidates import EditSettings, Proposer
+from lightning_prompts.search.borders import Borders
+from lightning_prompts.search.candidates import Choice, EditSettings, Proposer
 from lightning_prompts.search.race import Finalist, Race, deal
 from lightning_prompts.template import Batch, Template
 from lightning_prompts.tuners.incumbent import IncumbentTuner
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SEARCH = "search"  # its key in a checkpoint
 LISTED = 100  # prompts in prompts.jsonl beside those that were validated
+# Batches for which a prompt counts as being no better than the beam, before its first.
+DOUBT = 1.0
 
 
 class GuidedSearch(IncumbentTuner):
@@ -39,7 +41,8 @@ class GuidedSearch(IncumbentTuner):
     the batch, those that survive on more, the last on all. The best of them and of the beam, which
     is scored on the same rows, are the next beam. At each validation of `fit` the beam, and the
     best others since the last validation by their mean objective, meet the incumbent on all
-    validation rows; the best ever is the hard prompt. Optimizer and schedule have no effect.
+    validation rows; the best ever is the hard prompt, and the best of them are the next beam.
+    Optimizer and schedule have no effect.
 
     Args:
         lm: The frozen language model; given by `--lm.*`.
@@ -97,13 +100,14 @@ class GuidedSearch(IncumbentTuner):
         self._check_lengths(len(start))
         self.reward = ClassificationGap()
         self.reward.attach(lm, template, verbalizer)
-        self.ledger = Ledger(standardised=False)  # its rewards are losses with a minus, in nats
+        # A reward says by how many nats the loss is below the beam's, on the same rows: batches
+        # differ more from one another than prompts do.
+        self.ledger = Ledger(standardised=False, doubt=DOUBT)
         self.scorer = PromptScorer(lm, self.reward, self.ledger, self._sum)
         self.register_buffer("token_ids", torch.tensor(start))
         self.beam: list[Ids] = [start]
         """The best prompts of the last step, the best first."""
-        self.forward_tokens = 0
-        """Tokens scored so far: of all (prompt, row) pairs and prompts, as whole sequences."""
+        self._written: dict[Ids, Choice] = {}
         # Lightning's loop and DDP want one parameter and a step; this one stays 0.
         self.idle = nn.Parameter(torch.zeros(()))
         self._began: float | None = None
@@ -121,12 +125,19 @@ class GuidedSearch(IncumbentTuner):
     # ---- training
 
     def setup(self, stage: str) -> None:
-        """Refuse what would search nothing without a word."""
+        """Refuse what would search nothing without a word, and mend the start for these rows."""
         if stage == "fit" and (batches := self.trainer.accumulate_grad_batches) > 1:
             raise PromptError(
                 f"--trainer.accumulate_grad_batches is {batches}, but a search has no gradients to "
                 "add up: its batches are steps of their own; raise --data.batch_size instead."
             )
+        task: Any = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and task is not None:
+            self.allowed.borders = Borders(self.lm, task.texts("train", "validation"))
+            if not self.allowed.keeps(self.beam[0]):
+                generator = torch.Generator().manual_seed(self.seed)
+                self.beam = [self.allowed.mend(self.beam[0], generator)]
+                self.token_ids.copy_(torch.tensor(self.beam[0]))
 
     def on_train_start(self) -> None:
         """Begin to measure how long a step takes."""
@@ -138,24 +149,28 @@ class GuidedSearch(IncumbentTuner):
         seed = (self.seed * 1_000_003 + self.global_step) % 2**63
         generator = torch.Generator().manual_seed(seed)
         gradient = self._gradient(batch) if self.edits.proposals < 1 else None
-        proposer = Proposer(self.lm, self.beam, gradient, self.edits, self.allowed, self.lengths)
+        proposer = Proposer(
+            self.lm, self.beam, gradient, self.edits, self.allowed, self.lengths, self._written
+        )
         candidates = proposer.draw(self.num_candidates, generator)
         race = Race(self.lm, self.class_ids, self.perplexity_weight, self.keep, self._sum)
         rounds = deal(*self._all_rows(batch), self.race_rows, generator)
         finalists = race(self.beam, candidates, batch, rounds)
-        self.beam = [finalist.ids for finalist in finalists[: self.beam_size]]
+        usual = [f.loss for f in finalists if f.ids in self.beam]
         self.ledger.add(
             [f.ids for f in finalists],
-            [-f.loss for f in finalists],
+            [sum(usual) / len(usual) - f.loss for f in finalists],
             [f.log_perplexity for f in finalists],
-            {},
+            {"train_loss": [f.loss for f in finalists]},
         )
-        row_tokens = race.row_tokens
+        self.beam = [finalist.ids for finalist in finalists[: self.beam_size]]
+        num_tokens = race.row_tokens
         if gradient is not None:
-            row_tokens += len(gradient) * len(batch["rows"]) + batch["num_real_tokens"]
-        # What belongs to rows is divided over the processes, the rest is done by each of them.
-        shared = self._sum(in_double(torch.tensor(row_tokens, device=self.device)))
-        self.forward_tokens += int(shared) + race.prompt_tokens + proposer.num_tokens
+            num_tokens += len(gradient) * len(batch["rows"]) + batch["num_real_tokens"]
+        # Rows are divided over the processes; the rest is done by each of them, and counts once.
+        if self.global_rank == 0:
+            num_tokens += race.prompt_tokens + proposer.num_tokens
+        self._count(num_tokens)
         self._log_step(finalists[0], len(candidates))
         return self.idle * 0 + finalists[0].objective
 
@@ -177,25 +192,24 @@ class GuidedSearch(IncumbentTuner):
         # Only its direction counts, so the number of rows is not divided by.
         return self._sum(torch.autograd.grad(loss, rows)[0].float())
 
-    def _all_rows(self, batch: Batch) -> tuple[Tensor, range]:
-        """Numbers of all processes' rows, and this process's places among them."""
-        rows, count = batch["rows"], self.trainer.world_size
+    def _all_rows(self, batch: Batch) -> tuple[Tensor, Tensor, range]:
+        """Numbers and labels of all processes' rows, and this process's places among them."""
+        rows, count = torch.stack([batch["rows"], batch["labels"]]), self.trainer.world_size
         if count == 1:
-            return rows, range(len(rows))
+            return *rows, range(rows.shape[1])
         sizes = torch.zeros(count, dtype=torch.long, device=rows.device)
-        sizes[self.global_rank] = len(rows)
+        sizes[self.global_rank] = rows.shape[1]
         ends = self._sum(sizes).cumsum(0).tolist()
-        own = range(ends[self.global_rank] - len(rows), ends[self.global_rank])
-        numbers = torch.zeros(ends[-1], dtype=torch.long, device=rows.device)
-        numbers[own.start : own.stop] = rows
-        return self._sum(numbers), own
+        own = range(ends[self.global_rank] - rows.shape[1], ends[self.global_rank])
+        everyones = rows.new_zeros(2, ends[-1])
+        everyones[:, own.start : own.stop] = rows
+        return *self._sum(everyones), own
 
     def _log_step(self, best: Finalist, num_candidates: int) -> None:
         self.log("train/objective", best.objective, prog_bar=True)
         self.log("train/loss", best.loss)
         self.log("train/log_perplexity", best.log_perplexity)
         self.log("train/candidates", float(num_candidates))
-        self.log("train/forward_tokens", float(self.forward_tokens))
 
     # ---- validation
 
@@ -204,15 +218,21 @@ class GuidedSearch(IncumbentTuner):
         count = self.num_contenders + len(self.beam)
         best = self.ledger.best(count, self.perplexity_weight, window=True)
         others = [ids for ids in best if ids not in self.beam]
-        return [*self.beam, *others[: self.num_contenders]]
+        wanted = [*self.beam, *others[: self.num_contenders]]
+        return [ids for ids in wanted if self.allowed.pastes(ids)]
+
+    def _choose(self) -> list[Ids]:
+        # All validation rows say more than the batch that has just made the beam.
+        ranked = super()._choose()
+        self.beam = ranked[: self.beam_size]
+        return ranked
 
     def listed_prompts(self) -> list[dict[str, Any]]:
         """The prompts that were validated and the best others, the best first."""
         rows = self.ledger.table(LISTED, self.perplexity_weight, self.lm.decode)
         for row in rows:
-            row.pop("val_reward", None)
-            if "reward" in row:
-                row["train_loss"] = -row.pop("reward")
+            for name in ("val_reward", "reward"):
+                row.pop(name, None)
         return rows
 
     # ---- checkpoints
@@ -221,14 +241,13 @@ class GuidedSearch(IncumbentTuner):
         """Add where the search stands."""
         super().on_save_checkpoint(checkpoint)
         beam = [list(ids) for ids in self.beam]
-        checkpoint[SEARCH] = {"beam": beam, "forward_tokens": self.forward_tokens}
+        checkpoint[SEARCH] = {"beam": beam}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back; the incumbent may have another length than the start."""
         super().on_load_checkpoint(checkpoint)
         self.token_ids = self.token_ids.new_zeros(checkpoint["state_dict"]["token_ids"].shape)
         self.beam = [tuple(ids) for ids in checkpoint[SEARCH]["beam"]]
-        self.forward_tokens = checkpoint[SEARCH]["forward_tokens"]
 
     # ---- details
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
 from lightning_prompts.template import Batch
 from lightning_prompts.tuners.ledger import Ids, Ledger
@@ -43,8 +42,12 @@ class IncumbentTuner(TokenTuner):
             with torch.no_grad(), self.trainer.precision_plugin.forward_context():
                 self._choose()
 
-    def _choose(self) -> None:
-        """Score the best new prompts on the validation rows; keep the best ever."""
+    def _choose(self) -> list[Ids]:
+        """Score the best new prompts on the validation rows; keep the best ever.
+
+        Returns:
+            The incumbent and the contenders, the best first.
+        """
         own = tuple(self.token_ids.tolist())
         # The incumbent first, which a tie keeps; it is new to the ledger at the first validation.
         wanted = [own, *self._contenders()]
@@ -52,11 +55,16 @@ class IncumbentTuner(TokenTuner):
         new = [ids for ids in dict.fromkeys(wanted) if not self.ledger[ids].validated]
         if new:
             self.scorer.validate(new, self._validation_batches(), self.device)
-        best = min(wanted, key=lambda ids: self.ledger[ids].objective(self.perplexity_weight))
+        ranked = sorted(
+            dict.fromkeys(wanted),
+            key=lambda ids: self.ledger[ids].objective(self.perplexity_weight),
+        )
+        best = ranked[0]
         if len(best) == len(own):
             self.token_ids.copy_(torch.tensor(best))
         else:
             self.token_ids = self.token_ids.new_tensor(best)
+        return ranked
 
     def _validation_batches(self) -> Iterator[Batch]:
         loader: Any = self.trainer.val_dataloaders
@@ -75,11 +83,3 @@ class IncumbentTuner(TokenTuner):
         """Take the prompts back."""
         super().on_load_checkpoint(checkpoint)
         self.ledger.load_state_dict(checkpoint[LEDGER])
-
-    # ---- details
-
-    def _sum(self, values: Tensor) -> Tensor:
-        """Sum over processes."""
-        if self.trainer.world_size == 1:
-            return values
-        return self.trainer.strategy.reduce(values, reduce_op="sum")

@@ -42,6 +42,12 @@ class Entry:
         """Mean raw task reward."""
         return self.reward / max(1, self.times)
 
+    def mean(self, window: bool, doubt: float) -> float:
+        """The same since the last validation or ever, with `doubt` more times of a reward of 0."""
+        if window:
+            return self.window_reward / (self.window_times + doubt)
+        return self.reward / (self.times + doubt)
+
     def objective(self, alpha: float) -> float:
         """What chooses the best: (1 - alpha) * loss + alpha * log-perplexity, in nats."""
         return (1 - alpha) * self.validated["loss"] + alpha * self.validated["log_perplexity"]
@@ -53,10 +59,12 @@ class Ledger:
     Args:
         standardised: Whether the two terms of a reward are standardised before they are mixed, as a
             policy's are; else they are nats, and mixed as they are.
+        doubt: Times that a prompt counts as having had a reward of 0 before its first: the mean of
+            few times is drawn to 0 by it, so that one lucky batch does not win over many good ones.
     """
 
-    def __init__(self, standardised: bool = True) -> None:
-        self.standardised = standardised
+    def __init__(self, standardised: bool = True, doubt: float = 0.0) -> None:
+        self.standardised, self.doubt = standardised, doubt
         self.entries: dict[Ids, Entry] = {}
         self.rows: str | None = None
         """Names the examples that all rewards are of, where they are always the same."""
@@ -108,7 +116,10 @@ class Ledger:
         if not ids:
             return []
         entries = [self.entries[k] for k in ids]
-        means = [e.window_reward / e.window_times if window else e.mean_reward for e in entries]
+        sums = [
+            (e.window_reward, e.window_times) if window else (e.reward, e.times) for e in entries
+        ]
+        means = [reward / (times + self.doubt) for reward, times in sums]
         task = torch.tensor(means, dtype=torch.float64)
         readable = -torch.tensor([e.log_perplexity for e in entries], dtype=torch.float64)
         if self.standardised:

@@ -143,6 +143,9 @@ class RLPrompt(IncumbentTuner):
         generator = torch.Generator(self.device).manual_seed(seed)
         sampled = self.policy.sample(self.writer, self.prompts_per_step, generator)
         scored = self.scorer.train(sampled.token_ids, batch, seed, self._rows)
+        written = sampled.token_ids.numel()  # by every process alike, so it counts once
+        pairs = len(sampled.token_ids) * batch["num_real_tokens"] + written * len(batch["rows"])
+        self._count(pairs + (written if self.global_rank == 0 else 0))
         reward = mix_rewards(*scored, self.alpha, self.mix, self.scrutability_scale)
         low, high = self.reward.low, self.reward.high
         logits = self.policy(self.writer, sampled.hidden)  # (K, P, V)
@@ -195,10 +198,11 @@ class RLPrompt(IncumbentTuner):
         best = self.ledger.best(self.num_candidates, self.alpha, window=True)
         return [*best, self._greedy_ids]
 
-    def _choose(self) -> None:
-        super()._choose()
+    def _choose(self) -> list[Ids]:
+        ranked = super()._choose()
         found = self.ledger[self._greedy_ids]
         self._greedy = {**found.validated, "objective": found.objective(self.alpha)}
+        return ranked
 
     def on_validation_epoch_end(self) -> None:
         """Log the incumbent's metrics, and the greedy prompt's beside them."""

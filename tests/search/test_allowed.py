@@ -71,7 +71,7 @@ def test_mending_takes_no_draw_that_makes_it_worse(lm: FrozenLM, monkeypatch: py
     allowed = make(lm)
     shares, places, draws = iter([0.5, 0.2, 0.5, 1.0]), iter([0, 1, 2]), iter([20, 21, 22])
     monkeypatch.setattr(allowed, "_share", lambda ids: next(shares))
-    monkeypatch.setattr(allowed, "_damage", lambda ids, generator: next(places))
+    monkeypatch.setattr(allowed, "_damage", lambda ids, share, generator: next(places))
     monkeypatch.setattr(allowed, "_draw", lambda generator: next(draws))
     assert allowed.mend([9, 12, 30], torch.Generator()) == (9, 21, 22)
 

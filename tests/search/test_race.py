@@ -96,7 +96,8 @@ def test_tokens_are_counted_as_whole_sequences(lm: FrozenLM, task, text: str):
     expected = sum(len(ids) + rows[i] for ids in [*BEAM, *CANDIDATES] for i in (4, 1))
     expected += sum(len(f.ids) + rows[i] for f in found for i in (0, 3))
     assert race.row_tokens == expected
-    assert race.prompt_tokens == sum(map(len, [*BEAM, *CANDIDATES]))
+    # Those of the last round a second time, exactly.
+    assert race.prompt_tokens == sum(map(len, [*BEAM, *CANDIDATES, *(f.ids for f in found)]))
 
 
 # ---- which rows
@@ -104,14 +105,15 @@ def test_tokens_are_counted_as_whole_sequences(lm: FrozenLM, task, text: str):
 
 def test_rows_are_dealt_alike_over_any_number_of_processes():
     numbers = torch.tensor([50, 3, 17, 9, 28, 41, 5, 33, 12, 60])
+    labels = torch.tensor([0, 0, 1, 0, 1, 1, 0, 0, 1, 1])
 
     def dealt(parts: list[list[int]]) -> list[set[int]]:
         """Numbers of the rows of each round, for a division of the batch."""
-        joined = torch.cat([numbers[part] for part in parts])
+        joined, classes = (torch.cat([x[part] for part in parts]) for x in (numbers, labels))
         rounds, start = None, 0
         for part in parts:
             own = range(start, start + len(part))
-            mine = deal(joined, own, [3, 6], torch.Generator().manual_seed(4))
+            mine = deal(joined, classes, own, [3, 6], torch.Generator().manual_seed(4))
             found = [{int(numbers[part[place]]) for place in places} for places in mine]
             assert all(
                 len(set(places)) == len(places) and set(places) <= set(range(len(part)))
@@ -131,8 +133,10 @@ def test_rows_are_dealt_alike_over_any_number_of_processes():
 
 
 def test_rows_are_drawn_and_not_the_first_ones():
-    numbers, own = torch.arange(32), range(32)
-    firsts = [deal(numbers, own, [8], torch.Generator().manual_seed(i))[0] for i in range(20)]
+    numbers, labels, own = torch.arange(32), torch.arange(32) % 2, range(32)
+    firsts = [
+        deal(numbers, labels, own, [8], torch.Generator().manual_seed(i))[0] for i in range(20)
+    ]
     assert len({frozenset(first) for first in firsts}) == 20
     assert len(set().union(*firsts)) == 32
 
@@ -141,8 +145,20 @@ def test_rows_are_drawn_and_not_the_first_ones():
     ("sizes", "expected"), [([], [6]), ([2, 4], [2, 2, 2]), ([2, 6], [2, 4]), ([9], [6])]
 )
 def test_rounds_without_new_rows_are_left_out(sizes: list[int], expected: list[int]):
-    rounds = deal(torch.arange(6), range(6), sizes, torch.Generator())
+    rounds = deal(torch.arange(6), torch.zeros(6), range(6), sizes, torch.Generator())
     assert list(map(len, rounds)) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_round_has_the_classes_in_their_shares(seed: int):
+    labels = torch.tensor([0] * 24 + [1] * 12 + [2] * 4)[torch.randperm(40)]
+    rounds = deal(
+        torch.arange(40), labels, range(40), [10, 20], torch.Generator().manual_seed(seed)
+    )
+    for places in ([*rounds[0]], [*rounds[0], *rounds[1]]):
+        for label, share in enumerate((0.6, 0.3, 0.1)):
+            found = int((labels[places] == label).sum())
+            assert abs(found - share * len(places)) <= 1
 
 
 @pytest.mark.parametrize("text", [FIRST, LAST, BOTH])
