@@ -11,13 +11,15 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
+from lightning_prompts.callbacks.baselines import Baselines
+from lightning_prompts.checkpoint import callback_of
 from lightning_prompts.cli import PromptCLI
 from lightning_prompts.console import notice
 from lightning_prompts.errors import PromptError
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.needs import OnlyParses
 from lightning_prompts.studies.plan import example_args
-from lightning_prompts.studies.shared import SharedLM
+from lightning_prompts.studies.shared import SharedBaselines, SharedLM
 from lightning_prompts.studies.trial import count_test_rows
 
 STEPS = 3
@@ -88,14 +90,15 @@ def costs(config: StudyConfig, lm: SharedLM) -> dict[str, Cost]:
         PromptError: If a run cannot be made.
     """
     found: dict[str, Cost] = {}
+    baselines = SharedBaselines()
     for variant, args in example_args(config):
         if variant not in found:
             notice(f"Timing {STEPS} steps{f' of {variant}' if variant else ''}.")
-            found[variant] = _measure(args, config.settings.test, lm)
+            found[variant] = _measure(args, config.settings.test, lm, baselines)
     return found
 
 
-def _measure(args: Sequence[str], test: bool, lm: SharedLM) -> Cost:
+def _measure(args: Sequence[str], test: bool, lm: SharedLM, baselines: SharedBaselines) -> Cost:
     wanted = OnlyParses(list(args), run=False).config["fit"].trainer
     steps, interval = wanted.max_steps, wanted.val_check_interval
     if steps < 1:
@@ -109,9 +112,11 @@ def _measure(args: Sequence[str], test: bool, lm: SharedLM) -> Cost:
         cli.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
         # Not as an option: of the command line's 1 the parser makes 1.0, which is all of them.
         cli.trainer.limit_val_batches = 1
+        baselines.give(callback_of(cli.trainer, Baselines))
         start = time.monotonic()
         cli.start()
         whole = time.monotonic() - start
+        baselines.take(callback_of(cli.trainer, Baselines))
     data = cli.datamodule
     steps = steps if cli.model.learns else 1
     every = interval if isinstance(interval, int) and interval > 0 else steps
