@@ -97,7 +97,7 @@ def test_a_mistake_is_one_sentence(mistake: str, folder: Path, fit: list[str], c
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (
+        ([], "Say what to do: lightning-prompts fit, validate, test, predict, style, study, report"),
             [],
             "Say what to do: lightning-prompts fit, validate, test, predict, style, study, report or demo",
         ),
