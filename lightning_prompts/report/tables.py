@@ -52,12 +52,15 @@ def results(comparison: Comparison, problem: Problem, most: int | None = None) -
     best = {id(s) for s in front(comparison, problem)}
     settings = sorted(problem.settings, key=lambda s: -_mean(comparison.score(s)))
     shown = settings[:most]
+    # Beside the rows that score, those that chose the prompts, where they are others.
+    chose: dict[str, list[str]] = {}
+    if split != "val":
+        validated = [s.estimate(measure.name, "val") for s in shown]
+        chose[f"validation {unit}"] = [measure.shown(_or_none(value)) for value in validated]
     columns = {
         "seeds": [str(len(s.records)) for s in shown],
         f"{ROWS[split]} {unit}": [interval(comparison.score(s), measure.shown) for s in shown],
-        f"validation {unit}": [
-            measure.shown(_or_none(s.estimate(measure.name, "val"))) for s in shown
-        ],
+        **chose,
         "its nearest tokens": [
             measure.shown(_or_none(s.estimate(f"hard_{measure.name}", split))) if s.vectors else ""
             for s in shown
@@ -67,8 +70,6 @@ def results(comparison: Comparison, problem: Problem, most: int | None = None) -
         ],
         "perplexity": [interval(s.perplexity(split), large) for s in shown],
     }
-    if split == "val":
-        del columns[f"validation {unit}"]
     for head in [h for h, texts in columns.items() if set(texts) <= {"", NONE}]:
         del columns[head]
     names = [(f"{ON_FRONT} " if id(s) in best else "") + s.label for s in shown]

@@ -66,6 +66,20 @@ def test_a_study_becomes_a_page_with_figures_and_tables(study, runs, capsys):
     assert float(rows[0]["test/accuracy"]) == 0.8
 
 
+def test_untested_runs_are_scored_on_their_validation_rows(study, runs):
+    for run in runs:
+        run.metrics = {k: v for k, v in run.metrics.items() if k.startswith("val/")}
+        run.test_baselines, run.rows, run.correct = {}, {"validation": 50}, None
+    folder = study(runs)
+    main(["report", str(folder)])
+    table = (folder / "report" / "results.md").read_text(encoding="utf-8")
+    heads = "| setting | seeds | validation accuracy | its nearest tokens | its text, pasted |"
+    assert heads in table
+    assert "| ● SoftPrompt | 3 | 0.920 \\[0.870, 0.970\\] | 0.500 | 0.910 |" in table
+    assert "| majority |  | 0.510 |  |" in table
+    assert "also score it" in page_of(folder / "report").text
+
+
 def test_the_page_needs_nothing_else(study, runs):
     folder = study(runs)
     main(["report", str(folder)])
