@@ -202,13 +202,19 @@ def _add_study(material: Material, storage: Any, name: str, path: str) -> None:
 
 
 def _once(trials: Sequence[Any]) -> list[Any]:
-    """One trial of each planned run: the finished one, where several machines planned it."""
+    """One trial of each planned run, where several machines planned it or it was tried again."""
     found: dict[Any, Any] = {}
     for trial in trials:
         key = trial.user_attrs.get("plan", ("", trial.number))
-        if key not in found or trial.state.is_finished() > found[key].state.is_finished():
+        if key not in found or _standing(trial) > _standing(found[key]):
             found[key] = trial
     return list(found.values())
+
+
+def _standing(trial: Any) -> tuple[bool, int, bool]:
+    """What counts more: a run that was completed, a later attempt, one that has ended."""
+    state = trial.state
+    return state.name == "COMPLETE", int(trial.user_attrs.get("attempt", 0)), state.is_finished()
 
 
 def _add_trial(material: Material, trial: Any, study: str) -> None:

@@ -25,6 +25,7 @@ class Asked:
         configs: Files of the study.
         workers: Processes.
         estimate: Whether only the plan is wanted.
+        retry_failed: Whether runs that failed before are run again.
         is_worker: Whether another process started this one.
         options: Everything else, by dotted names.
     """
@@ -32,6 +33,7 @@ class Asked:
     configs: list[Path] = field(default_factory=list)
     workers: int = 1
     estimate: bool = False
+    retry_failed: bool = False
     is_worker: bool = False
     options: dict[str, str] = field(default_factory=dict)
 
@@ -56,7 +58,7 @@ def study(args: Sequence[str]) -> None:
     if asked.is_worker:
         running.work(config)
     else:
-        running.run(config, asked.workers, asked.estimate)
+        running.run(config, asked.workers, asked.estimate, asked.retry_failed)
 
 
 def parse(args: Sequence[str]) -> Asked:
@@ -73,7 +75,7 @@ def parse(args: Sequence[str]) -> Asked:
             asked.configs.append(find_config(_needed(name, value)))
         elif name == "workers":
             asked.workers = _count(_needed(name, value))
-        elif name in ("estimate", "worker"):
+        elif name in ("estimate", "retry_failed", "worker"):
             if value not in (None, "true", "false"):
                 raise PromptError(f"--{name} {value}: give true or false, or nothing.")
             setattr(asked, {"worker": "is_worker"}.get(name, name), value != "false")
@@ -98,6 +100,9 @@ def parser() -> ArgumentParser:
     )
     known.add_argument(
         "--estimate", type=bool, default=False, help="Only say what the study will cost."
+    )
+    known.add_argument(
+        "--retry_failed", type=bool, default=False, help="Run again what failed before."
     )
     known.add_argument("--study.name", help="Another name, and so another study and folder.")
     known.add_argument("--study.seeds", help="[0, 1, 2]: each setting is run with each seed.")

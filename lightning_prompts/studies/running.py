@@ -26,7 +26,7 @@ from lightning_prompts.studies.needs import needs
 from lightning_prompts.studies.plan import VARIANT, planned_runs
 from lightning_prompts.studies.progress import duration, progress_of
 from lightning_prompts.studies.shared import SharedLM
-from lightning_prompts.studies.storage import STUDY, open_storage, open_study
+from lightning_prompts.studies.storage import STUDY, open_storage, open_study, retry_failed
 from lightning_prompts.studies.table import findings
 from lightning_prompts.studies.worker import Worker, parent_lives
 
@@ -36,13 +36,16 @@ POLL_SECONDS = 1.0
 MOST_DEATHS = 3
 
 
-def run(config: StudyConfig, workers: int, only_estimate: bool) -> None:
+def run(
+    config: StudyConfig, workers: int, only_estimate: bool = False, again: bool = False
+) -> None:
     """Plan, estimate, run and show a study.
 
     Args:
         config: The study's.
         workers: Processes that run it.
         only_estimate: Whether to stop before the first run.
+        again: Whether runs that failed before are run once more.
 
     Raises:
         PromptError: If the user can fix it.
@@ -58,6 +61,8 @@ def run(config: StudyConfig, workers: int, only_estimate: bool) -> None:
         notice(f"To fetch: {need}.")
     study = open_study(config, open_storage(config))
     lm = SharedLM()
+    if again and not only_estimate and (count := retry_failed(study)):
+        notice(f"Trying {count} failed runs again.")
     progress = progress_of(study)
     if progress.finished:
         notice(progress.said(workers))
@@ -217,7 +222,10 @@ def _show(config: StudyConfig, study: optuna.Study) -> None:
     console.print(findings(config, study))
     if progress.failed:
         console.print(
-            Text(f"{progress.failed} of {progress.total} runs failed; error.txt in their folders.")
+            Text(
+                f"{progress.failed} of {progress.total} runs failed; error.txt in their folders "
+                "says why, and the same command with --retry_failed tries them again."
+            )
         )
     folder = summary.shown(config.folder)
     console.print(Text(f"Files: {folder}"), soft_wrap=True)

@@ -12,7 +12,7 @@ import yaml
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from lightning_prompts.checkpoint import write_text
 from lightning_prompts.errors import PromptError
@@ -23,7 +23,7 @@ JOURNAL, STUDY = "journal.log", "study.yaml"
 # What may grow when a study goes on; anything else would mix runs that cannot be compared.
 MAY_CHANGE = ("description", "seeds", "trials")
 # Names of user attributes.
-CONFIG, PLAN, GROUP, SEED = "config", "plan", "group", "seed"
+CONFIG, PLAN, GROUP, SEED, ATTEMPT = "config", "plan", "group", "seed", "attempt"
 
 
 def open_storage(config: StudyConfig) -> BaseStorage:
@@ -59,6 +59,7 @@ def open_study(config: StudyConfig, storage: BaseStorage) -> optuna.Study:
         PromptError: If a study of this name has another configuration.
     """
     objectives = config.settings.objectives
+    _forget_untouched(config, storage)
     study = optuna.create_study(
         study_name=config.name,
         storage=storage,
@@ -90,20 +91,28 @@ def open_study(config: StudyConfig, storage: BaseStorage) -> optuna.Study:
 
 def planned(study: optuna.Study) -> list[FrozenTrial]:
     """The study's runs, by their numbers."""
-    trials = study.get_trials(deepcopy=False)
-    seen: set[str] = set()
-    found = []
-    for trial in trials:
-        # Two machines that began the study at one moment have each planned all of it.
-        if (key := trial.user_attrs.get(PLAN)) is not None and key not in seen:
-            seen.add(key)
-            found.append(trial)
-    return found
+    found: dict[str, FrozenTrial] = {}
+    for trial in study.get_trials(deepcopy=False):
+        if (key := trial.user_attrs.get(PLAN)) is None:
+            continue
+        # Two machines that began the study at one moment have each planned all of it; of those
+        # the first counts. Of a run that failed and is tried again, the last.
+        if key not in found or _attempt(trial) > _attempt(found[key]):
+            found[key] = trial
+    return sorted(found.values(), key=lambda trial: trial.number)
 
 
-def unfinished(study: optuna.Study) -> list[FrozenTrial]:
-    """Runs that wait or are under way."""
-    return [trial for trial in planned(study) if not trial.state.is_finished()]
+def retry_failed(study: optuna.Study) -> int:
+    """Plan every failed run once more, with what it drew; how many there are.
+
+    Optuna changes no trial that has ended, so that each gets another number and folder.
+    """
+    failed = [trial for trial in planned(study) if trial.state == TrialState.FAIL]
+    for trial in failed:
+        attributes = {name: trial.user_attrs[name] for name in (PLAN, GROUP, SEED)}
+        attributes[ATTEMPT] = _attempt(trial) + 1
+        study.enqueue_trial(dict(trial.params or _fixed(trial)), user_attrs=attributes)
+    return len(failed)
 
 
 def make_sampler(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:
@@ -124,6 +133,25 @@ def make_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
     if config.settings.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner()
     return optuna.pruners.NopPruner()
+
+
+def _attempt(trial: FrozenTrial) -> int:
+    return int(trial.user_attrs.get(ATTEMPT, 0))
+
+
+def _fixed(trial: FrozenTrial) -> dict[str, Any]:
+    """The values that a trial was planned with, which it has not drawn yet."""
+    return dict(trial.system_attrs.get("fixed_params", {}))
+
+
+def _forget_untouched(config: StudyConfig, storage: BaseStorage) -> None:
+    """Drop a study of another configuration that was planned, or only estimated, and never run."""
+    for known in storage.get_all_studies():
+        if known.study_name != config.name or known.user_attrs.get(CONFIG) == config.content:
+            continue
+        trials = storage.get_all_trials(known._study_id, deepcopy=False)
+        if CONFIG in known.user_attrs and all(t.state == TrialState.WAITING for t in trials):
+            storage.delete_study(known._study_id)
 
 
 def _refuse_another(config: StudyConfig, before: Any) -> None:

@@ -1,5 +1,6 @@
 """Workers that are killed: every run is finished once, as in an undisturbed study."""
 
+import csv
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from lightning_prompts.cli import main
 from lightning_prompts.studies.storage import open_storage, open_study, planned
 
 SAME = ("ids", "tokens", "nats", "distances", "metrics", "correct", "step", "steps", "baselines")
@@ -35,6 +37,20 @@ def workers(parent: int) -> list[int]:
         if int(content.rpartition(")")[2].split()[1]) == parent:
             found.append(int(stat.parent.name))
     return found
+
+
+def reported(name: str) -> tuple[list[dict[str, str]], str]:
+    """A study's report: its rows, and the page's findings, without what was timed or is a name."""
+    folder = Path("logs/studies") / name
+    main(["report", str(folder)])
+    with (folder / "report" / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for column in [c for c in row if c in ("run", "study") or "seconds" in c]:
+            del row[column]
+    assert len(rows) == 12
+    text = (folder / "report" / "results.md").read_text(encoding="utf-8")
+    return rows, text.replace(name, "NAME")
 
 
 @pytest.mark.slow
@@ -75,6 +91,7 @@ def test_twelve_runs_survive_three_kills(study_file, configure, content):
             assert own.user_attrs["record"][name] == theirs.user_attrs["record"][name], name
         steps = [[v["step"] for v in t.user_attrs["record"]["history"]] for t in (own, theirs)]
         assert steps[0] == steps[1]
+    assert reported("killed") == reported("straight")
 
 
 @pytest.mark.slow

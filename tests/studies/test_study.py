@@ -109,6 +109,32 @@ def test_a_failed_run_is_told_and_the_study_goes_on(configure, capsys):
             assert "Traceback" in (folder / "error.txt").read_text()
     said = capsys.readouterr()
     assert "3 of 6 runs failed" in said.out
+    assert "--retry_failed tries them again" in " ".join(said.out.split())
+
+
+def test_failed_runs_are_tried_again(configure, monkeypatch, capsys):
+    config = configure(study={"name": "tiny"})
+    original = PromptCLI.start
+
+    def start(cli: PromptCLI) -> None:
+        """As it is, but the second run finds the disk full."""
+        if cli.folder == config.folder / "trials" / "0001":
+            raise OSError(28, "No space left on device")
+        original(cli)
+
+    monkeypatch.setattr(PromptCLI, "start", start)
+    run(config, 1)
+    assert states(config) == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    run(config, 1)
+    assert TrialState.FAIL in states(config)  # only where it is asked for
+    run(config, 1, again=True)
+    assert "Trying 1 failed runs again." in capsys.readouterr().err
+    assert states(config) == [TrialState.COMPLETE] * 3
+    assert [trial.number for trial in planned(opened(config))] == [0, 2, 3]
+    again = planned(opened(config))[-1]
+    assert again.params == opened(config).trials[1].params
+    main(["report", "logs/studies/tiny"])
+    assert "failed" not in capsys.readouterr().out
 
 
 def test_where_all_fail_the_exit_status_is_1(configure, monkeypatch):
@@ -224,11 +250,20 @@ def test_a_hopeless_run_is_pruned_and_kept(configure, monkeypatch):
 
 def test_another_configuration_under_the_same_name_is_refused(configure):
     config = configure()
-    opened(config)
+    with Claims(opened(config), config.folder) as claims:
+        assert claims.next() is not None
     with pytest.raises(PromptError, match=r"began with override.trainer.max_steps None, .* '9'"):
         opened(configure({"trainer.max_steps": "9"}))
     opened(configure({"study.description": "other words"}))
     assert len(planned(opened(configure({"study.seeds": "[0, 1, 5]"})))) == 9
+
+
+def test_a_study_that_never_ran_may_change(configure, study_file, capsys):
+    main(["study", "--config", str(study_file()), "--estimate"])
+    config = configure({"trainer.max_steps": "9"}, space={"model.prompt_length": [3]})
+    assert len(planned(opened(config))) == 6
+    assert planned(opened(config))[0].system_attrs["fixed_params"].keys() > {"variant"}
+    assert opened(config).user_attrs["config"]["override"] == {"trainer.max_steps": "9"}
 
 
 def test_a_half_written_journal_is_mended(configure):
