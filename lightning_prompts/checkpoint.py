@@ -1,12 +1,10 @@
 """A run's two checkpoints, best.ckpt with its prompt.json and last.ckpt, and how it stops."""
 
-import json
-import math
 import os
 import platform
 import signal
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -25,6 +23,7 @@ from lightning_prompts.callbacks.prompt_text import token_distances
 from lightning_prompts.errors import PromptError
 from lightning_prompts.run_folder import CHECKPOINTS, PROMPT, run_folder
 from lightning_prompts.tuners.base import PromptTuner, Stage
+from lightning_prompts.whole_files import write_json
 
 C = TypeVar("C", bound=Callback)
 SPLITS: dict[Stage, str] = {"val": "validation", "test": "test"}
@@ -253,37 +252,6 @@ def load_prompt(tuner: PromptTuner, checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True, map_location="cpu")
     tuner.on_load_checkpoint(content)
     tuner.load_state_dict(content["state_dict"])
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Replace a JSON file, with null for what is no number."""
-    write_text(path, _dumps(content, indent=2) + "\n")
-
-
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """The same for a JSONL file, an object a line."""
-    write_text(path, "".join(_dumps(row) + "\n" for row in rows))
-
-
-def _dumps(content: Any, indent: int | None = None) -> str:
-    return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, indent=indent)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
-
-
-def _finite(content: Any) -> Any:
-    """The content with null for inf and NaN, which JSON does not know."""
-    if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _moved(path: str, folder: Path) -> str:
