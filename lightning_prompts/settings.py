@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import zipfile
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -168,6 +169,9 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
     try:
         content: Any = torch.load(checkpoint, weights_only=True, map_location="cpu")
         int(content["global_step"])
+        with zipfile.ZipFile(checkpoint) as archive:  # torch does not look at the check sums
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(damaged)
     # A damaged byte may raise anything.
     except Exception as error:
         raise PromptError(
