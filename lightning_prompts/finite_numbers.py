@@ -1,6 +1,7 @@
 """Ends a run at the first loss, reward or gradient that is no number, before one is saved."""
 
 import math
+from collections import deque
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from lightning_prompts.tuners.base import PromptTuner
 
 LOSS, GRADIENT, WEIGHTS = "the loss", "the gradient", "the trained weights"
 ROWS_SHOWN = 64
+BATCHES_KEPT = 4096  # for runs that log nothing
 NONE = math.inf  # the step of what has not happened
 
 
@@ -29,7 +31,7 @@ class FiniteNumbers(Callback):
     def __init__(self) -> None:
         self._first: dict[str, Tensor] = {}
         """Of each quantity that was looked at, the first step at which it was no number."""
-        self._rows: list[tuple[int, Tensor]] = []
+        self._rows: deque[tuple[int, Tensor]] = deque(maxlen=BATCHES_KEPT)
         """[step, numbers of the batch's rows] since the last time that all was well."""
 
     def on_train_batch_start(
@@ -55,7 +57,7 @@ class FiniteNumbers(Callback):
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
             self._look(trainer, GRADIENT, grads)
-        if trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu":
+        if self.asks_at_once(trainer):
             self._ask(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
@@ -77,6 +79,10 @@ class FiniteNumbers(Callback):
         """
         self._look(trainer, WEIGHTS, [p for p in pl_module.parameters() if p.requires_grad])
         self._ask(trainer)
+
+    def asks_at_once(self, trainer: Trainer) -> bool:
+        """Whether asking costs nothing."""
+        return trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu"
 
     def _look(self, trainer: Trainer, name: str, tensors: list[Tensor]) -> None:
         """Note on the device, without waiting for it, whether all values are numbers."""

@@ -29,8 +29,9 @@ ROWS = (
 )
 TRAINER = (
     *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "precision"),
-    *("limit_train_batches", "limit_val_batches", "overfit_batches"),
+    "overfit_batches",
 )
+LIMITS = ("limit_train_batches", "limit_val_batches")
 LM = ("dtype", "add_bos")
 BATCH = "batch_size"  # of each process; what counts is a step's
 
@@ -65,6 +66,8 @@ def run_record(config: Namespace, trainer: Trainer, task: PromptTask) -> dict[st
     options = {name: _plain(config[name]) for name in ("seed_everything", "model", "data")}
     options["lm"] = {name: _plain(config.lm[name]) for name in LM}
     options["trainer"] = {name: _plain(getattr(trainer, name)) for name in TRAINER}
+    # As texts: 1 is one batch, and 1.0 is all of them.
+    options["trainer"] |= {name: str(getattr(trainer, name)) for name in LIMITS}
     return {
         "options": options,
         "processes": trainer.world_size,

@@ -190,7 +190,8 @@ class PromptTuner(LightningModule, ABC):
         if w > 0:
             nats = self.log_perplexity()
             loss = (1 - w) * task_loss + w * nats
-            self.loss_parts = {"the task's loss": task_loss, "the log-perplexity": nats}
+            parts = {"the task's loss": task_loss, "the log-perplexity": nats}
+            self.loss_parts = {name: part.detach() for name, part in parts.items()}
             self.log("train/task_loss", task_loss)
             self.log("train/log_perplexity", nats)
         self.log("train/loss", loss, prog_bar=True)
