@@ -1,12 +1,10 @@
 """A run's two checkpoints, best.ckpt with its prompt.json and last.ckpt, and how it stops."""
 
-import json
-import math
 import os
 import platform
 import signal
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -16,6 +14,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lightning_prompts import __version__
@@ -25,8 +24,10 @@ from lightning_prompts.callbacks.prompt_text import token_distances
 from lightning_prompts.errors import PromptError
 from lightning_prompts.run_folder import CHECKPOINTS, PROMPT, run_folder
 from lightning_prompts.tuners.base import PromptTuner, Stage
+from lightning_prompts.whole_files import write_json
 
 C = TypeVar("C", bound=Callback)
+DUE = "validation_due"  # its key in a checkpoint
 SPLITS: dict[Stage, str] = {"val": "validation", "test": "test"}
 # One file each, overwritten: what `best` and `last` mean never depends on a counter.
 _ONE_FILE: dict[str, Any] = {
@@ -126,14 +127,35 @@ class BestPrompt(_RunCheckpoint):
 
 
 class LastPrompt(_RunCheckpoint):
-    """Keeps last.ckpt: after every validation, and where the run is stopped.
+    """Keeps last.ckpt: before and after every validation, and where the run is stopped.
 
-    The first SIGTERM or Ctrl-C ends the run after the step under way; another one at once.
+    The first SIGTERM or Ctrl-C ends the run after the step or the validation batch under way;
+    another one at once. A run that ends within a validation, or before one that was due, begins
+    with it when it goes on.
     """
 
     def __init__(self) -> None:
         super().__init__(filename="last")
         self.stopped_by: int | None = None
+        self._due = False
+        """Whether what is saved now has yet to be validated."""
+        self._saved_unvalidated = -1
+        """The step whose state was last saved so."""
+        self._resumes_due = False
+        self._max_steps: int | None = None
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Learn whether the checkpoint has yet to be validated."""
+        state = checkpoint["callbacks"].get(self.state_key, {})
+        if trainer.state.fn == TrainerFn.FITTING and state.get(DUE):
+            self._resumes_due = True
+            loop = trainer.fit_loop.epoch_loop
+            if 0 < loop.max_steps <= checkpoint["global_step"]:
+                # Or Lightning would find nothing left to do, and not even begin.
+                self._max_steps = loop.max_steps
+                loop.max_steps = checkpoint["global_step"] + 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen for signals; Lightning puts its caller's handlers back when it ends."""
@@ -141,22 +163,68 @@ class LastPrompt(_RunCheckpoint):
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, self._on_signal)
+        if self._max_steps is not None:
+            trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
+        if self._resumes_due:
+            self._resumes_due = False
+            self._validate(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
         """Log a resumed run's steps under the numbers of an uninterrupted one."""
         # Lightning is one behind where the last validation was not a regular one.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Where a signal came to any process, save and stop all of them after the same step."""
-        stop = self.stopped_by is not None
-        if trainer.strategy.reduce_boolean_decision(stop, all=False):
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Save before a validation; where a signal came to any process, save and stop them all."""
+        stop = self._stops(trainer)
+        due = self._validation_is_due(trainer, pl_module)
+        if (stop or due) and not self._should_skip_saving_checkpoint(trainer):
             # Here and not in `on_exception`: that comes after a finished epoch has been counted,
             # and a run resumed from there counts it again.
+            self._due = due
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
-            self._last_global_step_saved = -1  # a validation due now is saved as well
+            self._due = False
+            self._last_global_step_saved = -1  # it is saved again when it has been validated
+            self._saved_unvalidated = trainer.global_step if due else -1
+        if stop:
+            trainer.fit_loop.epoch_loop._skip_next_val = True
             # Lightning raises SIGTERMException when the step's bookkeeping is done.
             trainer._signal_connector.received_sigterm = True
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Leave a validation that a resumed run would begin with.
+
+        Raises:
+            SIGTERMException: If a signal came to any process.
+        """
+        if self._saved_unvalidated == trainer.global_step and self._stops(trainer):
+            raise SIGTERMException
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's state, and whether this has yet to be validated."""
+        return {**super().state_dict(), DUE: self._due}
+
+    def _stops(self, trainer: Trainer) -> bool:
+        return trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False)
+
+    def _validation_is_due(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Whether Lightning will validate after this step."""
+        if not trainer.enable_validation or trainer.fit_loop._should_accumulate():
+            return False
+        if isinstance(pl_module, PromptTuner) and pl_module.at_last_step:
+            return True
+        fetcher = trainer.fit_loop._data_fetcher
+        return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+    def _validate(self, trainer: Trainer) -> None:
+        """Validate as after the step that the checkpoint was saved at."""
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        loop.restarting = False  # from its first batch
+        trainer.should_stop = trainer.fit_loop.done
+        self._saved_unvalidated = trainer.global_step
+        trainer.validating = True
+        loop.run()
+        trainer.training = True
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave an evaluation that is not part of a fit to the signal."""
@@ -253,37 +321,6 @@ def load_prompt(tuner: PromptTuner, checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True, map_location="cpu")
     tuner.on_load_checkpoint(content)
     tuner.load_state_dict(content["state_dict"])
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Replace a JSON file, with null for what is no number."""
-    write_text(path, _dumps(content, indent=2) + "\n")
-
-
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """The same for a JSONL file, an object a line."""
-    write_text(path, "".join(_dumps(row) + "\n" for row in rows))
-
-
-def _dumps(content: Any, indent: int | None = None) -> str:
-    return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, indent=indent)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
-
-
-def _finite(content: Any) -> Any:
-    """The content with null for inf and NaN, which JSON does not know."""
-    if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _moved(path: str, folder: Path) -> str:

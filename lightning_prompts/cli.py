@@ -32,19 +32,23 @@ from lightning_prompts.callbacks.faithfulness import Faithfulness
 from lightning_prompts.callbacks.prompt_text import PromptText
 from lightning_prompts.callbacks.scrutability import Scrutability
 from lightning_prompts.checkpoint import BestPrompt, LastPrompt, callback_of, load_prompt
+from lightning_prompts.checkpoint_io import use_whole_checkpoints
 from lightning_prompts.commands import DESCRIPTION, PROGRAM, RUNS, answer, command_of
 from lightning_prompts.console import fail
 from lightning_prompts.demo import demo
 from lightning_prompts.errors import PromptError
+from lightning_prompts.finite_numbers import FiniteNumbers
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.outcome import announce, evaluated, fitted
+from lightning_prompts.outcome import announce, evaluated, explained, fitted
 from lightning_prompts.predictions import Predictions
 from lightning_prompts.progress import StepProgress
 from lightning_prompts.prompt_list import PromptList
 from lightning_prompts.quiet import silence
 from lightning_prompts.report.command import report
+from lightning_prompts.run_lock import run_locked
+from lightning_prompts.same_run import SameRun, refuse_other_run
 from lightning_prompts.save_config import SaveConfig
-from lightning_prompts.settings import complete, reusable
+from lightning_prompts.settings import complete, read_checkpoint, refuse_half_on_cpu, reusable
 from lightning_prompts.studies.command import study
 from lightning_prompts.style_command import style
 from lightning_prompts.tasks.base import PromptTask
@@ -179,13 +183,17 @@ class PromptCLI(LightningCLI):
         own_bar = any(isinstance(callback, ProgressBar) for callback in given)
         save = SaveConfig(self._parser(self.subcommand), self.saved)
         callbacks: list[Callback] = [save, Predictions(), Tested(), PromptList(), LastPrompt()]
+        callbacks += [FiniteNumbers(), SameRun(self.config[self.subcommand])]
         if configured.enable_progress_bar is not False and not own_bar:
             callbacks.append(StepProgress())
         self.trainer_defaults["callbacks"] = callbacks
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:  # options that do not go together, or not here
             raise PromptError(f"--trainer: {error}") from error
+        refuse_half_on_cpu(configured.precision, trainer.strategy.root_device)
+        use_whole_checkpoints(trainer)
+        return trainer
 
     # ---- running
 
@@ -199,7 +207,14 @@ class PromptCLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Train, take back the best prompt, and show it; also where the run was stopped."""
+        with run_locked(self.trainer), explained(self.trainer):
+            self._fit(**kwargs)
+
+    def _fit(self, **kwargs: Any) -> None:
         signum = None
+        if kwargs["ckpt_path"]:
+            content, config = read_checkpoint(Path(kwargs["ckpt_path"])), self.config[self.command]
+            refuse_other_run(content, config, self.trainer, self.model, self.datamodule)
         start = announce(self.trainer, self.model, self.datamodule, kwargs["ckpt_path"])
         try:
             self.trainer.fit(**kwargs)

@@ -1,6 +1,10 @@
 """What a finished or stopped trainer has to say, taken to the terminal."""
 
+import contextlib
+import errno
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +12,78 @@ from lightning.pytorch import Trainer
 
 from lightning_prompts import summary
 from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.checkpoint import SPLITS, BestPrompt, callback_of, describe, scored_rows
+from lightning_prompts.checkpoint import (
+    SPLITS,
+    BestPrompt,
+    LastPrompt,
+    callback_of,
+    describe,
+    scored_rows,
+)
 from lightning_prompts.console import notice
-from lightning_prompts.run_folder import CONFIG, PROMPT, run_folder
+from lightning_prompts.errors import PromptError, RunError
+from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
 from lightning_prompts.settings import read_step
 from lightning_prompts.summary import Evaluation
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner, Stage
+
+# What a disk says that takes no more, and what to do about it.
+DISK = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EFBIG: "make room",
+    errno.EROFS: "make it writable again",
+    errno.EACCES: "make it writable again",
+    errno.EIO: "look at the disk",
+}
+
+
+@contextlib.contextmanager
+def explained(trainer: Trainer) -> Iterator[None]:
+    """Say of a fit that cannot go on why, and what it leaves to go on from.
+
+    Raises:
+        PromptError: In place of a `RunError`, or of what a full or read-only disk raises.
+    """
+    hook = threading.excepthook
+    # TensorBoard writes in a thread, which would show a traceback of its own.
+    threading.excepthook = lambda args: None if _of_disk(args.exc_value) else hook(args)
+    try:
+        yield
+    except RunError as error:
+        raise PromptError(f"{error}; {_left(trainer)}") from error
+    except OSError as error:
+        found = _of_disk(error)
+        if found is None or found.errno is None:
+            raise
+        where = found.filename or summary.shown(folder(trainer))
+        raise PromptError(
+            f"{where}: {found.strerror}; {DISK[found.errno]}; {_left(trainer)}"
+        ) from error
+    finally:
+        threading.excepthook = hook
+
+
+def _of_disk(error: BaseException | None) -> OSError | None:
+    """The first error of a chain that says that the disk takes no more."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _left(trainer: Trainer) -> str:
+    """The last good checkpoint, and the command that goes on with it."""
+    run = callback_of(trainer, LastPrompt).run
+    last = None if run is None else run / CHECKPOINTS / LAST
+    if run is None or last is None or not last.is_file():
+        return "no checkpoint was saved before."
+    return (
+        f"the last good checkpoint is {summary.shown(last)} (step {read_step(last)}); to go on "
+        f"from it: lightning-prompts fit --config {summary.shown(run / CONFIG)} --ckpt_path last"
+    )
 
 
 def announce(trainer: Trainer, tuner: PromptTuner, task: PromptTask, checkpoint: str | None) -> int:

@@ -15,6 +15,7 @@ PROMPT = "prompt.json"
 PROMPTS = "prompts.jsonl"
 TEST = "test.json"
 CHECKPOINTS = "checkpoints"
+BEST, LAST, PREVIOUS = (f"{name}.ckpt" for name in ("best", "last", "previous"))
 
 
 def run_folder(trainer: "Trainer") -> Path:
@@ -56,17 +57,17 @@ def find_checkpoint(wanted: str, configs: Iterable[Path], experiment: Path) -> P
     """The file that `--ckpt_path` means.
 
     Args:
-        wanted: `best`, `last` or a file.
+        wanted: `best`, `last`, `previous` (the one before `last`) or a file.
         configs: The configurations given; one inside a run decides which run is meant.
         experiment: Folder of the experiment, whose newest run is meant otherwise.
 
     Raises:
         PromptError: If there is no such run or file; another run's is never taken.
     """
-    if wanted not in ("best", "last"):
+    if f"{wanted}.ckpt" not in (BEST, LAST, PREVIOUS):
         if not Path(wanted).is_file():
             raise PromptError(
-                f"--ckpt_path {wanted}: no such file; give best, last or a .ckpt file."
+                f"--ckpt_path {wanted}: no such file; give best, last, previous or a .ckpt file."
             )
         return Path(wanted)
     run = run_of_config(configs) or newest_run(experiment)

@@ -5,6 +5,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_prompts.run_folder import CONFIG, run_folder
+from lightning_prompts.whole_files import write_text
 
 
 class SaveConfig(Callback):
@@ -22,6 +23,5 @@ class SaveConfig(Callback):
         """Save on the first rank; a resumed run replaces its own."""
         path = run_folder(trainer) / CONFIG
         if stage == "fit" and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", 0):
-            path.parent.mkdir(parents=True, exist_ok=True)
             # With its nulls: a null may stand against another value of default.yaml.
-            self.parser.save(self.config, path, overwrite=True, multifile=False, skip_none=False)
+            write_text(path, self.parser.dump(self.config, skip_unset=False))

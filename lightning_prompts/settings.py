@@ -1,8 +1,8 @@
 """What follows from a parsed configuration: seed, precision, run folder, checkpoint."""
 
 import itertools
-import pickle
 import random
+import zipfile
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +13,9 @@ from jsonargparse import Namespace
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.run_folder import (
+    BEST,
+    LAST,
+    PREVIOUS,
     find_checkpoint,
     next_version,
     run_of_checkpoint,
@@ -21,6 +24,7 @@ from lightning_prompts.run_folder import (
 from lightning_prompts.tasks.files import suffix
 
 LOGS = "logs"
+HALF = ("16", "16-mixed", "16-true")
 
 
 def complete(
@@ -88,6 +92,19 @@ def native_precision(accelerator: str) -> str:
     return "bf16-mixed" if fast else "32-true"
 
 
+def refuse_half_on_cpu(precision: Any, device: torch.device) -> None:
+    """Refuse float16 where Lightning would compute in another precision, or lose small gradients.
+
+    Raises:
+        PromptError: If so.
+    """
+    if device.type == "cpu" and str(precision) in HALF:
+        raise PromptError(
+            f"--trainer.precision {precision} is for GPUs: on a CPU float16 loses small gradients, "
+            "and mixed it is not there; give bf16-mixed, 32-true, or null for the fastest here."
+        )
+
+
 def experiment(config: Namespace) -> str:
     """`--experiment`, else <tuner>-<task>."""
     if config.experiment:
@@ -130,7 +147,7 @@ def _seed(config: Namespace, given: set[str]) -> None:
 def _resolve_checkpoint(
     config: Namespace, command: str, configs: Sequence[Path], folder: Path
 ) -> Path | None:
-    """Turn best and last into a file; return the run to write into, None for a new one."""
+    """Turn best, last, previous into a file; return the run to write into, None for a new one."""
     if config.ckpt_path is None:
         if command != "fit" and _class_of(config.model).learns:
             raise PromptError(
@@ -143,19 +160,47 @@ def _resolve_checkpoint(
     return run_of_checkpoint(checkpoint)
 
 
+def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
+    """All that a checkpoint holds, read without pickle.
+
+    Raises:
+        PromptError: If the file is no checkpoint; one that is before it and whole is offered.
+    """
+    try:
+        content: Any = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        int(content["global_step"])
+        with zipfile.ZipFile(checkpoint) as archive:  # torch does not look at the check sums
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(damaged)
+    # A damaged byte may raise anything.
+    except Exception as error:
+        raise PromptError(
+            f"--ckpt_path {checkpoint}: not a checkpoint that lightning-prompts saved, or "
+            f"damaged{_offered(checkpoint)}."
+        ) from error
+    return dict(content)
+
+
 def read_step(checkpoint: Path) -> int:
     """The training step of a checkpoint.
 
     Raises:
-        PromptError: If the file is no checkpoint.
+        PromptError: As `read_checkpoint`.
     """
-    try:
-        content: Any = torch.load(checkpoint, weights_only=True, map_location="cpu")
-        return int(content["global_step"])
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise PromptError(
-            f"--ckpt_path {checkpoint}: not a checkpoint that lightning-prompts saved, or damaged."
-        ) from error
+    return int(read_checkpoint(checkpoint)["global_step"])
+
+
+def _offered(checkpoint: Path) -> str:
+    """The end of a sentence on a checkpoint that cannot be read."""
+    for name in (PREVIOUS, BEST):
+        other = checkpoint.with_name(name)
+        if checkpoint.name in (LAST, PREVIOUS) and other != checkpoint and other.is_file():
+            try:
+                step = read_step(other)
+            except PromptError:
+                continue
+            return f"; go on from {other} (step {step}) with --ckpt_path {other.stem}"
+    return ""
 
 
 def _place(config: Namespace, command: str, folder: Path, run: Path | None) -> None:

@@ -7,9 +7,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.checkpoint import callback_of, write_json
+from lightning_prompts.checkpoint import callback_of
 from lightning_prompts.run_folder import TEST, run_folder
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.whole_files import write_json
 
 
 class Tested(Callback):

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_prompts.checkpoint import BestPrompt, callback_of, load_prompt, write_json
+from lightning_prompts.checkpoint import BestPrompt, callback_of, load_prompt
 from lightning_prompts.cli import PromptCLI, main
 
 
@@ -70,7 +70,9 @@ def test_the_best_is_kept_and_described(fit, values: list[float], mode: str, ste
     assert described["ids"] == saved["lightning_prompts"]["token_ids"]
     assert torch.equal(cli.model.prompt.detach(), saved["state_dict"]["prompt"])
     folder = Path("logs/soft-demo/version_0")
-    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
+        *("best.ckpt", "last.ckpt", "previous.ckpt")
+    ]
     last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 3
     assert callback_of(cli.trainer, BestPrompt).history == [
@@ -129,6 +131,7 @@ def test_a_checkpoint_is_the_prompt_alone(fit, lm_folder: Path):
             *("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"),
             *("epoch", "global_step", "pytorch-lightning_version", "lightning_prompts"),
             "forward_tokens",
+            "run",
         }
         (state,) = content["optimizer_states"][0]["state"].values()
         assert set(state) == {"step", "exp_avg", "exp_avg_sq"}
@@ -152,15 +155,3 @@ def test_only_two_files_whatever_lightning_adds():
 
     assert set(inspect.signature(BestPrompt).parameters) == {"monitor", "mode"}
     assert issubclass(BestPrompt, ModelCheckpoint)
-
-
-def test_write_json_replaces_whole_files(tmp_path: Path):
-    path = tmp_path / "prompt.json"
-    write_json(path, {"a": [1.5, float("inf")], "b": {"c": float("nan")}, "t": "é\n"})
-    assert json.loads(path.read_text(encoding="utf-8")) == {
-        **{"a": [1.5, None], "b": {"c": None}},  # JSON has neither inf nor NaN
-        "t": "é\n",
-    }
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert "1.5" in path.read_text(encoding="utf-8")

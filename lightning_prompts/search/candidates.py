@@ -170,6 +170,10 @@ class Proposer:
             # float64: at a low temperature the rarest would otherwise have no weight at all.
             weights = (best.values.double().cpu() / settings.temperature).softmax(-1)
             self._model.append(Choice(best.indices.cpu(), weights))
+        parts = [choice.weights for choice in self._model]
+        parts += [] if gradient is None else [gradient]
+        self.finite = all(bool(part.isfinite().all()) for part in parts)
+        """Whether proposals can be drawn: a loss of the beam's that is no number leaves none."""
         written.clear()
         written.update(zip(beam, self._model, strict=False))  # nothing where none was asked for
 

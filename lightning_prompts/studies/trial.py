@@ -1,5 +1,6 @@
 """One run of a study: a fit as anybody would start it, resumed where it was stopped, and a test."""
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.checkpoint import callback_of
 from lightning_prompts.cli import PromptCLI
 from lightning_prompts.errors import PromptError
-from lightning_prompts.run_folder import CHECKPOINTS, CONFIG
+from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, LAST, PREVIOUS
 from lightning_prompts.settings import read_step
 from lightning_prompts.studies.record import RunRecord, read_run
 from lightning_prompts.studies.shared import SharedBaselines, SharedLM
@@ -104,21 +105,21 @@ def count_test_rows(cli: PromptCLI) -> int:
 
 def _fit(args: Sequence[str], folder: Path, lm: SharedLM) -> PromptCLI:
     """The fit, built and not begun."""
-    if _resumes(folder):
-        resume = ["fit", "--config", str(folder / CONFIG), "--ckpt_path", "last"]
+    if (checkpoint := _left(folder)) is not None:
+        resume = ["fit", "--config", str(folder / CONFIG), "--ckpt_path", checkpoint.stem]
         return PromptCLI(resume, run=False, show=False, make_lm=lm)
     if folder.exists():
         shutil.rmtree(folder)
     return PromptCLI(list(args), run=False, show=False, make_lm=lm, folder=folder)
 
 
-def _resumes(folder: Path) -> bool:
-    """Whether a stopped worker left a checkpoint that can be read."""
-    last = folder / CHECKPOINTS / "last.ckpt"
-    if not last.is_file() or not (folder / CONFIG).is_file():
-        return False
-    try:
-        read_step(last)
-    except PromptError:  # damaged by whatever ended the worker
-        return False
-    return True
+def _left(folder: Path) -> Path | None:
+    """The latest checkpoint of a stopped worker that can be read."""
+    for name in (LAST, PREVIOUS):
+        found = folder / CHECKPOINTS / name
+        if found.is_file() and (folder / CONFIG).is_file():
+            # Whatever ended the worker may have damaged it.
+            with contextlib.suppress(PromptError):
+                read_step(found)
+                return found
+    return None

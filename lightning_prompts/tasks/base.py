@@ -146,7 +146,7 @@ class PromptTask(LightningDataModule, ABC):
             self.report.max_tokens = max_tokens
         for split in STAGE_SPLITS[stage]:
             if split not in self._encoded:
-                self._encoded[split] = self._encode(self._read(split), split)
+                self._encoded[split] = self._encode(self.rows(split), split)
         if stage == "fit":
             self._check_classes()
         if stage != "predict":
@@ -227,7 +227,12 @@ class PromptTask(LightningDataModule, ABC):
 
     # ---- steps
 
-    def _read(self, split: str) -> Rows:
+    def rows(self, split: str) -> Rows:
+        """The rows of a split, which are read once.
+
+        Raises:
+            PromptError: As `read`.
+        """
         if split in self._rows:
             return self._rows[split]
         rows = self._rows[split] = self.read(split)
@@ -241,7 +246,7 @@ class PromptTask(LightningDataModule, ABC):
     def _reference_rows(self) -> Rows:
         """The training rows; without any, the first rows that were read."""
         if self.has("train"):
-            return self._read("train")
+            return self.rows("train")
         return next(iter(self._rows.values()))
 
     def _encode(self, rows: Rows, split: str) -> EncodedRows:

@@ -1,5 +1,8 @@
 """Rows with named columns, where they came from, and samples that keep the classes' shares."""
 
+import functools
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -46,6 +49,12 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of contents, classes and order, wherever the rows lie."""
+        content = json.dumps([self.rows, self.labels], sort_keys=True, default=str)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def place(self, index: int) -> str:
         """Where a row is, for messages: its source and its number there, from 1."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.errors import PromptError, RunError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.scrutability import log_perplexity
 from lightning_prompts.metrics.task import task_metrics
@@ -99,6 +99,8 @@ class PromptTuner(LightningModule, ABC):
         """Tokens read in training so far, over all processes: each (prompt, row) pair counts as a
         whole sequence, whatever is reused, and backward passes do not count."""
         self.register_buffer("forward_tokens", torch.zeros((), dtype=torch.long), persistent=False)
+        self.loss_parts: dict[str, Tensor] = {}
+        """What the latest training step's loss was made of, by a name for messages."""
         self.comparisons: dict[str, dict[str, float]] = {}
         """Of the latest evaluation of a task without an accuracy: what the prompt has to beat."""
 
@@ -188,27 +190,34 @@ class PromptTuner(LightningModule, ABC):
         if w > 0:
             nats = self.log_perplexity()
             loss = (1 - w) * task_loss + w * nats
+            parts = {"the task's loss": task_loss, "the log-perplexity": nats}
+            self.loss_parts = {name: part.detach() for name, part in parts.items()}
             self.log("train/task_loss", task_loss)
             self.log("train/log_perplexity", nats)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Stop at a loss that is no number, and validate at the last step whatever the interval."""
+        """Log what is read at intervals, and validate at the last step whatever the interval."""
         trainer = self.trainer
         every = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
         if trainer.global_step % every == 0:  # not each step: this waits for the device
-            self._check_finite(outputs["loss"])
             slots = batch["before_ids"].numel() + batch["after_ids"].numel()
             self.log("train/forward_tokens", self.forward_tokens.float())
             self.log("train/padding", 1 - batch["num_real_tokens"] / max(1, slots))
+        if self.at_last_step:
+            # Lightning validates whenever it is asked to stop.
+            trainer.should_stop = True
+
+    @property
+    def at_last_step(self) -> bool:
+        """At a training step's end, whether it is the run's last."""
+        trainer = self.trainer
         last_step = 0 < trainer.max_steps <= trainer.global_step
         last_epoch = trainer.max_epochs is not None and (
             0 < trainer.max_epochs <= trainer.current_epoch + 1 and trainer.is_last_batch
         )
-        if last_step or last_epoch or not self.learns:
-            # Lightning validates whenever it is asked to stop.
-            trainer.should_stop = True
+        return last_step or last_epoch or not self.learns
 
     def _count(self, num_tokens: int) -> None:
         """Add to `forward_tokens` what a step has read on this process; waits for no device.
@@ -281,7 +290,11 @@ class PromptTuner(LightningModule, ABC):
         w, objective = self.perplexity_weight, values["loss"]
         if w > 0:
             objective = (1 - w) * objective + w * self.hard_log_perplexity()
-        self._check_finite(objective)
+        if not torch.isfinite(objective):
+            raise RunError(
+                f"At step {self.global_step} {stage}/objective is {float(objective)}; lower "
+                "--model.optimizer.lr or compute in --trainer.precision 32-true"
+            )
         logged: dict[str, Tensor | float]
         logged = {f"{stage}/{name}": value for name, value in values.items()}
         logged[f"{stage}/objective"] = objective
@@ -289,14 +302,6 @@ class PromptTuner(LightningModule, ABC):
             # Lightning would draw a validation one step early, apart from the prompt's own points.
             logged["step"] = float(self.global_step)
         self.log_dict(logged, sync_dist=True)
-
-    def _check_finite(self, value: Tensor) -> None:
-        if not torch.isfinite(value):
-            raise PromptError(
-                f"The loss is {float(value)} after step {self.global_step}; lower the learning "
-                "rate (--model.optimizer.lr) or compute in --trainer.precision 32-true. What "
-                "was saved is kept."
-            )
 
     # ---- checkpoints: the prompt, never the language model
 

@@ -152,6 +152,8 @@ class GuidedSearch(IncumbentTuner):
         proposer = Proposer(
             self.lm, self.beam, gradient, self.edits, self.allowed, self.lengths, self._written
         )
+        if not proposer.finite:
+            return self.idle * math.nan  # nothing can be drawn: the run ends as at any such loss
         candidates = proposer.draw(self.num_candidates, generator)
         race = Race(self.lm, self.class_ids, self.perplexity_weight, self.keep, self._sum)
         rounds = deal(*self._all_rows(batch), self.race_rows, generator)

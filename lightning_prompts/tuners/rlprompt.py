@@ -146,6 +146,10 @@ class RLPrompt(IncumbentTuner):
         written = sampled.token_ids.numel()  # by every process alike, so it counts once
         pairs = len(sampled.token_ids) * batch["num_real_tokens"] + written * len(batch["rows"])
         self._count(pairs + (written if self.global_rank == 0 else 0))
+        self.loss_parts = {
+            "the reward": scored.task.raw,
+            "the log-perplexity": scored.log_perplexity,
+        }
         reward = mix_rewards(*scored, self.alpha, self.mix, self.scrutability_scale)
         low, high = self.reward.low, self.reward.high
         logits = self.policy(self.writer, sampled.hidden)  # (K, P, V)

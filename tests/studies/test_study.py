@@ -9,7 +9,6 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from lightning_prompts.checkpoint import write_text
 from lightning_prompts.cli import PromptCLI, main
 from lightning_prompts.errors import PromptError
 from lightning_prompts.studies.claims import Claims
@@ -18,6 +17,7 @@ from lightning_prompts.studies.record import from_json, read_run
 from lightning_prompts.studies.running import run
 from lightning_prompts.studies.storage import open_storage, open_study, planned
 from lightning_prompts.studies.worker import Worker
+from lightning_prompts.whole_files import write_text
 
 
 def opened(config) -> optuna.Study:

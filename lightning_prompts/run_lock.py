@@ -1,0 +1,100 @@
+"""One fit at a time in a run's folder: two would overwrite each other's checkpoints."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.run_folder import run_folder
+from lightning_prompts.summary import shown
+from lightning_prompts.whole_files import remove_drafts
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two fits in one folder are not noticed
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def run_locked(trainer: Trainer) -> Iterator[None]:
+    """Hold the folder of a trainer's run, and clear away what a killed fit left half written there.
+
+    The first process holds it for all. The system frees it however the process ends.
+
+    Args:
+        trainer: About to fit.
+
+    Raises:
+        PromptError: If another fit holds it; the message names the process.
+    """
+    if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        yield
+        return
+    folder = run_folder(trainer)
+    with locked(folder):
+        remove_drafts(folder)
+        yield
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made; one that stays empty is removed again.
+
+    Raises:
+        PromptError: If another holder has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    handle = _acquire(path)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # a file system that has become read-only
+            path.unlink(missing_ok=True)  # while it is held: nobody else can have it
+            folder.rmdir()
+        os.close(handle)
+
+
+def _acquire(path: Path) -> int:
+    """An open lock file that no one else holds and that still lies in the folder."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _flock(handle, path)
+            if _is(handle, path):
+                os.ftruncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # its holder has just removed it
+
+
+def _flock(handle: int, path: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(handle, 200).decode(errors="replace") or "another process"
+        raise PromptError(
+            f"Another fit is running in {shown(path.parent)} ({holder}); wait for it, stop it, or "
+            "start a new run without --ckpt_path."
+        ) from error
+    except OSError:  # a network file system without locks
+        return
+
+
+def _is(handle: int, path: Path) -> bool:
+    """Whether a path still means the open file."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,109 @@
+"""Files that are replaced in one step: no reader, and no crash, ever finds half of one.
+
+A draft is written beside the file, brought to the disk, and renamed. What a killed process leaves
+is a draft, never a torn file.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+DRAFT = ".draft"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file, with null for what is no number."""
+    write_text(path, _dumps(content, indent=2) + "\n")
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """The same for a JSONL file, an object a line."""
+    write_text(path, "".join(_dumps(row) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file."""
+    replace(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def replace(path: Path, write: Callable[[IO[bytes]], Any], before: Path | None = None) -> None:
+    """Replace a file by what `write` writes.
+
+    Args:
+        path: The file; its folder is made.
+        write: Given the open draft.
+        before: Where to keep the file that is replaced; one that is there already gives way.
+
+    Raises:
+        OSError: If the disk does not take it, with the file's name; the old file is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = _draft(path)
+    try:
+        with draft.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if before is not None and path.is_file():
+            _keep(path, before)
+        draft.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # a file system that has become read-only
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            number, reason = error.errno or errno.EIO, error.strerror or str(error)
+            raise OSError(number, reason, str(path)) from error
+        raise
+    _sync(path.parent)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed processes left in a run's folder, which no process may be writing to."""
+    for draft in folder.rglob(f".*{DRAFT}"):
+        draft.unlink(missing_ok=True)
+
+
+def _keep(path: Path, before: Path) -> None:
+    """Give the file a second name, so that there is no moment without a file of either name."""
+    draft = _draft(before)
+    draft.unlink(missing_ok=True)
+    try:
+        os.link(path, draft)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, draft)
+    draft.replace(before)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{DRAFT}")
+
+
+def _sync(folder: Path) -> None:
+    """Bring the renaming to the disk, where the system lets a folder be opened."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            # Some network file systems cannot; the file itself has been synced.
+            with contextlib.suppress(OSError):
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _dumps(content: Any, indent: int | None = None) -> str:
+    return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _finite(content: Any) -> Any:
+    """The content with null for inf and NaN, which JSON does not know."""
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -1,0 +1,52 @@
+"""One fit at a time in a run's folder, however the one before it ended."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.run_lock import LOCK, locked
+
+
+def test_one_holder(tmp_path: Path):
+    with locked(tmp_path):
+        message = rf"Another fit is running in .*\(process {os.getpid()} on .+\); wait for it"
+        with pytest.raises(PromptError, match=message), locked(tmp_path):
+            pass
+        assert (tmp_path / LOCK).is_file()  # who was refused has not freed it
+    with locked(tmp_path):
+        pass
+
+
+def test_an_exception_frees_it(tmp_path: Path):
+    (tmp_path / "kept").touch()
+    with pytest.raises(ZeroDivisionError), locked(tmp_path):
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_folder_that_stays_empty_is_removed(tmp_path: Path):
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert not (tmp_path / "run").exists()
+
+
+def test_death_frees_it(tmp_path: Path):
+    reads, writes = os.pipe()
+    if (child := os.fork()) == 0:
+        with locked(tmp_path):
+            os.write(writes, b"held")
+            time.sleep(60)
+    try:
+        assert os.read(reads, 4) == b"held"
+        with pytest.raises(PromptError, match=f"process {child} on"), locked(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert (tmp_path / LOCK).is_file()
+    with locked(tmp_path):
+        assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
