@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_prompts.compiled import CompiledPasses
+from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
 from lightning_prompts.kernels import use_attention, use_fast_kernels
 from lightning_prompts.model_files import find_model
@@ -238,11 +239,11 @@ class FrozenLM(nn.Module):
         head = self.model.get_output_embeddings()
         weight, bias = head.weight, getattr(head, "bias", None)
         if token_ids is not None:
-            weight, bias = weight[token_ids].float(), None if bias is None else bias[token_ids]
+            weight, bias = wide(weight[token_ids]), None if bias is None else bias[token_ids]
         # Without autocast: a bfloat16 logit of 20 is off by up to 0.06, and whole batches tie.
         with torch.autocast(hidden.device.type, enabled=False):
             bias = None if bias is None else bias.to(weight.dtype)
-            logits = F.linear(hidden.to(weight.dtype), weight, bias).float()
+            logits = wide(F.linear(hidden.to(weight.dtype), weight, bias))
         config = self.model.config.get_text_config()
         if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
             logits = logits / divisor
