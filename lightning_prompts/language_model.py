@@ -69,6 +69,8 @@ class FrozenLM(nn.Module):
         self.name, self.label, self.revision = name, source.label, source.revision
         self.reuse_prompt, self.text_cache = reuse_prompt, TextCache(text_cache)
         self._reuse_choice = ReuseChoice()
+        self.is_sharded = False
+        """Whether the blocks are divided over processes, which then have to pass them together."""
         self._compiled = CompiledPasses(self) if compile else None
         kernel = "sdpa" if attn_implementation == "auto" else attn_implementation
         options = {"dtype": getattr(torch, dtype), "attn_implementation": kernel}
@@ -205,7 +207,21 @@ class FrozenLM(nn.Module):
         reuse = self._reuses(prompt[None], on_device(batches[0], prompt.device))
         self._compiled.warm_up(prompt[None], batches, reuse)
 
+    def agreed(self, yes: bool) -> bool:
+        """Whether all processes say so, where a pass of one is a pass of all; else what is given.
+
+        They have to take the same way through a model that is divided over them.
+        """
+        if not self.is_sharded:
+            return yes
+        answer = torch.tensor(int(yes), device=self.embedding_table.device)
+        torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MIN)
+        return bool(answer)
+
     def _reuses(self, prompts: Tensor, batch: Batch) -> bool:
+        if self.is_sharded:
+            # A gradient that comes back through keys alone would find a block's weights given back.
+            return self.reuse_prompt is not False and not torch.is_grad_enabled()
         if self.reuse_prompt == "auto":
             return self._reuse_choice(self._answers, prompts, batch)
         return self.reuse_prompt
@@ -217,10 +233,12 @@ class FrozenLM(nn.Module):
                 return hidden
         num_prompt, num_before = prompts.shape[1], batch["before_ids"].shape[1]
         # The answer is read at a token that is not shared, or at the prompt's last.
-        if reuse and batch["shared_before"] and batch["min_after"] and num_before + num_prompt:
+        first = batch["shared_before"] and batch["min_after"] > 0 and num_before + num_prompt > 0
+        if reuse and self.agreed(first):
             embeds = prompts if prompts.ndim == 3 else self.embed(prompts)
             return prompts_first(self, embeds, batch)
-        if reuse and num_before and (num_prompt or batch["min_after"]):
+        # Texts are kept by each process for itself, so a model that is divided reads them anew.
+        if reuse and not self.is_sharded and num_before and (num_prompt or batch["min_after"]):
             keep = self.text_cache.gib > 0
             texts = self.text_cache(self, batch) if keep else encode_texts(self, batch)
             return texts_first(self, prompts, batch, texts)

@@ -226,7 +226,7 @@ def main(folder: Path) -> str:
             if not found.ranks:
                 lines[-1] += " (the two processes knew different things)"
     intro = (
-        f"One process against two (CPU, gloo, `ddp`), {STEPS} steps of the tiny model of the tests, "
+        f"One process against two (CPU, gloo, `ddp`), {STEPS} steps of the tests' tiny model, "
         f"global batches of {GLOBAL_BATCH} of {ROWS['train']} rows, so that the last batch of an "
         f"epoch has one row and the second process none; validations of {ROWS['validation']} rows "
         f"every {EVERY} steps. The largest difference after any step, of numbers above 1 relative "

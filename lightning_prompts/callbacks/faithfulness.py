@@ -58,7 +58,7 @@ class Faithfulness(EvaluationCallback):
         self._ids: list[int] = ids.tolist()
         self._text = tuner.lm.decode(self._ids)
         self._hard, self._soft = tuner.lm.embed(ids), tuner.soft_prompt()
-        self._passes.use(self._ids)
+        self._passes.use(self._ids, keep=not tuner.lm.is_sharded)
         self._performance = PerformanceDifferential().to(tuner.device)
         self._output = OutputDifferential().to(tuner.device)
         self._round_trip_accuracy = Mean().to(tuner.device)
@@ -74,8 +74,10 @@ class Faithfulness(EvaluationCallback):
         self._compare_outputs(tuner, soft, hard, batch)
 
         pasted = tuner.template.paste(self._text, batch["texts"])
-        if pasted != _pieces(batch, self._ids):
-            hard_logits = tuner.class_logits(self._read(tuner, pasted, batch))
+        same = pasted == _pieces(batch, self._ids)
+        if not tuner.lm.agreed(same):
+            read = tuner.class_logits(self._read(tuner, pasted, batch))
+            hard_logits = hard_logits if same else read
         self._round_trip_accuracy.update((hard_logits.argmax(-1) == batch["labels"]).float())
 
     def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:

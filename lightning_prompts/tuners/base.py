@@ -22,6 +22,7 @@ from lightning_prompts.metrics.task import task_metrics
 from lightning_prompts.projection import Distance, Nearest, nearest_tokens, straight_through
 from lightning_prompts.prompt_init import RECORD
 from lightning_prompts.schedule import WarmupLinear
+from lightning_prompts.sharding import spread
 from lightning_prompts.template import Batch, Template
 from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 from lightning_prompts.tuners.shares import share_of
@@ -63,6 +64,9 @@ class PromptTuner(LightningModule, ABC):
     """Whether the prompt in use is the soft prompt rather than tokens."""
     has_soft_prompt: ClassVar[bool] = True
     """Whether there is a continuous prompt apart from token rows."""
+    shards: ClassVar[bool] = True
+    """Whether all processes pass through the language model equally often, so that it can be
+    divided over them."""
     frozen: ClassVar[tuple[str, ...]] = ("lm.",)
     """Prefixes of the names of weights that belong to language models, which no checkpoint has."""
 
@@ -250,6 +254,10 @@ class PromptTuner(LightningModule, ABC):
     def on_test_epoch_end(self) -> None:
         """As `on_validation_epoch_end`."""
         self._log_metrics("test", self.test_metrics)
+
+    def configure_model(self) -> None:
+        """Divide the language model over the devices, where the strategy says so."""
+        spread(self)
 
     def configure_optimizers(self) -> Any:
         """Optimizer over the trainable parameters, its schedule stepped every step."""
