@@ -72,7 +72,7 @@ class Difference:
         accuracy: Whether accuracy and macro-F1 were.
         prompts: Largest difference of numbers in the lists of tried prompts; infinite where the
             prompts themselves differ.
-        ranks: Whether the processes of each run knew the same.
+        alike: Whether both processes knew the same, and one of them alone spoke.
         metric: Name of the metric that differs most.
     """
 
@@ -82,41 +82,63 @@ class Difference:
     ids: bool = True
     accuracy: bool = True
     prompts: float = 0.0
-    ranks: bool = True
+    alike: bool = True
     metric: str = ""
     validations: int = field(default=0)
 
 
-def start(folder: Path, arguments: Sequence[str], processes: int, strategy: Sequence[str]) -> Path:
-    """Run a command line in a folder, with a witness.
+@dataclass
+class Run:
+    """A command line that runs with a witness.
+
+    Attributes:
+        seen: What the witness writes.
+        process: The first one.
+    """
+
+    seen: Path
+    process: subprocess.Popen[str]
+
+    def wait(self) -> str:
+        """What it said at its end.
+
+        Raises:
+            RuntimeError: If it failed, or took too long.
+        """
+        try:
+            said, errors = self.process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.terminate()  # Lightning ends the other processes with it
+            said, errors = self.process.communicate()
+        if self.process.returncode:
+            raise RuntimeError(f"{self.seen.name} ended with {self.process.returncode}: {errors}")
+        return said
+
+
+def start(folder: Path, arguments: Sequence[str], processes: int, strategy: Sequence[str]) -> Run:
+    """Start a command line in a folder, with a witness.
 
     Args:
         folder: To run in; the repository's `configs/` are found from anywhere.
         arguments: Of `lightning-prompts`, without devices.
         processes: How many.
         strategy: Options that join them.
-
-    Returns:
-        What the witness wrote.
     """
     seen = folder / f"seen-{processes}"
     root = Path(__file__).resolve().parent.parent
     devices = ("--trainer.devices", str(processes), *(strategy if processes > 1 else ()))
-    done = subprocess.run(
+    process = subprocess.Popen(
         [
             *(sys.executable, "-m", "lightning_prompts", *arguments, *devices),
             *("--trainer.callbacks+=soak.witness.Witness", "--trainer.callbacks.folder", str(seen)),
         ],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=SECONDS,
-        check=False,
     )
-    if done.returncode:
-        raise RuntimeError(f"{processes} processes ended with {done.returncode}: {done.stderr}")
-    return seen
+    return Run(seen, process)
 
 
 def fit(lm: Path, data: Path, case: Case, precision: str, accelerator: str = "cpu") -> list[str]:
@@ -140,7 +162,7 @@ def compare(
     strategy: Sequence[str] = DDP,
     accelerator: str = "cpu",
 ) -> Difference:
-    """Fit with one process and with two, and compare what they wrote down.
+    """Fit with one process and, at the same time, with two, and compare what they wrote down.
 
     Args:
         folder: Of both runs.
@@ -153,12 +175,15 @@ def compare(
     """
     folder.mkdir(parents=True, exist_ok=True)
     arguments = fit(lm, data, case, precision, accelerator)
-    places = []
+    runs = []
     for processes in (1, 2):
         size = ("--data.batch_size", str(GLOBAL_BATCH // processes))
         experiment = ("--experiment", f"with-{processes}")
-        places.append(start(folder, [*arguments, *size, *experiment], processes, strategy))
-    return difference(*places)
+        runs.append(start(folder, [*arguments, *size, *experiment], processes, strategy))
+    tables = [run.wait().count("majority") for run in runs]
+    found = difference(*(run.seen for run in runs))
+    found.alike &= tables == [1, 1]
+    return found
 
 
 def difference(alone: Path, together: Path) -> Difference:
@@ -168,7 +193,7 @@ def difference(alone: Path, together: Path) -> Difference:
         expected = json.loads(path.read_text())
         own = json.loads((together / path.name).read_text())
         other = json.loads((together / path.name.replace("-0-", "-1-")).read_text())
-        found.ranks &= own == other
+        found.alike &= own == other
         _compare(found, own, expected, path.name.startswith("train"))
     return found
 
@@ -223,8 +248,8 @@ def main(folder: Path) -> str:
             cells = [name, precision, f"{found.parameters:.1e}", _same(found.ids)]
             cells += [f"{found.losses:.1e}", f"{found.metrics:.1e}", _same(found.accuracy)]
             lines.append("| " + " | ".join([*cells, f"{found.prompts:.1e}"]) + " |")
-            if not found.ranks:
-                lines[-1] += " (the two processes knew different things)"
+            if not found.alike:
+                lines[-1] += " (the two processes were not alike)"
     intro = (
         f"One process against two (CPU, gloo, `ddp`), {STEPS} steps of the tests' tiny model, "
         f"global batches of {GLOBAL_BATCH} of {ROWS['train']} rows, so that the last batch of an "
