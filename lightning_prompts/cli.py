@@ -253,7 +253,7 @@ class PromptCLI(LightningCLI):
         # Lightning would log the metrics at step 0, in the middle of the run's own curves.
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = step
         run(**kwargs)
-        if self.shows and self.trainer.is_global_zero:
+        if self.shows:
             evaluated(self.trainer, self.model, self.datamodule, stage, step)
 
 

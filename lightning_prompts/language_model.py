@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_prompts.compiled import CompiledPasses
+from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
 from lightning_prompts.kernels import use_attention, use_fast_kernels
 from lightning_prompts.model_files import find_model
@@ -68,6 +69,8 @@ class FrozenLM(nn.Module):
         self.name, self.label, self.revision = name, source.label, source.revision
         self.reuse_prompt, self.text_cache = reuse_prompt, TextCache(text_cache)
         self._reuse_choice = ReuseChoice()
+        self.is_sharded = False
+        """Whether the blocks are divided over processes, which then have to pass them together."""
         self._compiled = CompiledPasses(self) if compile else None
         kernel = "sdpa" if attn_implementation == "auto" else attn_implementation
         options = {"dtype": getattr(torch, dtype), "attn_implementation": kernel}
@@ -204,7 +207,21 @@ class FrozenLM(nn.Module):
         reuse = self._reuses(prompt[None], on_device(batches[0], prompt.device))
         self._compiled.warm_up(prompt[None], batches, reuse)
 
+    def agreed(self, yes: bool) -> bool:
+        """Whether all processes say so, where a pass of one is a pass of all; else what is given.
+
+        They have to take the same way through a model that is divided over them.
+        """
+        if not self.is_sharded:
+            return yes
+        answer = torch.tensor(int(yes), device=self.embedding_table.device)
+        torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MIN)
+        return bool(answer)
+
     def _reuses(self, prompts: Tensor, batch: Batch) -> bool:
+        if self.is_sharded:
+            # A gradient that comes back through keys alone would find a block's weights given back.
+            return self.reuse_prompt is not False and not torch.is_grad_enabled()
         if self.reuse_prompt == "auto":
             return self._reuse_choice(self._answers, prompts, batch)
         return self.reuse_prompt
@@ -216,10 +233,12 @@ class FrozenLM(nn.Module):
                 return hidden
         num_prompt, num_before = prompts.shape[1], batch["before_ids"].shape[1]
         # The answer is read at a token that is not shared, or at the prompt's last.
-        if reuse and batch["shared_before"] and batch["min_after"] and num_before + num_prompt:
+        first = batch["shared_before"] and batch["min_after"] > 0 and num_before + num_prompt > 0
+        if reuse and self.agreed(first):
             embeds = prompts if prompts.ndim == 3 else self.embed(prompts)
             return prompts_first(self, embeds, batch)
-        if reuse and num_before and (num_prompt or batch["min_after"]):
+        # Texts are kept by each process for itself, so a model that is divided reads them anew.
+        if reuse and not self.is_sharded and num_before and (num_prompt or batch["min_after"]):
             keep = self.text_cache.gib > 0
             texts = self.text_cache(self, batch) if keep else encode_texts(self, batch)
             return texts_first(self, prompts, batch, texts)
@@ -238,11 +257,11 @@ class FrozenLM(nn.Module):
         head = self.model.get_output_embeddings()
         weight, bias = head.weight, getattr(head, "bias", None)
         if token_ids is not None:
-            weight, bias = weight[token_ids].float(), None if bias is None else bias[token_ids]
+            weight, bias = wide(weight[token_ids]), None if bias is None else bias[token_ids]
         # Without autocast: a bfloat16 logit of 20 is off by up to 0.06, and whole batches tie.
         with torch.autocast(hidden.device.type, enabled=False):
             bias = None if bias is None else bias.to(weight.dtype)
-            logits = F.linear(hidden.to(weight.dtype), weight, bias).float()
+            logits = wide(F.linear(hidden.to(weight.dtype), weight, bias))
         config = self.model.config.get_text_config()
         if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
             logits = logits / divisor

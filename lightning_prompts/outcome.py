@@ -160,7 +160,7 @@ def best_evaluation(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> E
 def evaluated(
     trainer: Trainer, tuner: PromptTuner, task: PromptTask, stage: str, step: int
 ) -> None:
-    """Show the prompt that was just validated or tested.
+    """Show the prompt that was just validated or tested. Call it on every rank.
 
     Args:
         trainer: After `validate` or `test`.
@@ -170,7 +170,10 @@ def evaluated(
         step: Of the prompt.
     """
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    # By all processes: a language model that is divided over them reads the prompt with them all.
     prompt = {**describe(trainer, tuner, metrics), "step": step}
+    if not trainer.is_global_zero:
+        return
     baselines = tuner.comparisons or callback_of(trainer, Baselines).results
     evaluation = _evaluation(trainer, prompt, baselines, tuner, task, stage)
     summary.show(evaluation, task.slug, tuner.lm.label, folder(trainer))

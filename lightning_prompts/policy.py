@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.prefix_reuse import repeat_cache
@@ -204,7 +205,7 @@ class Policy(nn.Module):
                 out = lm.model.base_model(
                     inputs_embeds=embeds, past_key_values=cache, use_cache=True
                 )
-                cache, hidden = out.past_key_values, out[0][:, -1].float()
+                cache, hidden = out.past_key_values, wide(out[0][:, -1])
                 if step == 0:  # the source text once, whatever K
                     hidden, cache = hidden.expand(count, -1), repeat_cache(cache, count)
                 logits = self._fluent(lm, self(lm, hidden), hidden)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_prompts.dtypes import wide
+
 Distance = Literal["cosine", "euclidean"]
 
 # Candidates whose distance is computed again without cancellation, so that a row of the table finds
@@ -56,7 +58,7 @@ def nearest_tokens(
     index = table if isinstance(table, EmbeddingIndex) else EmbeddingIndex(table)
     rows = max(1, _SIMILARITIES_AT_ONCE // index.table.shape[0])
     with torch.autocast(prompt.device.type, enabled=False):
-        parts = [_nearest(part, index, metric, excluded) for part in prompt.float().split(rows)]
+        parts = [_nearest(part, index, metric, excluded) for part in wide(prompt).split(rows)]
     return parts[0] if len(parts) == 1 else Nearest(*map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -68,7 +70,7 @@ def _nearest(
     if excluded is not None:
         nearness.index_fill_(1, excluded, -torch.inf)
     candidates = nearness.topk(min(_CANDIDATES, nearness.shape[1])).indices.sort().values
-    rows = index.table[candidates].float()  # (P, k, H)
+    rows = wide(index.table[candidates])  # (P, k, H)
     exact = distance(prompt[:, None], rows, metric)
     # Where fewer tokens than candidates are allowed, some candidates are excluded ones.
     exact = exact.masked_fill(nearness.gather(1, candidates).isneginf(), torch.inf)
@@ -89,18 +91,19 @@ class EmbeddingIndex:
     def nearness(self, prompt: Tensor, metric: Distance) -> Tensor:
         """[P, H] to [P, V]: larger is nearer, up to a constant of each row."""
         if metric == "cosine":
-            return F.normalize(prompt, dim=1) @ self._unit.T
-        return torch.addmm(self._minus_half_squares, prompt, self.table.float().T)
+            return F.normalize(prompt, dim=1).to(self._unit.dtype) @ self._unit.T
+        rows = wide(self.table)
+        return torch.addmm(self._minus_half_squares, prompt.to(rows.dtype), rows.T)
 
     @cached_property
     def _unit(self) -> Tensor:
         """[V, H] Rows of length 1."""
-        return F.normalize(self.table.float(), dim=1)
+        return F.normalize(wide(self.table), dim=1)
 
     @cached_property
     def _minus_half_squares(self) -> Tensor:
         """[V] Half the squared lengths, with which |p - y|² / 2 falls as p y - |y|² / 2 rises."""
-        return self.table.float().square().sum(1) / -2
+        return wide(self.table).square().sum(1) / -2
 
 
 def distance(prompt: Tensor, rows: Tensor, metric: Distance) -> Tensor:

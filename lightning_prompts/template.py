@@ -38,6 +38,7 @@ class Batch(TypedDict):
         after_ids, after_lengths: [B, T1], [B] The piece after the prompt.
         labels: [B] Class indices, -1 where unlabelled.
         rows: [B] Index of the row in its split, from 0.
+        borrowed: Whether the rows stand in for a process that has none, and count for nothing.
         texts: The two pieces as text, for B rows.
         shared_before: Whether `before_ids` is the same for all rows.
         before_sizes: `before_lengths` where the host can read it.
@@ -52,6 +53,7 @@ class Batch(TypedDict):
     after_lengths: Tensor
     labels: Tensor
     rows: Tensor
+    borrowed: bool
     texts: list[tuple[str, str]]
     shared_before: bool
     before_sizes: list[int]
@@ -133,11 +135,17 @@ class Template:
         return [self._lm.prefix_ids + ids for ids in encoded]
 
 
-def collate(examples: Sequence[Example], labels: Sequence[int], rows: Sequence[int]) -> Batch:
+def collate(
+    examples: Sequence[Example],
+    labels: Sequence[int],
+    rows: Sequence[int],
+    borrowed: bool = False,
+) -> Batch:
     """Pad B examples into a batch."""
     given = {
         "labels": torch.tensor(labels, dtype=torch.long),
         "rows": torch.tensor(rows, dtype=torch.long),
+        "borrowed": borrowed,
         "texts": [(example.before, example.after) for example in examples],
     }
     pieces = _pieces([e.before_ids for e in examples], [e.after_ids for e in examples])

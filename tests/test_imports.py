@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # the command line's, at the top: nothing below can use a new module before it has its place here.
 LAYERS = (
     set(),
-    {"tuners", "tasks", "callbacks", "style_classifier"},
+    {"tuners", "tasks", "callbacks", "style_classifier", "sharding"},
     {"metrics", "rewards", "policy", "soft_q", "search"},
     {"language_model", "model_files", "model_loading", "hub", "errors", "schedule"}
     | {"template", "verbalizer", "projection", "prompt_init", "generation", "features", "style"}

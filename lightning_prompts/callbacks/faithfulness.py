@@ -5,7 +5,6 @@ from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from lightning_prompts.callbacks.base import EvaluationCallback, Stage
 from lightning_prompts.callbacks.remembered import RememberedPasses
@@ -16,6 +15,7 @@ from lightning_prompts.metrics.faithfulness import (
     prompt_hidden,
 )
 from lightning_prompts.metrics.scrutability import round_trip
+from lightning_prompts.metrics.task import Mean
 from lightning_prompts.template import Batch, unpadded, whole_batch
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -58,11 +58,10 @@ class Faithfulness(EvaluationCallback):
         self._ids: list[int] = ids.tolist()
         self._text = tuner.lm.decode(self._ids)
         self._hard, self._soft = tuner.lm.embed(ids), tuner.soft_prompt()
-        self._passes.use(self._ids)
+        self._passes.use(self._ids, keep=not tuner.lm.is_sharded)
         self._performance = PerformanceDifferential().to(tuner.device)
         self._output = OutputDifferential().to(tuner.device)
-        # Without its search for NaN, which waits for the device at each batch.
-        self._round_trip_accuracy = MeanMetric(nan_strategy="disable").to(tuner.device)
+        self._round_trip_accuracy = Mean().to(tuner.device)
         self._prompt_seen = False
 
     def measure(self, tuner: PromptTuner, outputs: Mapping[str, Tensor], batch: Batch) -> None:
@@ -75,8 +74,10 @@ class Faithfulness(EvaluationCallback):
         self._compare_outputs(tuner, soft, hard, batch)
 
         pasted = tuner.template.paste(self._text, batch["texts"])
-        if pasted != _pieces(batch, self._ids):
-            hard_logits = tuner.class_logits(self._read(tuner, pasted, batch))
+        same = pasted == _pieces(batch, self._ids)
+        if not tuner.lm.agreed(same):
+            read = tuner.class_logits(self._read(tuner, pasted, batch))
+            hard_logits = hard_logits if same else read
         self._round_trip_accuracy.update((hard_logits.argmax(-1) == batch["labels"]).float())
 
     def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:

@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_prompts.callbacks.base import task_of
+from lightning_prompts.dtypes import wide
 from lightning_prompts.projection import distance
 from lightning_prompts.tuners.base import RECORD, PromptTuner
 
@@ -114,10 +115,10 @@ def prompt_neighbourhood(tuner: PromptTuner, neighbours: int) -> tuple[Tensor, l
             kind, and the cosine distance from the vector to its token, or from the token to the
             nearest vector.
     """
-    soft, ids = tuner.soft_prompt().detach().float(), tuner.hard_prompt()
+    soft, ids = wide(tuner.soft_prompt().detach()), tuner.hard_prompt()
     nearness = tuner.lm.index.nearness(soft, tuner.projection)  # (P, V)
     near = nearness.topk(min(neighbours, nearness.shape[1])).indices.unique()
-    rows = tuner.lm.embed(near).float()
+    rows = wide(tuner.lm.embed(near))
     to_prompt = distance(rows[:, None], soft[None], "cosine").amin(1)
     kinds = ["prompt"] * len(ids) + ["token"] * len(near)
     tokens = tuner.lm.token_strings([*ids.tolist(), *near.tolist()])
@@ -148,8 +149,8 @@ def hyperparameters(trainer: Trainer, tuner: PromptTuner) -> dict[str, Any]:
 
 def token_distances(tuner: PromptTuner, ids: Tensor) -> Tensor:
     """[P] Cosine distance of the soft prompt to its tokens."""
-    soft = tuner.soft_prompt().detach().float()
-    return distance(soft, tuner.lm.embed(ids).float(), "cosine")
+    soft = wide(tuner.soft_prompt().detach())
+    return distance(soft, wide(tuner.lm.embed(ids)), "cosine")
 
 
 def _tensorboard(trainer: Trainer) -> TensorBoardLogger | None:

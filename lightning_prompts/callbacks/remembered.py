@@ -24,6 +24,7 @@ class RememberedPasses:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.max_bytes = max_bytes
+        self._keep = True
         self._prompt: list[int] | None = None
         self._states: dict[bytes, Tensor] = {}
 
@@ -31,9 +32,15 @@ class RememberedPasses:
         """Forget everything, e.g. because the model or its precision may be another."""
         self._prompt, self._states = None, {}
 
-    def use(self, prompt: list[int]) -> None:
-        """Name the prompt that the next passes are of; another than before forgets all states."""
-        if prompt != self._prompt:
+    def use(self, prompt: list[int], keep: bool = True) -> None:
+        """Name the prompt that the next passes are of; another than before forgets all states.
+
+        Args:
+            prompt: Its token ids.
+            keep: False repeats every pass, where processes have to make the same ones.
+        """
+        self._keep = keep
+        if prompt != self._prompt or not keep:
             self._prompt, self._states = prompt, {}
 
     def __call__(self, kind: str, batch: Batch, run: Callable[[], Tensor]) -> Tensor:
@@ -52,6 +59,6 @@ class RememberedPasses:
             return found.to(batch["labels"].device)
         hidden = run()
         used = sum(state.nbytes for state in self._states.values())
-        if used + hidden.nbytes <= self.max_bytes:
+        if self._keep and used + hidden.nbytes <= self.max_bytes:
             self._states[key] = hidden.detach().cpu()
         return hidden

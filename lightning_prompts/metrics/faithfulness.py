@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_prompts.dtypes import in_double, wide
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.projection import Distance, EmbeddingIndex, nearest_tokens
 from lightning_prompts.template import Batch
@@ -58,7 +59,7 @@ def output_differential(soft_logits: Tensor, hard_logits: Tensor) -> Tensor:
             f"soft_logits have shape {tuple(soft_logits.shape)} but hard_logits have "
             f"{tuple(hard_logits.shape)}; both need the same examples and the same vocabulary."
         )
-    return (soft_logits.float() - hard_logits.float()).square().mean(dim=-1)
+    return (wide(soft_logits) - wide(hard_logits)).square().mean(dim=-1)
 
 
 class Performance(NamedTuple):
@@ -137,7 +138,7 @@ class OutputDifferential(Metric):
             hard_logits: [..., V] Logits with its nearest tokens.
         """
         values = output_differential(soft_logits, hard_logits)
-        self.total += values.sum()
+        self.total = self.total + in_double(values).sum()  # becomes float64
         self.count += values.numel()
 
     def compute(self) -> Tensor:
@@ -172,7 +173,7 @@ class PerformanceDifferential(Metric):
             labels: [B] Class indices.
         """
         losses, correct = _sums(soft_logits, hard_logits, labels)
-        self.losses += losses
+        self.losses = self.losses + losses  # becomes float64
         self.correct += correct
         self.count += len(labels)
 
@@ -183,9 +184,11 @@ class PerformanceDifferential(Metric):
 
 def _sums(soft_logits: Tensor, hard_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Losses [2] in nats and right answers [2], summed over examples: soft first, then hard."""
-    sides = (soft_logits.float(), hard_logits.float())
+    sides = (wide(soft_logits), wide(hard_logits))
     # Side by side, so that equal logits give equal sums, and those of the tuner's own loss.
-    losses = [F.cross_entropy(logits, labels, reduction="none").sum() for logits in sides]
+    losses = [
+        in_double(F.cross_entropy(logits, labels, reduction="none")).sum() for logits in sides
+    ]
     correct = [(logits.argmax(dim=-1) == labels).sum() for logits in sides]
     return torch.stack(losses), torch.stack(correct)
 

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_prompts.dtypes import in_double, wide
+
 
 def token_nll(logits: Tensor, token_ids: Tensor) -> Tensor:
     """Mean negative log-likelihood of K hard prompts, in nats per token.
@@ -35,7 +37,7 @@ def token_nll(logits: Tensor, token_ids: Tensor) -> Tensor:
             f"logits lead with {tuple(logits.shape[:2])} but token_ids have "
             f"{tuple(token_ids.shape)}; pass one row of logits a token."
         )
-    nats = F.cross_entropy(logits.float().transpose(1, 2), token_ids, reduction="none")
+    nats = F.cross_entropy(wide(logits).transpose(1, 2), token_ids, reduction="none")
     return nats.mean(dim=1)
 
 
@@ -48,7 +50,7 @@ def log_perplexity(nats: Tensor) -> Tensor:
     Returns:
         Scalar, nats per token.
     """
-    return nats.float().mean()
+    return wide(nats).mean()
 
 
 def perplexity(nats: Tensor) -> Tensor:
@@ -118,7 +120,7 @@ class LogPerplexity(Metric):
         Args:
             nats: [...] Negative log-likelihood of each token, in nats.
         """
-        self.nats += nats.float().sum()
+        self.nats = self.nats + in_double(nats).sum()  # becomes float64
         self.tokens += nats.numel()
 
     def compute(self) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_prompts.dtypes import in_double
+from lightning_prompts.dtypes import in_double, wide
 from lightning_prompts.rewards.base import (
     PromptMeasures,
     Reduce,
@@ -30,7 +30,7 @@ def probability_gap(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         [..., B] in [-1, 1]; 0 on an exact tie.
     """
-    probabilities = logits.float().softmax(-1)
+    probabilities = wide(logits).softmax(-1)
     index = labels.expand(probabilities.shape[:-1])[..., None]
     others = probabilities.scatter(-1, index, -torch.inf).amax(-1)
     return probabilities.gather(-1, index)[..., 0] - others
@@ -84,6 +84,7 @@ class GapMeasures(PromptMeasures):
     def __init__(self, reward: ClassificationGap, reduce: Reduce) -> None:
         self.reward, self.reduce = reward, reduce
         self._sums: Tensor | None = None  # (4, K): loss, right answers, reward, examples
+        self._dtype = torch.float32
 
     @torch.no_grad()
     def update(self, prompts: Tensor, batch: Batch) -> None:
@@ -93,12 +94,15 @@ class GapMeasures(PromptMeasures):
         targets = labels.expand(logits.shape[:2])
         per_example = (
             F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none"),
-            (logits.argmax(-1) == labels).float().flatten(),
+            (logits.argmax(-1) == labels).to(gap.dtype).flatten(),
             torch.where(gap > 0, self.reward.right, self.reward.wrong).mul(gap).flatten(),
             torch.ones_like(gap).flatten(),
         )
         # (4, K); float64, so that the order of batches and processes hardly matters.
         sums = in_double(torch.stack(per_example).view(4, *gap.shape)).sum(-1)
+        if batch["borrowed"]:
+            sums = torch.zeros_like(sums)
+        self._dtype = gap.dtype
         self._sums = sums if self._sums is None else self._sums + sums
 
     def compute(self) -> dict[str, Tensor]:
@@ -106,7 +110,7 @@ class GapMeasures(PromptMeasures):
         assert self._sums is not None, "no batch was measured"
         loss, right, reward, count = self.reduce(self._sums)
         means = {"loss": loss, "accuracy": right, "reward": reward}
-        return {name: (value / count).float() for name, value in means.items()}
+        return {name: (value / count).to(self._dtype) for name, value in means.items()}
 
 
 def in_order(batch: Batch) -> Batch:

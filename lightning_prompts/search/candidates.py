@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.search.allowed import Allowed, Ids
@@ -101,7 +102,7 @@ def first_order(gradient: Tensor, table: Tensor) -> Tensor:
         [P, V] float32; larger is better, nats where the loss is in nats.
     """
     with torch.autocast(gradient.device.type, enabled=False):
-        return -(gradient.float() @ table.float().T)
+        return -(wide(gradient) @ wide(table).T)
 
 
 @torch.no_grad()

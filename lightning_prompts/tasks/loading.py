@@ -23,6 +23,8 @@ class EncodedRows(Dataset[tuple[Example, int, int]]):
         examples: The rows in their template.
         labels: Class of each row, -1 where unlabelled.
         numbers: Index of each row in its source.
+
+    A row that is only borrowed is asked for as `~index`, and its number comes back as `~number`.
     """
 
     def __init__(
@@ -35,13 +37,17 @@ class EncodedRows(Dataset[tuple[Example, int, int]]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> tuple[Example, int, int]:
+        if index < 0:
+            example, label, number = self[~index]
+            return example, label, ~number
         return self.examples[index], self.labels[index], self.numbers[index]
 
 
 def collate_rows(items: Sequence[tuple[Example, int, int]]) -> Batch:
     """Items of `EncodedRows` as a batch."""
     examples, labels, numbers = zip(*items, strict=True)
-    return collate(examples, labels, numbers)
+    borrowed = numbers[0] < 0  # a process has rows of its own or a borrowed one, never both
+    return collate(examples, labels, [max(n, ~n) for n in numbers], borrowed)
 
 
 class EpochOrder(Sampler[int]):
@@ -73,7 +79,9 @@ class BucketBatches(Sampler[list[int]]):
 
     The shuffled rows are cut into buckets of several global batches, each bucket is sorted by
     length and cut into global batches, and their order is shuffled. A rank takes its slice of each
-    global batch, so that all ranks have equally many batches.
+    global batch, so that all ranks have equally many batches. Where the last one of an epoch has
+    fewer rows than there are ranks, the others borrow one, which they name as `~index`: it keeps
+    them in step and counts for nothing.
 
     Args:
         sampler: The shuffle. Under this name Lightning finds its `set_epoch`.
@@ -114,8 +122,8 @@ class BucketBatches(Sampler[list[int]]):
         for bucket in _cut(order, num_sorted):
             batches += _cut(sorted(bucket, key=self.lengths.__getitem__), self.global_size)
         for batch in batches:
-            # A rank without rows would leave the others waiting, so it borrows some.
-            batch += itertools.islice(itertools.cycle(order), max(0, self.num_ranks - len(batch)))
+            # A rank without a batch would leave the others waiting.
+            batch += [~batch[0]] * max(0, self.num_ranks - len(batch))
         shuffled = self.sampler.shuffle(len(batches), self._epoch)
         return [batches[i][self.rank :: self.num_ranks] for i in shuffled]
 

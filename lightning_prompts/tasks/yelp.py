@@ -135,7 +135,7 @@ class TransferRows(EncodedRows):
         self.rows = rows
 
     def __getitem__(self, index: int) -> Any:
-        row = self.rows[index]
+        row = self.rows[max(index, ~index)]  # `~index` names a borrowed row
         return super().__getitem__(index), str(row["text"]), row[REFERENCES]
 
 

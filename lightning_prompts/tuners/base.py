@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
+from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError, RunError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.scrutability import log_perplexity
@@ -21,8 +22,10 @@ from lightning_prompts.metrics.task import task_metrics
 from lightning_prompts.projection import Distance, Nearest, nearest_tokens, straight_through
 from lightning_prompts.prompt_init import RECORD
 from lightning_prompts.schedule import WarmupLinear
+from lightning_prompts.sharding import spread
 from lightning_prompts.template import Batch, Template
 from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
+from lightning_prompts.tuners.shares import share_of
 from lightning_prompts.verbalizer import Verbalizer
 
 Stage = Literal["val", "test"]
@@ -61,6 +64,9 @@ class PromptTuner(LightningModule, ABC):
     """Whether the prompt in use is the soft prompt rather than tokens."""
     has_soft_prompt: ClassVar[bool] = True
     """Whether there is a continuous prompt apart from token rows."""
+    shards: ClassVar[bool] = True
+    """Whether all processes pass through the language model equally often, so that it can be
+    divided over them."""
     frozen: ClassVar[tuple[str, ...]] = ("lm.",)
     """Prefixes of the names of weights that belong to language models, which no checkpoint has."""
 
@@ -167,7 +173,7 @@ class PromptTuner(LightningModule, ABC):
         gradient flows through the inputs (ours for soft prompts; PEZ's released form for PEZ).
         """
         ids = self.hard_prompt()
-        inputs = straight_through(self.soft_prompt(), self.lm.embed(ids).float())
+        inputs = straight_through(self.soft_prompt(), wide(self.lm.embed(ids)))
         return log_perplexity(self.lm.token_nll(ids[None], inputs[None]))
 
     @torch.no_grad()
@@ -183,18 +189,21 @@ class PromptTuner(LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch; returns the loss in nats."""
-        self._count(self.prompt_length * len(batch["rows"]) + batch["num_real_tokens"])
         hidden = self.answer_hidden(self.prompt_embeddings(), batch)
-        task_loss = F.cross_entropy(self.class_logits(hidden), batch["labels"])
-        loss, w = task_loss, self.perplexity_weight
+        own_loss = F.cross_entropy(self.class_logits(hidden), batch["labels"])
+        num_tokens = self.prompt_length * len(batch["rows"]) + batch["num_real_tokens"]
+        share = share_of(own_loss, batch, num_tokens, self._world_size, self._sum)
+        # In the step itself: a checkpoint may be written before any later hook of this module.
+        self.forward_tokens += share.num_tokens
+        loss, mean, w = share.loss, share.mean, self.perplexity_weight
         if w > 0:
             nats = self.log_perplexity()
-            loss = (1 - w) * task_loss + w * nats
-            parts = {"the task's loss": task_loss, "the log-perplexity": nats}
+            parts = {"the task's loss": own_loss, "the log-perplexity": nats}
             self.loss_parts = {name: part.detach() for name, part in parts.items()}
-            self.log("train/task_loss", task_loss)
+            self.log("train/task_loss", mean)
             self.log("train/log_perplexity", nats)
-        self.log("train/loss", loss, prog_bar=True)
+            loss, mean = ((1 - w) * task + w * nats for task in (loss, mean))
+        self.log("train/loss", mean, prog_bar=True)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -220,16 +229,18 @@ class PromptTuner(LightningModule, ABC):
         return last_step or last_epoch or not self.learns
 
     def _count(self, num_tokens: int) -> None:
-        """Add to `forward_tokens` what a step has read on this process; waits for no device.
-
-        In the step itself: a checkpoint may be written before any later hook of this module.
-        """
+        """Add to `forward_tokens` what a step has read on this process; waits for no device."""
         self.forward_tokens += self._sum(torch.full_like(self.forward_tokens, num_tokens))
+
+    @property
+    def _world_size(self) -> int:
+        return 1 if self._trainer is None else self._trainer.world_size
 
     def _sum(self, values: Tensor) -> Tensor:
         """Sum over processes."""
-        if self._trainer is None or self._trainer.world_size == 1:
+        if self._world_size == 1:
             return values
+        assert self._trainer is not None
         return self._trainer.strategy.reduce(values, reduce_op="sum")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -252,6 +263,10 @@ class PromptTuner(LightningModule, ABC):
     def on_test_epoch_end(self) -> None:
         """As `on_validation_epoch_end`."""
         self._log_metrics("test", self.test_metrics)
+
+    def configure_model(self) -> None:
+        """Divide the language model over the devices, where the strategy says so."""
+        spread(self)
 
     def configure_optimizers(self) -> Any:
         """Optimizer over the trainable parameters, its schedule stepped every step."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.projection import nearest_tokens
@@ -167,7 +168,7 @@ class GuidedSearch(IncumbentTuner):
         )
         self.beam = [finalist.ids for finalist in finalists[: self.beam_size]]
         num_tokens = race.row_tokens
-        if gradient is not None:
+        if gradient is not None and not batch["borrowed"]:
             num_tokens += len(gradient) * len(batch["rows"]) + batch["num_real_tokens"]
         # Rows are divided over the processes; the rest is done by each of them, and counts once.
         if self.global_rank == 0:
@@ -192,7 +193,8 @@ class GuidedSearch(IncumbentTuner):
         logits = self.class_logits(self.answer_hidden(rows, batch))
         loss = F.cross_entropy(logits, batch["labels"], reduction="sum")
         # Only its direction counts, so the number of rows is not divided by.
-        return self._sum(torch.autograd.grad(loss, rows)[0].float())
+        gradient = wide(torch.autograd.grad(loss, rows)[0])
+        return self._sum(torch.zeros_like(gradient) if batch["borrowed"] else gradient)
 
     def _all_rows(self, batch: Batch) -> tuple[Tensor, Tensor, range]:
         """Numbers and labels of all processes' rows, and this process's places among them."""
@@ -200,11 +202,12 @@ class GuidedSearch(IncumbentTuner):
         if count == 1:
             return *rows, range(rows.shape[1])
         sizes = torch.zeros(count, dtype=torch.long, device=rows.device)
-        sizes[self.global_rank] = rows.shape[1]
+        own_rows = 0 if batch["borrowed"] else rows.shape[1]
+        sizes[self.global_rank] = own_rows
         ends = self._sum(sizes).cumsum(0).tolist()
-        own = range(ends[self.global_rank] - rows.shape[1], ends[self.global_rank])
+        own = range(ends[self.global_rank] - own_rows, ends[self.global_rank])
         everyones = rows.new_zeros(2, ends[-1])
-        everyones[:, own.start : own.stop] = rows
+        everyones[:, own.start : own.stop] = rows[:, :own_rows]
         return *self._sum(everyones), own
 
     def _log_step(self, best: Finalist, num_candidates: int) -> None:

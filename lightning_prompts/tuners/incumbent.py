@@ -26,6 +26,8 @@ class IncumbentTuner(TokenTuner):
     A subclass makes `ledger` and `scorer`, registers `token_ids`, and names contenders.
     """
 
+    shards = False  # processes score what each of them has not yet seen
+
     ledger: Ledger
     scorer: PromptScorer
 

@@ -145,7 +145,8 @@ class RLPrompt(IncumbentTuner):
         scored = self.scorer.train(sampled.token_ids, batch, seed, self._rows)
         written = sampled.token_ids.numel()  # by every process alike, so it counts once
         pairs = len(sampled.token_ids) * batch["num_real_tokens"] + written * len(batch["rows"])
-        self._count(pairs + (written if self.global_rank == 0 else 0))
+        own = 0 if batch["borrowed"] else pairs
+        self._count(own + (written if self.global_rank == 0 else 0))
         self.loss_parts = {
             "the reward": scored.task.raw,
             "the log-perplexity": scored.log_perplexity,
