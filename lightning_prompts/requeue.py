@@ -23,6 +23,7 @@ class Requeue(Callback):
     """
 
     def __init__(self) -> None:
+        self._signum: int | None = None
         self.asked = False
         """Whether the signal came to any process; known to all of them once the run has stopped."""
 
@@ -33,7 +34,7 @@ class Requeue(Callback):
             return
         if threading.current_thread() is not threading.main_thread():
             return
-        signum = environment.requeue_signal
+        signum = self._signum = environment.requeue_signal
         assert signum is not None
         last = callback_of(trainer, LastPrompt)
 
@@ -51,8 +52,10 @@ class Requeue(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Tell all processes, which stop after the same step, where one was asked."""
-        if isinstance(exception, SIGTERMException):
+        if self._signum is not None and isinstance(exception, SIGTERMException):
             self.asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
+            if self.asked:
+                callback_of(trainer, LastPrompt).stopped_by = self._signum
 
 
 def requeue_job() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 from tests.tiny import save_model, save_reviews
 
 STEPS, EVERY = 20, 5
-# 21 rows in global batches of 6: of an epoch's last one, one process has two rows and the other one;
-# in batches of 10 it has a single row, and the second process none. Of 9 rows to validate on, one
-# process has five and the other four.
+# 21 rows in global batches of 6: of an epoch's last one, one process has two rows and the other
+# one; in batches of 10 it has a single row, and the second process none. Of 9 rows to validate on,
+# one process has five and the other four.
 ROWS = {"train": 21, "validation": 9, "test": 9}
 SECONDS = 240  # a run that takes longer hangs
 
