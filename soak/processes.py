@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ ROWS = {"train": 21, "validation": 9, "test": 9}
 SECONDS = 240  # a run that takes longer hangs
 
 DDP = ("--trainer.strategy", "ddp")
+SHARDED = ("--config", "configs/trainer/model_parallel.yaml")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Case:
     tuner: str
     global_batch: int
     options: tuple[str, ...]
+
+    def with_options(self, *options: str) -> "Case":
+        """The same with more options."""
+        return replace(self, options=(*self.options, *options))
 
 
 CASES = {
@@ -106,14 +111,14 @@ class Run:
     seen: Path
     process: subprocess.Popen[str]
 
-    def wait(self) -> str:
+    def wait(self, seconds: int = SECONDS) -> str:
         """What it said at its end.
 
         Raises:
             RuntimeError: If it failed, or took too long.
         """
         try:
-            said, errors = self.process.communicate(timeout=SECONDS)
+            said, errors = self.process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             self.process.terminate()  # Lightning ends the other processes with it
             said, errors = self.process.communicate()
@@ -168,6 +173,7 @@ def compare(
     precision: str,
     strategy: Sequence[str] = DDP,
     accelerator: str = "cpu",
+    seconds: int = SECONDS,
 ) -> Difference:
     """Fit with one process and, at the same time, with two, and compare what they wrote down.
 
@@ -179,6 +185,7 @@ def compare(
         precision: As `--trainer.precision`.
         strategy: Options that join two processes.
         accelerator: Where they run.
+        seconds: After which they hang.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arguments = fit(lm, data, case, precision, accelerator)
@@ -187,7 +194,7 @@ def compare(
         size = ("--data.batch_size", str(case.global_batch // processes))
         experiment = ("--experiment", f"with-{processes}")
         runs.append(start(folder, [*arguments, *size, *experiment], processes, strategy))
-    tables = [run.wait().count("majority") for run in runs]
+    tables = [run.wait(seconds).count("majority") for run in runs]
     found = difference(*(run.seen for run in runs))
     found.alike &= tables == [1, 1]
     return found
