@@ -17,7 +17,7 @@ PEERS := .venv/.set-up-bench
 FOUND := $(or $(wildcard $(BIN)/python),$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-study test test-slow test-all lint fit validate tensorboard bench
+.PHONY: help setup demo demo-study test test-slow test-gpus test-all lint fit validate tensorboard bench
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ test: $(STAMP)  ## The fast tests, a few minutes
 
 test-slow: $(STAMP)  ## Only the slow tests: real models, several processes, a fresh installation
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+test-gpus: $(STAMP)  ## One process against two GPUs (NCCL); says so where there are not two
+	$(BIN)/python -m pytest -q -rs tests/test_gpus.py $(ARGS)
 
 test-all:  ## All tests, the fast ones first
 	$(MAKE) test

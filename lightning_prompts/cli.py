@@ -45,6 +45,7 @@ from lightning_prompts.progress import StepProgress
 from lightning_prompts.prompt_list import PromptList
 from lightning_prompts.quiet import silence
 from lightning_prompts.report.command import report
+from lightning_prompts.requeue import Requeue, requeue_job
 from lightning_prompts.run_lock import run_locked
 from lightning_prompts.same_run import SameRun, refuse_other_run
 from lightning_prompts.save_config import SaveConfig
@@ -183,7 +184,7 @@ class PromptCLI(LightningCLI):
         own_bar = any(isinstance(callback, ProgressBar) for callback in given)
         save = SaveConfig(self._parser(self.subcommand), self.saved)
         callbacks: list[Callback] = [save, Predictions(), Tested(), PromptList(), LastPrompt()]
-        callbacks += [FiniteNumbers(), SameRun(self.config[self.subcommand])]
+        callbacks += [FiniteNumbers(), SameRun(self.config[self.subcommand]), Requeue()]
         if configured.enable_progress_bar is not False and not own_bar:
             callbacks.append(StepProgress())
         self.trainer_defaults["callbacks"] = callbacks
@@ -230,6 +231,8 @@ class PromptCLI(LightningCLI):
             # Lightning leaves out the end of fit, where TensorBoard gets the best prompt.
             if best.is_file():
                 callback_of(self.trainer, PromptText).write_best(self.trainer, self.model)
+            if callback_of(self.trainer, Requeue).asked and self.trainer.is_global_zero:
+                requeue_job()
             # Lightning kills the first process where another one ends with an error first.
             raise SystemExit(128 + signum if self.trainer.is_global_zero else 0)
 

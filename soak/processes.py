@@ -5,20 +5,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tests.tiny import save_model, save_reviews
 
 STEPS, EVERY = 20, 5
-# 21 rows in global batches of 10: the last one of an epoch has a single row, and the second process
-# none. 9 rows to validate on: one process has five of them, the other four.
+# 21 rows in global batches of 6: of an epoch's last one, one process has two rows and the other
+# one; in batches of 10 it has a single row, and the second process none. Of 9 rows to validate on,
+# one process has five and the other four.
 ROWS = {"train": 21, "validation": 9, "test": 9}
-GLOBAL_BATCH = 10
 SECONDS = 240  # a run that takes longer hangs
 
 DDP = ("--trainer.strategy", "ddp")
+SHARDED = ("--config", "configs/trainer/model_parallel.yaml")
 
 
 @dataclass(frozen=True)
@@ -27,24 +28,34 @@ class Case:
 
     Attributes:
         tuner: Name of its configuration.
+        global_batch: Rows of a batch over all processes.
         options: Of `fit`.
     """
 
     tuner: str
+    global_batch: int
     options: tuple[str, ...]
+
+    def with_options(self, *options: str) -> "Case":
+        """The same with more options."""
+        return replace(self, options=(*self.options, *options))
 
 
 CASES = {
     "SoftPrompt": Case(
         "soft",
+        6,
         (
             *("--trainer.accumulate_grad_batches", "2", "--trainer.gradient_clip_val", "0.05"),
             *("--model.perplexity_weight", "0.1"),
         ),
     ),
-    "PEZ": Case("pez", ("--data.template", "{text}{prompt}", "--model.perplexity_weight", "0.1")),
+    "PEZ": Case(
+        "pez", 10, ("--data.template", "{text}{prompt}", "--model.perplexity_weight", "0.1")
+    ),
     "RLPrompt": Case(
         "rlprompt",
+        10,
         (
             *("--model.policy.top_k", "5", "--model.policy.mlp_size", "32"),
             *("--model.alpha", "0.2", "--model.prompts_per_step", "8"),
@@ -52,6 +63,7 @@ CASES = {
     ),
     "GuidedSearch": Case(
         "guided_search",
+        10,
         (
             *("--model.prompt_length", "5", "--model.candidates", "16", "--model.race", "[3,6]"),
             *("--model.edits.proposals", "0.5"),
@@ -99,14 +111,14 @@ class Run:
     seen: Path
     process: subprocess.Popen[str]
 
-    def wait(self) -> str:
+    def wait(self, seconds: int = SECONDS) -> str:
         """What it said at its end.
 
         Raises:
             RuntimeError: If it failed, or took too long.
         """
         try:
-            said, errors = self.process.communicate(timeout=SECONDS)
+            said, errors = self.process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             self.process.terminate()  # Lightning ends the other processes with it
             said, errors = self.process.communicate()
@@ -161,6 +173,7 @@ def compare(
     precision: str,
     strategy: Sequence[str] = DDP,
     accelerator: str = "cpu",
+    seconds: int = SECONDS,
 ) -> Difference:
     """Fit with one process and, at the same time, with two, and compare what they wrote down.
 
@@ -172,15 +185,16 @@ def compare(
         precision: As `--trainer.precision`.
         strategy: Options that join two processes.
         accelerator: Where they run.
+        seconds: After which they hang.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arguments = fit(lm, data, case, precision, accelerator)
     runs = []
     for processes in (1, 2):
-        size = ("--data.batch_size", str(GLOBAL_BATCH // processes))
+        size = ("--data.batch_size", str(case.global_batch // processes))
         experiment = ("--experiment", f"with-{processes}")
         runs.append(start(folder, [*arguments, *size, *experiment], processes, strategy))
-    tables = [run.wait().count("majority") for run in runs]
+    tables = [run.wait(seconds).count("majority") for run in runs]
     found = difference(*(run.seen for run in runs))
     found.alike &= tables == [1, 1]
     return found
@@ -251,12 +265,13 @@ def main(folder: Path) -> str:
             if not found.alike:
                 lines[-1] += " (the two processes were not alike)"
     intro = (
-        f"One process against two (CPU, gloo, `ddp`), {STEPS} steps of the tests' tiny model, "
-        f"global batches of {GLOBAL_BATCH} of {ROWS['train']} rows, so that the last batch of an "
-        f"epoch has one row and the second process none; validations of {ROWS['validation']} rows "
-        f"every {EVERY} steps. The largest difference after any step, of numbers above 1 relative "
-        "to them. SoftPrompt accumulates two batches a step and clips its gradient at 0.05. "
-        "Single-process and two-process runs were started through the command line."
+        f"One process against two (CPU, gloo, `ddp`), {STEPS} steps of the tests' tiny model, each "
+        f"run started through the command line. {ROWS['train']} training rows in global batches of "
+        "6 (SoftPrompt) or 10: an epoch's last batch has three rows, which two processes cannot "
+        f"share evenly, or one. Validations of {ROWS['validation']} rows every {EVERY} steps. The "
+        "numbers are the largest differences after any step, of values above 1 relative to them. "
+        "SoftPrompt accumulates two batches a step, and its gradient is clipped at 0.05. Where a "
+        "line says no more, both processes knew the same, and one alone wrote."
     )
     return f"{intro}\n\n" + "\n".join(lines) + "\n"
 

@@ -12,17 +12,27 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+STARTS = ("lightning-prompts", "lightning_prompts")
+CLUSTER = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 
 
-def commands() -> list[list[str]]:
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(text: str = README) -> list[list[str]]:
     """Every command line of the bash blocks, split into words."""
-    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    lines = "\n".join(blocks("bash", text)).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 OURS = [words[1:] for words in commands() if words[0] == "lightning-prompts"]
+# What starts the processes stands before the command line, or variables of a script within it.
+OF_CLUSTERS = [
+    words[max(words.index(name) for name in STARTS if name in words) + 1 :]
+    for words in commands(CLUSTER)
+    if any(name in words for name in STARTS) and not any("$run" in word for word in words)
+]
 
 
 @pytest.fixture
@@ -47,7 +57,7 @@ def test_the_readme_shows_every_subcommand():
     assert {words[0] for words in OURS} >= {"fit", "validate", "test", "predict"}
 
 
-@pytest.mark.parametrize("args", OURS, ids=" ".join)
+@pytest.mark.parametrize("args", [*OURS, *OF_CLUSTERS], ids=" ".join)
 def test_commands_parse(args: list[str], folder_of_a_user: Path):
     from lightning_prompts.arguments import find_configs
     from lightning_prompts.cli import PromptCLI

@@ -11,10 +11,8 @@ from lightning_prompts.cli import main
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.sharding import blocks_of
-from soak.processes import CASES, ROWS, compare
+from soak.processes import CASES, ROWS, SHARDED, compare
 from tests.tiny import save_reviews
-
-SHARDED = ("--config", "configs/trainer/model_parallel.yaml")
 
 
 @pytest.mark.slow

@@ -7,7 +7,10 @@ import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_prompts.callbacks import Baselines, Faithfulness, PromptText, Scrutability
+from lightning_prompts.predictions import Predictions
+from lightning_prompts.tested import Tested
 from lightning_prompts.tuners import PEZ, SoftPrompt
+from tests.tiny import save_model
 
 from .conftest import MakeTask, learned, quick_trainer
 
@@ -49,3 +52,84 @@ def test_two_processes_measure_what_one_does(
     assert first == second
     assert first == pytest.approx(alone, abs=1e-6)
     assert len(alone) == {SoftPrompt: 4 + 11 + 8, PEZ: 4 + 13 + 8}[kind]
+
+
+class Each(Callback):
+    """Writes what this process knows of each validation."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        found = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:4] == "val/"}
+        self.folder.mkdir(exist_ok=True)
+        name = f"{trainer.global_rank}-{trainer.global_step}.json"
+        (self.folder / name).write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize("kind", [SoftPrompt, PEZ])
+def test_skipped_validations_limits_and_another_scorer(
+    kind: type[SoftPrompt], make_task: MakeTask, tmp_path: Path
+) -> None:
+    save_model(tmp_path / "scorer", seed=1)
+    for devices in (2, 1):
+        # The first four of ten rows, the longest: two on each of two processes.
+        task = make_task(batch_size=8 // devices, val_batch_size=2 // devices)
+        quick_trainer(
+            callbacks=[
+                Scrutability(2, scorer=str(tmp_path / "scorer")),
+                Faithfulness(2, max_batches=2),
+                Each(tmp_path / str(devices)),
+            ],
+            max_steps=4,
+            val_check_interval=1,
+            check_val_every_n_epoch=None,
+            devices=devices,
+            strategy="ddp_fork" if devices == 2 else "auto",
+            use_distributed_sampler=False,
+        ).fit(learned(kind, task), datamodule=task)
+    measured = []
+    for step in range(1, 5):
+        first, second, alone = (
+            json.loads((tmp_path / f"{place}-{step}.json").read_text())
+            for place in ("2/0", "2/1", "1/0")
+        )
+        assert first == second == pytest.approx(alone, abs=1e-5)
+        measured.append("val/perplexity" in alone and "val/hard_loss" in alone)
+    assert measured == [True, False, True, True]
+
+
+def test_rows_of_both_processes_are_written_in_their_order(
+    make_task: MakeTask, review_folder: Path, tmp_path: Path
+) -> None:
+    lines = (review_folder / "test.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "seven.jsonl").write_text("".join(lines[:7]))
+    seven = str(tmp_path / "seven.jsonl")
+    for devices in (2, 1):
+        folder = tmp_path / str(devices)
+        task = make_task(test=seven, predict=seven, val_batch_size=2)
+        options = {
+            "default_root_dir": folder,
+            "devices": devices,
+            "strategy": "ddp_fork" if devices == 2 else "auto",
+            "use_distributed_sampler": False,
+        }
+        tuner = learned(SoftPrompt, task)
+        tested = quick_trainer(callbacks=[Tested(), Baselines()], **options)
+        tested.test(tuner, datamodule=task, verbose=False)
+        predicted = quick_trainer(callbacks=[Predictions()], **options)
+        predicted.predict(tuner, datamodule=task, return_predictions=False)
+    both, alone = (json.loads((tmp_path / n / "test.json").read_text()) for n in ("2", "1"))
+    assert both["rows"] == 7
+    assert both["correct"] == alone["correct"]
+    assert both["metrics"] == pytest.approx(alone["metrics"], abs=1e-6)
+    for name, values in alone["baselines"].items():
+        assert both["baselines"][name] == pytest.approx(values, abs=1e-6)
+    rows = [
+        [json.loads(line) for line in (tmp_path / n / "predictions.jsonl").open()]
+        for n in ("2", "1")
+    ]
+    assert [row["row"] for row in rows[0]] == list(range(7))
+    for own, expected in zip(*rows, strict=True):
+        assert own["label"] == expected["label"]
+        assert own["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-6)

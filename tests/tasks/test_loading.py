@@ -77,9 +77,20 @@ def test_ranks_share_each_global_batch(num_rows: int) -> None:
     assert all(batch for found in per_rank for batch in found)
     whole = batches(num_rows, 12)
     for parts, batch in zip(zip(*per_rank, strict=True), whole, strict=True):
-        together = Counter(itertools.chain(*parts))
-        assert together >= Counter(batch)  # more only where a rank would have had none
-        assert together.total() == max(len(batch), 3)
+        rows = list(itertools.chain(*parts))
+        assert Counter(i for i in rows if i >= 0) == Counter(batch)
+        borrowed = [~i for i in rows if i < 0]  # where a rank would have had none
+        assert len(borrowed) == max(0, 3 - len(batch))
+        assert set(borrowed) <= set(batch)
+
+
+def test_a_borrowed_row_is_marked() -> None:
+    rows = encoded(4)
+    own, borrowed = collate_rows([rows[2], rows[3]]), collate_rows([rows[~2]])
+    assert not own["borrowed"]
+    assert borrowed["borrowed"]
+    assert borrowed["rows"].tolist() == [rows.numbers[2]]
+    assert borrowed["texts"] == own["texts"][:1]
 
 
 def test_evaluation_order_is_longest_first_and_shared() -> None:
