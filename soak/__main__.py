@@ -12,6 +12,7 @@ import re
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -42,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 section = importlib.import_module(f"soak.{name}").main(Path(folder).resolve())
             except Exception as error:
                 failed.append(name)
-                sys.stderr.write(f"{name}: {type(error).__name__}: {error}\n")
+                traceback.print_exception(error)
                 continue
         write(name, f"{section.strip()}\n\n{_circumstances(time.monotonic() - start)}")
     if failed:

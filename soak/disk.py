@@ -32,8 +32,8 @@ def main(folder: Path) -> str:
         return NOT_RUN
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"""\
-Runs of {STEPS} steps on a tmpfs of {SIZE}, in which nothing but the run lies. When it has saved its
-first checkpoint, the tmpfs is filled to the last byte, or remounted read-only. Afterwards there is
+Runs of {STEPS} steps on a tmpfs of {SIZE}, in which nothing but the run lies. When it has saved
+checkpoints, the tmpfs is filled to the last byte, or remounted read-only. Afterwards there is
 room again, or it is writable, and the run goes on with `--ckpt_path last`.
 
 | fault | exit status | what was said | last.ckpt, previous.ckpt, best.ckpt | gone on with |
@@ -102,9 +102,9 @@ def mount(*args: str) -> bool:
 
 
 def begun(runs: Runs, name: str) -> Process:
-    """A run that has saved a checkpoint, and not yet ended."""
+    """A run that has saved checkpoints, and not yet ended."""
     process = runs.start(name)
-    if not process.wait_until(lambda: step_of(runs.run(name)) > 0):
+    if not process.wait_until(lambda: step_of(runs.run(name)) >= 20):
         raise RuntimeError(f"It ended by itself: {process.said()[-2000:]}")
     return process
 
