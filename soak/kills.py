@@ -23,12 +23,14 @@ def main(folder: Path) -> str:
     """20 SIGKILLs of one run, and 5 SIGTERMs of one under two processes."""
     alone, two = Runs(folder / "alone", OPTIONS), Runs(folder / "two", (*OPTIONS, *TWO))
     killed = stopped_and_resumed(alone, 20, kill, seed=0)
-    termed = stopped_and_resumed(two, 5, terminate, seed=1)
+    termed = stopped_and_resumed(two, 5, terminate, seed=1, in_training=True)
     return f"""\
 One run of {STEPS} steps (soft prompt, tiny model, float32 or bfloat16 as the machine computes,
 validations of 6 batches every {EVERY} steps, all steps logged), stopped at random moments and gone
-on with by `fit --ckpt_path last`. A moment is drawn between the line that says what runs on what,
-before anything is read back, and somewhat more than a share of the run's own time later.
+on with by `fit --ckpt_path last`. For SIGKILL a moment is drawn between the line that says what runs
+on what, before anything is read back, and somewhat more than a share of the run's own time later; for
+SIGTERM it lies after the next checkpoint, since before the first step the signal ends a process as
+it would any other.
 
 | stopped by | times | at a checkpoint of step | same as uninterrupted |
 | --- | --- | --- | --- |
@@ -42,7 +44,11 @@ began anew; the same step twice means that no further checkpoint was reached in 
 
 
 def stopped_and_resumed(
-    runs: Runs, times: int, stop: Callable[[Process, random.Random], None], seed: int
+    runs: Runs,
+    times: int,
+    stop: Callable[[Process, random.Random], None],
+    seed: int,
+    in_training: bool = False,
 ) -> list[int]:
     """Stop a run several times, go on with it to its end, and compare it with one left alone.
 
@@ -51,6 +57,7 @@ def stopped_and_resumed(
         times: How often to stop it.
         stop: Does it.
         seed: Of the moments.
+        in_training: Whether each moment comes after the next checkpoint.
 
     Returns:
         The step of the last checkpoint at each stop.
@@ -59,18 +66,15 @@ def stopped_and_resumed(
         AssertionError: If the two differ in any bit.
     """
     draw = random.Random(seed)
-    process = runs.start("full")
-    process.wait_until(process.has_begun)
+    process = _moving(runs, "full", in_training)
     start = time.monotonic()
     if (status := process.wait()) != 0:
         raise RuntimeError(f"Exit status {status}: {process.said()[-2000:]}")
-    # Somewhat more than a share: what is not yet saved is lost each time.
-    longest = 2.6 * (time.monotonic() - start) / (times + 1)
+    # Where what is not yet saved is lost each time, somewhat more than a share.
+    longest = (1 if in_training else 2.6) * (time.monotonic() - start) / (times + 1)
     steps: list[int] = []
     while len(steps) < times:
-        process = runs.start("stopped")
-        if not process.wait_until(process.has_begun):
-            raise RuntimeError(f"It ended by itself: {process.said()[-2000:]}")
+        process = _moving(runs, "stopped", in_training)
         time.sleep(draw.uniform(0, longest))
         if process.process.poll() is not None:
             break  # the end was reached before as many stops
@@ -81,6 +85,16 @@ def stopped_and_resumed(
         runs.finish("stopped")
     runs.assert_equal("stopped", "full")
     return steps
+
+
+def _moving(runs: Runs, name: str, in_training: bool) -> Process:
+    """A run that has begun, or has saved a checkpoint since."""
+    before = step_of(runs.run(name))
+    process = runs.start(name)
+    reached = (lambda: step_of(runs.run(name)) > before) if in_training else process.has_begun
+    if not process.wait_until(reached):
+        raise RuntimeError(f"It ended by itself: {process.said()[-2000:]}")
+    return process
 
 
 def kill(process: Process, draw: random.Random) -> None:

@@ -30,16 +30,12 @@ def test_a_full_disk(tmp_path: Path):
 
 def test_a_section_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     document = tmp_path / "reliability.md"
-    document.write_text(
-        "a\n<!-- kills -->\nold\n<!-- /kills -->\nb\n<!-- disk -->\n<!-- /disk -->\n"
-    )
+    rest = "<!-- /kills -->\nb\n<!-- disk -->\n<!-- /disk -->\n"
+    document.write_text(f"a\n<!-- kills -->\nold\n{rest}")
     monkeypatch.setattr(soak, "DOCUMENT", document)
     soak.write("kills", "new\nfigures")
     text = document.read_text()
-    assert (
-        text
-        == "a\n<!-- kills -->\nnew\nfigures\n<!-- /kills -->\nb\n<!-- disk -->\n<!-- /disk -->\n"
-    )
+    assert text == f"a\n<!-- kills -->\nnew\nfigures\n{rest}"
     with pytest.raises(SystemExit) as stopped:
         soak.main(["missing"])
     assert stopped.value.code == 2
