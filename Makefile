@@ -17,7 +17,7 @@ PEERS := .venv/.set-up-bench
 FOUND := $(or $(wildcard $(BIN)/python),$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-study test test-slow test-gpus test-all lint fit validate tensorboard bench
+.PHONY: help setup demo demo-study test test-slow test-gpus test-all lint fit validate tensorboard bench soak
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ tensorboard: $(STAMP)  ## Open http://localhost:6006 on everything in logs/
 
 bench: $(PEERS)  ## Time each way against its peers', side by side: benchmarks/results.md, 12 minutes
 	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(STAMP)  ## Kill runs, fill disks, run for long: docs/reliability.md, half an hour (ARGS="kills disk")
+	$(BIN)/python -m soak $(ARGS)
 
 $(PEERS): $(STAMP)
 	$(PIP) install -c constraints.txt -e '.[bench]'

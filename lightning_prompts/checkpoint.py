@@ -200,6 +200,12 @@ class LastPrompt(_RunCheckpoint):
         if self._saved_unvalidated == trainer.global_step and self._stops(trainer):
             raise SIGTERMException
 
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        """Write what was logged so far, then the checkpoint, which goes on behind it."""
+        for logger in trainer.loggers:
+            logger.save()
+        super()._save_checkpoint(trainer, filepath)
+
     def state_dict(self) -> dict[str, Any]:
         """Lightning's state, and whether this has yet to be validated."""
         return {**super().state_dict(), DUE: self._due}
@@ -230,6 +236,9 @@ class LastPrompt(_RunCheckpoint):
         """Leave an evaluation that is not part of a fit to the signal."""
         if trainer.state.fn != TrainerFn.FITTING:
             _die_of_sigterm()
+        elif self._saved_unvalidated == trainer.global_step:
+            for logger in trainer.loggers:  # the step's own values came after it was saved
+                logger.save()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """As for `validate`."""

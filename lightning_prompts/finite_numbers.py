@@ -115,10 +115,11 @@ class FiniteNumbers(Callback):
             found = [each for each in gathered if each[0]]
         step = min(each[1] for each in found)
         what = list(dict.fromkeys(n for names, at, _ in found if at == step for n in names))
+        of = sorted(row for _, at, rows in found if at == step for row in rows)
+        look = "look at these rows, " if of else ""
         raise RunError(
-            f"At step {step} {_all(what)} {'was' if len(what) == 1 else 'were'} not finite"
-            f"{_of(sorted(r for _, at, rows in found if at == step for r in rows))}; lower "
-            "--model.optimizer.lr, look at these rows, or compute in --trainer.precision 32-true"
+            f"Step {step} gave numbers that are not finite: {_all(what)}{_of(of)}; lower "
+            f"--model.optimizer.lr, {look}or compute in --trainer.precision 32-true"
         )
 
 
@@ -131,4 +132,5 @@ def _of(rows: list[int]) -> str:
     if not rows:
         return ""
     shown = ", ".join(map(str, rows[:ROWS_SHOWN]))
-    return f" on the training rows {shown}{', …' if len(rows) > ROWS_SHOWN else ''} (from 0)"
+    more = ", …" if len(rows) > ROWS_SHOWN else ""
+    return f", on the training rows {shown}{more} (from 0)"

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ def explained(trainer: Trainer) -> Iterator[None]:
         found = _of_disk(error)
         if found is None or found.errno is None:
             raise
-        where = found.filename or summary.shown(folder(trainer))
+        where = summary.shown(Path(os.fsdecode(found.filename or folder(trainer))))
         raise PromptError(
             f"{where}: {found.strerror}; {DISK[found.errno]}; {_left(trainer)}"
         ) from error

@@ -64,12 +64,12 @@ def locked(folder: Path) -> Iterator[None]:
 def _acquire(path: Path) -> int:
     """An open lock file that no one else holds and that still lies in the folder."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        # Read-only, so that the file system may be made so while a run goes on.
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
         try:
             _flock(handle, path)
             if _is(handle, path):
-                os.ftruncate(handle, 0)
-                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
                 return handle
         except BaseException:
             os.close(handle)

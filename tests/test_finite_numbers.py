@@ -92,8 +92,9 @@ def test_a_gradient(fit, late: bool):
     message = said(cli)
     rows = ", ".join(map(str, sorted(bad.rows)))
     assert message == (
-        f"At step 5 the gradient was not finite on the training rows {rows} (from 0); lower "
-        "--model.optimizer.lr, look at these rows, or compute in --trainer.precision 32-true; the "
+        f"Step 5 gave numbers that are not finite: the gradient, on the training rows {rows} (from "
+        "0); lower --model.optimizer.lr, look at these rows, or compute in --trainer.precision "
+        "32-true; the "
         f"last good checkpoint is {RUN}/checkpoints/last.ckpt (step 4); to go on from it: "
         f"lightning-prompts fit --config {RUN}/config.yaml --ckpt_path last"
     )
@@ -118,34 +119,34 @@ def test_rows_of_all_batches_of_a_step(fit):
 @pytest.mark.parametrize(
     ("tuner", "args", "what"),
     [
-        ("soft", (), "the loss and the gradient were"),
+        ("soft", (), "the loss and the gradient, on the"),
         (
             "soft",
             ("--model.perplexity_weight", "0.5"),
-            "the task's loss, the log-perplexity, the loss and the gradient were",
+            "the task's loss, the log-perplexity, the loss and the gradient, on the",
         ),
-        ("pez", (), "the loss and the gradient were"),
+        ("pez", (), "the loss and the gradient, on the"),
         (
             "rlprompt",
             ("--model.policy.mlp_size", "16", "--model.prompts_per_step", "4"),
-            "the reward, the log-perplexity, the loss and the gradient were",
+            "the reward, the log-perplexity, the loss and the gradient, on the",
         ),
-        ("guided_search", ("--model.prompt_length", "3", "--model.candidates", "4"), "the loss "),
+        ("guided_search", ("--model.prompt_length", "3", "--model.candidates", "4"), "the loss"),
     ],
 )
 def test_a_loss(fit, tuner: str, args: tuple[str, ...], what: str):
     cli = fit(*args, "--data.template", "{text}{prompt}", tuner=tuner)
     cli.trainer.callbacks.insert(0, BadModel(4))
     message = said(cli)
-    assert message.startswith(f"At step 4 {what}")
+    assert message.startswith(f"Step 4 gave numbers that are not finite: {what}")
     assert "last.ckpt (step 2)" in message
     assert saved()["global_step"] == 2
 
 
 def test_a_step_that_is_too_long(fit):
-    cli = fit("--model.optimizer.lr", "1e38", "--model.lr_scheduler.warmup_steps", "0")
+    cli = fit("--model.optimizer.lr", "1e36", "--model.lr_scheduler.warmup_steps", "0")
     message = said(cli)
-    assert message.startswith("At step 2 the loss and the gradient were not finite")
+    assert message.startswith("Step 2 gave numbers that are not finite: the loss and the gradient,")
     assert message.endswith("; no checkpoint was saved before.")
     assert not RUN.joinpath("checkpoints").exists()
 
@@ -161,9 +162,7 @@ class BadWeights(Callback):
 def test_weights_are_not_saved(fit):
     cli = fit()
     cli.trainer.callbacks.insert(0, BadWeights())
-    assert said(cli).startswith(
-        "At step 4 the trained weights were not finite on the training rows"
-    )
+    assert said(cli).startswith("Step 4 gave numbers that are not finite: the trained weights;")
     assert saved()["global_step"] == 2
 
 
