@@ -1,6 +1,7 @@
 """The command line: the only place that knows every part."""
 
 import importlib
+import os
 import pkgutil
 import signal
 import sys
@@ -37,19 +38,23 @@ from lightning_prompts.console import fail
 from lightning_prompts.demo import demo
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.nulls import refuse_nulls
 from lightning_prompts.outcome import announce, evaluated, fitted
 from lightning_prompts.predictions import Predictions
 from lightning_prompts.progress import StepProgress
 from lightning_prompts.prompt_list import PromptList
 from lightning_prompts.quiet import silence
+from lightning_prompts.ranges import require_numbers
+from lightning_prompts.rendezvous import check_rendezvous
 from lightning_prompts.report.command import report
 from lightning_prompts.save_config import SaveConfig
-from lightning_prompts.settings import complete, reusable
+from lightning_prompts.settings import complete, place, reusable
 from lightning_prompts.studies.command import study
 from lightning_prompts.style_command import style
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tested import Tested
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.writable import require_writable
 
 # Sections of a configuration, at its top level: a YAML's own `trainer.callbacks` cannot lose them.
 SECTIONS: dict[str, type[Callback]] = {
@@ -60,6 +65,12 @@ SECTIONS: dict[str, type[Callback]] = {
     "checkpoint": BestPrompt,
 }
 
+
+# What the trainer raises for options that do not go together, or not on this machine.
+UNFIT = (ValueError, TypeError, MisconfigurationException, ImportError)
+
+# Processes that do not find one another; a build of torch for one process does not know it.
+LOST = tuple(filter(None, [getattr(torch.distributed, "DistError", None)]))
 
 # What runs otherwise than through Lightning's command line, each with its own options.
 OTHERS: dict[str, Callable[[list[str]], None]] = {
@@ -153,8 +164,13 @@ class PromptCLI(LightningCLI):
             refuse_linked(self.given)
         command = self.config.subcommand
         config = self.config[command]
+        given = config.as_dict()
+        require_numbers(given)
+        refuse_nulls(given, {"lm": FrozenLM, **SECTIONS})
         parsed = config.clone()
         complete(config, command, self.given, configs, self.folder)
+        if not config.trainer.fast_dev_run:
+            require_writable(place(config), "choose another with --trainer.logger.save_dir")
         self.saved = reusable(parsed, config, self.given)
 
     def _prepare_subcommand_parser(
@@ -183,9 +199,12 @@ class PromptCLI(LightningCLI):
             callbacks.append(StepProgress())
         self.trainer_defaults["callbacks"] = callbacks
         try:
-            return super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError) as error:  # options that do not go together, or not here
-            raise PromptError(f"--trainer: {error}") from error
+            trainer = super().instantiate_trainer(**kwargs)
+        except UNFIT as error:
+            raise PromptError(f"--trainer: {str(error).rstrip('.')}.") from error
+
+        check_rendezvous(trainer)
+        return trainer
 
     # ---- running
 
@@ -292,6 +311,15 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
     except OSError as error:
         if debug or error.filename is None:
             raise
-        code, message = 2, f"{error.filename}: {error.strerror} (--debug shows where)."
+        name = os.fsdecode(error.filename)
+        code, message = 2, f"{name}: {error.strerror} (--debug shows where)."
+    except LOST as error:
+        if debug:
+            raise
+        code, message = 2, f"The processes cannot meet, or lost one another ({_first_line(error)})."
     fail(message)
     raise SystemExit(code)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,7 +1,6 @@
 """A frozen causal language model that reads a prompt and a batch of token pieces."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
@@ -16,6 +15,7 @@ from lightning_prompts.kernels import use_attention, use_fast_kernels
 from lightning_prompts.model_files import find_model
 from lightning_prompts.prefix_reuse import concatenated, encode_texts, prompts_first, texts_first
 from lightning_prompts.projection import EmbeddingIndex
+from lightning_prompts.ranges import require
 from lightning_prompts.reuse_choice import ReuseChoice
 from lightning_prompts.template import Batch, on_device
 from lightning_prompts.text_cache import TextCache
@@ -62,8 +62,7 @@ class FrozenLM(nn.Module):
         from lightning_prompts.model_loading import load_model  # transformers takes seconds
 
         super().__init__()
-        if not 0 <= text_cache < math.inf:
-            raise PromptError(f"--lm.text_cache is {text_cache}; give a number of GiB, 0 or more.")
+        require("lm.text_cache", text_cache)
         source = find_model(name, revision)
         self.name, self.label, self.revision = name, source.label, source.revision
         self.reuse_prompt, self.text_cache = reuse_prompt, TextCache(text_cache)

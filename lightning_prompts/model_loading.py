@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import shutil
 import tempfile
 from pathlib import Path
@@ -24,7 +25,10 @@ from lightning_prompts.model_files import SMOLLM2, ModelSource, converted_folder
 log = logging.getLogger(__name__)
 
 # What reading a damaged, incomplete or foreign model raises.
-UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError),
+    pickle.UnpicklingError,  # of what is no plain tensor: it is not run
+)
 
 
 def load_model(source: ModelSource, options: dict[str, Any]) -> tuple[Any, Any]:

@@ -91,7 +91,13 @@ def native_precision(accelerator: str) -> str:
 def experiment(config: Namespace) -> str:
     """`--experiment`, else <tuner>-<task>."""
     if config.experiment:
-        return str(config.experiment)
+        name = str(config.experiment)
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise PromptError(
+                f"--experiment {name}: it names a folder in the log folder; choose the log folder "
+                "with --trainer.logger.save_dir, and give a plain name here."
+            )
+        return name
     tuner, task = _class_of(config.model), _class_of(config.data)
     init_args = config.data.init_args
     name = init_args.get("name") or getattr(task, "slug", None)
@@ -105,6 +111,14 @@ def logs_folder(config: Namespace) -> Path:
     """Where experiments lie: the logger's folder, else the trainer's, else `logs`."""
     folders = [logger.init_args.save_dir for logger in file_loggers(config)]
     return Path((folders or [config.trainer.default_root_dir])[0] or LOGS)
+
+
+def place(config: Namespace) -> Path:
+    """Folder that a completed configuration's run is written to, its version aside if it is new."""
+    for logger in file_loggers(config):
+        names = (logger.init_args.name, logger.init_args.version)
+        return Path(logger.init_args.save_dir, *(str(name) for name in names if name is not None))
+    return Path(config.trainer.default_root_dir)
 
 
 def file_loggers(config: Namespace) -> list[Namespace]:
@@ -151,6 +165,7 @@ def read_step(checkpoint: Path) -> int:
     """
     try:
         content: Any = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        content["pytorch-lightning_version"], content["state_dict"]
         return int(content["global_step"])
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise PromptError(

@@ -1,1 +1,1 @@
-"""The system under load, faults and bad input, run for real; `python -m soak NAME` measures one part."""
+"""The system under load, faults and bad input, run for real: `python -m soak NAME`."""

@@ -34,6 +34,7 @@ class Case:
         files: Written into the case's own folder first.
         prepare: Does what files cannot, and undoes it.
         status: The exit status that is right: 0 where it is no mistake after all.
+        alone: Needs a process of its own, because it starts others like it.
     """
 
     group: str
@@ -43,6 +44,7 @@ class Case:
     files: Mapping[str, str | bytes] = field(default_factory=dict)
     prepare: Prepare | None = None
     status: int = MISTAKE
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def run_case(case: Case, world: World, here: Path, fresh: bool = True) -> Outcom
     args = [world.filled(arg, here) for arg in case.args]
     with (case.prepare or _nothing)(world, here), (here / ".output").open("w+b") as output:
         began = time.monotonic()
-        status = (_fresh if fresh else _forked)(args, here, output.fileno())
+        status = (_fresh if fresh or case.alone else _forked)(args, here, output.fileno())
         seconds = time.monotonic() - began
         output.seek(0)
         said = output.read().decode("utf-8", "replace")

@@ -36,6 +36,13 @@ class DataSource:
         self.local = Path(path).expanduser() if path else None
         self.is_file = self.local is not None and self.local.is_file()
         self.is_hub = self.local is not None and not self.local.exists()
+        if self.local is not None and not self.is_hub:
+            for flag, given in (("subset", subset), ("data_revision", revision)):
+                if given is not None:
+                    raise PromptError(
+                        f"--data.{flag} {given}: {path} is local and has none; leave --data.{flag} "
+                        "out (null), it is for data sets of the hub."
+                    )
         if self.is_hub and path is not None and _looks_like_a_path(path):
             raise PromptError(
                 f"--data.path {path}: no such file or folder; give an existing one, or the id of a "
