@@ -21,6 +21,7 @@ import lightning_prompts.tasks
 import lightning_prompts.tuners
 from lightning_prompts import summary
 from lightning_prompts.arguments import (
+    LINKED,
     PromptParser,
     default_config,
     find_configs,
@@ -166,7 +167,7 @@ class PromptCLI(LightningCLI):
         config = self.config[command]
         given = config.as_dict()
         require_numbers(given)
-        refuse_nulls(given, {"lm": FrozenLM, **SECTIONS})
+        refuse_nulls(given, {"lm": FrozenLM, **SECTIONS}, LINKED)
         parsed = config.clone()
         complete(config, command, self.given, configs, self.folder)
         if not config.trainer.fast_dev_run:

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from lightning_prompts.commands import NO_COMMAND
 
-MANY = 20  # names that are too many to list in one sentence
+MANY = 30  # names that are too many to list in one sentence
 
 
 def explain(message: str, options: Sequence[str]) -> str:
@@ -59,12 +59,12 @@ def explain(message: str, options: Sequence[str]) -> str:
         classes = _subclasses(re.findall(r"<class '(lightning_prompts[\w.]+)'>", inner))
         return f"--{where} {name}: no such class{suggest(name, classes, f'--{where} ')}"
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
-        module, name = found.groups()
-        near = suggest(name, dir(import_module(module)), f"--{where} {module}.")
-        return f"--{where} {module}.{name}: no such class{near if 'mean' in near else '.'}"
-    if kind := _last(r"Import path does not correspond to a subclass of (\w+)", message):
+        module, absent = found.groups()
+        near = suggest(absent, dir(import_module(module)), f"--{where} {module}.")
+        return f"--{where} {module}.{absent}: no such class{near if 'mean' in near else '.'}"
+    if base := _last(r"Import path does not correspond to a subclass of (\w+)", message):
         value = _last(r"Given value: (.+)", message)
-        return f"--{where} {value}: this is no {kind}; give one."
+        return f"--{where} {value}: this is no {base}; give one."
     if "'list' object has no attribute 'keys'" in message:
         return f"--{where}: init_args is a list; give options by their names."
     if problem := re.search(r"given class_path '([^']+)':\s+(?=\S)(?!Parser key)(.+)", message):

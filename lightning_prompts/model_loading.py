@@ -47,7 +47,10 @@ def load_model(source: ModelSource, options: dict[str, Any]) -> tuple[Any, Any]:
     folder = _converted(source) if source.kind == "gguf" else Path(source.location)
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **options)
-        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if not tokenizer.encode("a", add_special_tokens=False):  # made of nothing
+            raise ValueError("its tokenizer's files are missing")
+        return model, tokenizer
     except UNREADABLE as error:
         raise PromptError(
             f"--lm.name {source.location}: cannot be read as a causal language model with its "

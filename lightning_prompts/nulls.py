@@ -3,7 +3,7 @@
 import inspect
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -11,19 +11,23 @@ from typing import Any
 from lightning_prompts.errors import PromptError
 
 
-def refuse_nulls(config: Mapping[str, Any], owners: Mapping[str, type]) -> None:
+def refuse_nulls(
+    config: Mapping[str, Any], owners: Mapping[str, type], decided: Collection[str] = ()
+) -> None:
     """Refuse a null where a class has no use for one.
 
     Args:
         config: Nested, as parsed.
         owners: Class of each block that does not name its own.
+        decided: Options that get their value from others, later.
 
     Raises:
         PromptError: At the first such option.
     """
     for block, content in config.items():
         if isinstance(content, Mapping):
-            for option in _unwanted(content, block, owners.get(block)):
+            unwanted = _unwanted(content, block, owners.get(block))
+            if option := next((name for name in unwanted if name not in decided), None):
                 raise PromptError(f"--{option} is null; give a value, or leave the option out.")
 
 

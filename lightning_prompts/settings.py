@@ -91,13 +91,13 @@ def native_precision(accelerator: str) -> str:
 def experiment(config: Namespace) -> str:
     """`--experiment`, else <tuner>-<task>."""
     if config.experiment:
-        name = str(config.experiment)
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        given = Path(config.experiment)
+        if given.is_absolute() or ".." in given.parts:
             raise PromptError(
-                f"--experiment {name}: it names a folder in the log folder; choose the log folder "
+                f"--experiment {given}: it names a folder in the log folder; choose the log folder "
                 "with --trainer.logger.save_dir, and give a plain name here."
             )
-        return name
+        return str(config.experiment)
     tuner, task = _class_of(config.model), _class_of(config.data)
     init_args = config.data.init_args
     name = init_args.get("name") or getattr(task, "slug", None)

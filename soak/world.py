@@ -62,13 +62,18 @@ class World:
         return text.replace("<here>", str(here))
 
     def digests(self) -> dict[str, str]:
-        """Hash of every file that was there before the cases."""
+        """Hash of every file that cases may read."""
         return {
             str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for place in (self.lm, self.other_lm, self.data, self.run)
             for path in sorted(place.rglob("*"))
             if path.is_file()
         }
+
+
+def damaged(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Files that were changed or removed; a refused evaluation may add an empty events file."""
+    return [name for name, digest in before.items() if after.get(name) != digest]
 
 
 def make_world(folder: Path) -> World:

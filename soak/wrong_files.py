@@ -104,7 +104,7 @@ def _folders() -> Iterator[Case]:
         says=("train.csv", "train.jsonl"),
     )
     yield data("train is a folder", {"train.jsonl/x": GOOD, "validation.jsonl": GOOD})
-    yield data("an empty path", {}, "--data.path=", status=0)
+    yield data("an empty path", {}, "--data.path=", says=("--data.path",))
     yield data("a hub set, without a hub", {}, path="owner/reviews", says=("hub",))
     yield data("a named file that is not there", {}, "--data.train", "no.csv", path="<data>",
                says=("no.csv",))  # fmt: skip

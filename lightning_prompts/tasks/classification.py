@@ -109,6 +109,11 @@ class TextClassification(PromptTask):
         self.shares = _shares(split)
         self._found: dict[str, Rows | None] = {}
         self.shots = shots
+        if path == "":
+            raise PromptError(
+                "--data.path is empty; give a folder, a file or a data set of the hub, or leave it "
+                "out for the task's own."
+            )
         self.num_rows = {"train": train_rows, "validation": validation_rows, "test": test_rows}
         if shots is not None and train_rows is not None:
             raise PromptError("--data.shots and --data.train_rows both choose rows; give one.")
