@@ -23,6 +23,7 @@ from lightning_prompts.callbacks.base import task_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.callbacks.prompt_text import token_distances
 from lightning_prompts.errors import PromptError
+from lightning_prompts.inert import json_text
 from lightning_prompts.run_folder import CHECKPOINTS, PROMPT, run_folder
 from lightning_prompts.tuners.base import PromptTuner, Stage
 
@@ -232,6 +233,7 @@ def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float])
         "tuner": type(tuner).__name__,
         "perplexity_weight": tuner.perplexity_weight,
         "task": getattr(task_of(trainer), "slug", None),
+        "data": getattr(task_of(trainer), "origin", None),
         "template": tuner.template.text,
         "verbalizer": dict(zip(verbalizer.labels, verbalizer.words, strict=True)),
         "seed": tuner.seed,
@@ -266,7 +268,8 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _dumps(content: Any, indent: int | None = None) -> str:
-    return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, indent=indent)
+    text = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, indent=indent)
+    return json_text(text)
 
 
 def write_text(path: Path, text: str) -> None:

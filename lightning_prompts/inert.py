@@ -4,6 +4,8 @@ Terminals obey escape codes, pages obey tags, and some characters turn the direc
 follows. Shown texts are data, so all of these come out as escapes.
 """
 
+import json
+
 
 def visible(text: str) -> str:
     r"""A text on one line, as Python would write it between quotes.
@@ -30,9 +32,33 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in text)
 
 
+def json_text(text: str) -> str:
+    r"""JSON whose control characters, beside line breaks, are JSON's own escapes: the same value.
+
+    >>> print(json_text('"a\u202eb"'))
+    "a\u202eb"
+    """
+    return "".join(c if c.isprintable() or c == "\n" else _json_escape(c) for c in text)
+
+
 def shorten(text: str, length: int) -> str:
     """At most so many characters, with an ellipsis in place of the rest."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def shorten_middle(text: str, length: int) -> str:
+    """At most so many characters, with an ellipsis in the middle: a mistake's fix stands last.
+
+    >>> shorten_middle("abcdefghij", 7)
+    'abc…hij'
+    """
+    end = (length - 1) // 2
+    return text if len(text) <= length else text[: length - 1 - end] + "…" + text[-end:]
+
+
+def _json_escape(character: str) -> str:
+    """`json` writes any character outside ASCII as an escape, in two halves where it must."""
+    return json.dumps(character)[1:-1]
 
 
 def _escape(character: str) -> str:

@@ -41,6 +41,8 @@ class FrozenLM(nn.Module):
             small model take twice the kernel launches of one, it times both at the first batch.
         text_cache: GiB of texts' keys and values to keep where the prompt comes last, on the device
             of each process, the latest used; 0 encodes the texts at each step.
+        trust_remote_code: Run Python code that comes with the model, from the hub or its folder. It
+            can do whatever you can: read it first, and pin it with `revision`.
         compile: Compile the pass for one prompt, on a GPU into CUDA graphs. Each of a few lengths
             takes up to a minute at first; where the compiler fails, a warning says so.
 
@@ -58,6 +60,7 @@ class FrozenLM(nn.Module):
         reuse_prompt: Literal["auto"] | bool = "auto",
         text_cache: float = 1.0,
         compile: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         from lightning_prompts.model_loading import load_model  # transformers takes seconds
 
@@ -70,7 +73,7 @@ class FrozenLM(nn.Module):
         self._compiled = CompiledPasses(self) if compile else None
         kernel = "sdpa" if attn_implementation == "auto" else attn_implementation
         options = {"dtype": getattr(torch, dtype), "attn_implementation": kernel}
-        self.model, self.tokenizer = load_model(source, options)
+        self.model, self.tokenizer = load_model(source, options, trust_remote_code)
         if attn_implementation == "auto":
             use_attention(self.model)
         use_fast_kernels(self.model)

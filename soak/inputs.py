@@ -1,14 +1,18 @@
-"""Bad inputs, each run for real in a process of its own, as a table."""
+"""Bad inputs, each run for real, as a table."""
 
 import itertools
+import os
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_prompts.report.text import markdown, shorten
 from soak import wrong_files, wrong_options, wrong_places
 from soak.case import MISTAKE, SLOW, Case, Outcome, environment, run_case
 from soak.world import damaged, make_world
 
+EACH = 8  # of so many cases one is run in a new process as well
 LONGEST = 220  # characters of a message in the table
 
 
@@ -26,43 +30,85 @@ def main(folder: Path) -> str:
     Returns:
         The section in Markdown.
     """
-    import os
-
     os.environ.update(environment(folder))
     world = make_world(folder)
     before = world.digests()
-    outcomes = [
-        run_case(case, world, folder / "cases" / str(number)) for number, case in enumerate(cases())
-    ]
-    return section(outcomes, damaged(before, world.digests()), len(before))
+    runs = []
+    for number, case in enumerate(cases()):
+        place = folder / "cases" / str(number)
+        run = Run(run_case(case, world, place, fresh=False))
+        if number % EACH == 0 and not case.alone:
+            run.fresh = run_case(case, world, place.with_name(f"{number}-fresh"))
+        runs.append(run)
+    return section(runs, damaged(before, world.digests()), len(before))
 
 
-def section(outcomes: Sequence[Outcome], harmed: Sequence[str], files: int) -> str:
+@dataclass
+class Run:
+    """A case run once, and some of them twice.
+
+    Attributes:
+        outcome: Of a fork of a process that knows the libraries, or of a new one (`Case.alone`).
+        fresh: Of a new process, where there was a second run.
+    """
+
+    outcome: Outcome
+    fresh: Outcome | None = None
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with either run, or differs between them."""
+        found = list(self.outcome.faults)
+        if self.fresh is not None:
+            found += [f"{fault} (new process)" for fault in self.fresh.faults]
+            if self.fresh.status != self.outcome.status:
+                found.append("another exit status in a new process")
+        return found
+
+    @property
+    def started(self) -> float | None:
+        """Seconds of a new process."""
+        if self.outcome.case.alone:
+            return self.outcome.seconds
+        return None if self.fresh is None else self.fresh.seconds
+
+
+def section(runs: Sequence[Run], harmed: Sequence[str], files: int) -> str:
     """What was found, and the table."""
-    seconds = sorted(outcome.seconds for outcome in outcomes)
+    outcomes = [run.outcome for run in runs]
+    own = sorted(o.seconds for o in outcomes if not o.case.alone)
+    started = sorted(seconds for run in runs if (seconds := run.started) is not None)
     refused = sum(outcome.status == MISTAKE for outcome in outcomes)
-    faulty = [outcome for outcome in outcomes if outcome.faults]
+    faulty = [run for run in runs if run.faults]
     said = [
-        f"{len(outcomes)} command lines, each in a new process: {refused} were refused with exit "
-        f"status {MISTAKE}, {len(outcomes) - refused} were no mistake after all and ran.",
-        f"Seconds, with the start of Python and the libraries: median "
-        f"{statistics.median(seconds):.1f}, longest {seconds[-1]:.1f}; "
-        f"{sum(s > SLOW for s in seconds)} took more than {SLOW:.0f}.",
-        f"Of the {files} files of the models, the data and the finished run that were there "
-        f"before, {len(harmed)} were changed or removed.",
+        f"{len(runs)} command lines, each really run: {refused} were refused with exit status "
+        f"{MISTAKE}; {len(runs) - refused} were no mistake after all and ran. They ran in forks of "
+        f"a process that had loaded the libraries ({statistics.median(own):.1f} s in the median, "
+        f"{own[-1]:.1f} s at most), and {len(started)} of them in new processes, start of Python "
+        f"and libraries included ({statistics.median(started):.1f} s in the median, "
+        f"{started[-1]:.1f} s at most; {sum(s > SLOW for s in started)} took more than "
+        f"{SLOW:.0f} s).",
+        f"Of the {files} files of models, data and the finished run that were there before, "
+        f"{len(harmed)} were changed or removed.",
         f"Not as they should be: {len(faulty)}."
-        + "".join(f" {o.case.group}, {o.case.name}: {', '.join(o.faults)}." for o in faulty),
+        + "".join(
+            f" {run.outcome.case.group}, {run.outcome.case.name}: {', '.join(run.faults)}."
+            for run in faulty
+        ),
     ]
-    head = ["| kind | mistake | exit | seconds | message |", "| --- | --- | --- | --- | --- |"]
-    return "\n\n".join(said) + "\n\n" + "\n".join([*head, *map(line, outcomes)])
+    head = [
+        "| kind | mistake | exit | seconds | with start | message |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    return "\n\n".join(said) + "\n\n" + "\n".join([*head, *map(line, runs)])
 
 
-def line(outcome: Outcome) -> str:
+def line(run: Run) -> str:
     """One line of the table."""
-    from lightning_prompts.report.text import code, markdown, shorten
-
-    case = outcome.case
+    outcome, case = run.outcome, run.outcome.case
     message = "ran" if outcome.status == 0 else markdown(shorten(outcome.message, LONGEST))
     status = "hung" if outcome.status is None else outcome.status
-    name = code(shorten(case.name, 80)) if "--" in case.name else markdown(case.name)
-    return f"| {case.group} | {name} | {status} | {outcome.seconds:.1f} | {message} |"
+    own = "" if case.alone else f"{outcome.seconds:.1f}"
+    started = "" if run.started is None else f"{run.started:.1f}"
+    name = markdown(shorten(case.name, 80))
+    return f"| {case.group} | {name} | {status} | {own} | {started} | {message} |"

@@ -131,14 +131,24 @@ def review_lines(count: int) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def save_tiny_model(folder: Path, seed: int) -> None:
-    """Save a GPT-2 of 2 layers, 16 dimensions and some hundred tokens, and its tokenizer."""
+def save_tiny_model(
+    folder: Path, seed: int, positions: int = POSITIONS, characters: str = ""
+) -> None:
+    """Save a GPT-2 of 2 layers, 16 dimensions and some hundred tokens, and its tokenizer.
+
+    Args:
+        folder: Where to.
+        seed: Of the weights.
+        positions: Longest input.
+        characters: Tokens beside printable ASCII.
+    """
     import torch
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-    characters = string.ascii_letters + string.digits + string.punctuation + " \n"
-    vocabulary = {token: i for i, token in enumerate([END, *WORDS, *characters])}
+    known = string.ascii_letters + string.digits + string.punctuation + " \n"
+    tokens = dict.fromkeys([END, *WORDS, *known, *characters])
+    vocabulary = {token: i for i, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=END))
     pieces = Regex("|".join([*WORDS, r"[\s\S]"]))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pieces, behavior="isolated")
@@ -148,7 +158,7 @@ def save_tiny_model(folder: Path, seed: int) -> None:
     ).save_pretrained(folder)
     config = GPT2Config(
         vocab_size=len(vocabulary),
-        n_positions=POSITIONS,
+        n_positions=positions,
         n_embd=16,
         n_layer=2,
         n_head=2,

@@ -129,6 +129,17 @@ class TextClassification(PromptTask):
         last = Path(self.path or "text").name
         return last.removesuffix(".gz").removesuffix(suffix(Path(last))) or "text"
 
+    @property
+    def origin(self) -> dict[str, str | None]:
+        """Where the rows come from: path, configuration, revision asked for, and commit read."""
+        source = self._source
+        return {
+            "path": self.path,
+            "subset": self.subset,
+            "revision": self.data_revision,
+            "commit": source.commit,
+        }
+
     def has(self, split: str) -> bool:
         """Whether there is such a split."""
         return self._find(split) is not None
@@ -246,10 +257,10 @@ class TextClassification(PromptTask):
         value = None if column is None else row[column]
         found = class_index(value, self.verbalizer.labels, raw.class_names.get(column or "", ()))
         if found is None and strict and not is_missing(value):
-            known = ", ".join(map(repr, self.verbalizer.labels))
+            known = ", ".join(shorten(repr(label), 80) for label in self.verbalizer.labels)
             raise PromptError(
-                f"{raw.place(index)}: the verbalizer has no word for the label {value!r}, only for "
-                f"{known}; add it to --data.verbalizer, or remove the row."
+                f"{raw.place(index)}: the verbalizer has no word for the label "
+                f"{shorten(repr(value), 80)}, only for {known}; add it to --data.verbalizer, or remove the row."
             )
         return -1 if found is None else found
 
