@@ -117,7 +117,7 @@ OPTIONS: dict[str, Range] = {
     "data.max_tokens": COUNT,
     "data.batch_size": COUNT,
     "data.val_batch_size": COUNT,
-    "data.num_workers": COUNT_OR_NONE,
+    "data.num_workers": Range(0, 1024),  # processes, each with its own Python
     "data.train_rows": COUNT,
     "data.validation_rows": COUNT,
     "data.test_rows": COUNT,

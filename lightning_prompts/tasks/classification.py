@@ -260,7 +260,8 @@ class TextClassification(PromptTask):
             known = ", ".join(shorten(repr(label), 80) for label in self.verbalizer.labels)
             raise PromptError(
                 f"{raw.place(index)}: the verbalizer has no word for the label "
-                f"{shorten(repr(value), 80)}, only for {known}; add it to --data.verbalizer, or remove the row."
+                f"{shorten(repr(value), 80)}, only for {known}; add it to --data.verbalizer, or "
+                "remove the row."
             )
         return -1 if found is None else found
 
