@@ -72,8 +72,8 @@ def main(folder: Path) -> str:
     said = "".join(f"\n- {markdown(one)}" for one in wrong)
     return (
         "\n".join([*head, *lines])
-        + f"\n\nNot as they should be (a traceback, a hang, another exit status, no sentence, or an "
-        f"option that the saved configuration does not have as it was asked for): {len(wrong)}. "
+        + f"\n\nNot as they should be (a traceback, a hang, another exit status, no sentence, or "
+        f"an option that the saved configuration does not have as it was asked for): {len(wrong)}. "
         f"Files harmed: {len(harmed)}.{said}"
     )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from soak.case import Case
 from soak.world import review_lines
 
-Path = tuple[str, ...]
+Keys = tuple[str, ...]
 CONFIG: dict[str, Any] = {
     "seed_everything": 0,
     "experiment": "x",
@@ -82,7 +82,7 @@ VALUES = (
 CHEAP_VALUES = (None, "", "x", [], {}, float("nan"), -5, 0.5)
 
 
-def leaves(config: Mapping[str, Any], prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
+def leaves(config: Mapping[str, Any], prefix: Keys = ()) -> Iterator[tuple[Keys, Any]]:
     """Paths of all values that are no mapping, or an empty one."""
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
