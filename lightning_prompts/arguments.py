@@ -1,19 +1,15 @@
 """The command line before LightningCLI: shipped configurations, linked options, plain errors."""
 
-import difflib
-import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_prompts.commands import NO_COMMAND
 from lightning_prompts.errors import PromptError
+from lightning_prompts.explain import explain, suggest
+from lightning_prompts.strict_yaml import load_yaml
 
 # In a wheel the configurations lie inside the package, in a checkout beside it.
 _PACKAGE = Path(__file__).resolve().parent
@@ -29,7 +25,6 @@ LINKED = {
 }
 BLOCKS = ("model", "data", "trainer")  # may be given as the path of a file
 UNNAMED = ("name", "lightning_logs")  # the loggers' own default, which --print_config writes
-MANY = 30  # names that are too many to list in one sentence
 
 
 class PromptParser(LightningArgumentParser):
@@ -136,80 +131,28 @@ def flat_names(value: Any, prefix: str = "") -> Iterator[str]:
             yield from flat_names(inner, f"{prefix}.{key}" if prefix else str(key))
 
 
-def explain(message: str, options: Sequence[str]) -> str:
-    """One sentence out of jsonargparse's nested report.
-
-    Args:
-        message: The report, over several lines.
-        options: Names of the parser's options, for a suggestion.
-    """
-    where = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
-    if name := _last(r"Option '([^']+)' is not accepted", message):
-        before, _, after = message.partition(" is not accepted")
-        # The nearest class: on the same line, else the last one before.
-        pattern = r"class_path[ =]'([^']+)'"
-        class_path = _last(pattern, after.partition("\n")[0]) or _last(pattern, before) or ""
-        kind = class_path.rpartition(".")[2]
-        first = name.partition(".")[0]
-        if where.endswith("model") and (owner := _tuner_with(first)):
-            return f"--{where}.{first}: {kind} has no such option, {owner} has; give its config."
-        known = _parameters(class_path)
-        if name in known:  # an ancestor's option, which the class decides by its own
-            own = ", ".join(_parameters(class_path, inherited=False))
-            return f"--{where}.{name}: not an option of {kind}, whose own are {own}."
-        tail = _suggest(name, known, f"--{where}.")
-        return f"--{where}.{name}: {kind} has no such option{tail}"
-    pattern = r"given class_path '([^']+)':\s+the following arguments are required: (\w+)"
-    if missing := re.search(pattern, message):
-        return f"--{where} {missing[1].rpartition('.')[2]} needs --{where}.{missing[2]}; give it."
-    if names := _last(r"arguments are required: (.+)", message):
-        flags = " and ".join("--" + name.strip().partition(".")[2] for name in names.split(","))
-        return (
-            f"Missing {flags}: give a run's config.yaml, or a tuner and a task, for example "
-            "--config configs/tuner/soft.yaml --config configs/task/demo.yaml."
-        )
-    if name := _last(r"unrecognized arguments: (.+)", message):
-        flag = name.split()[0].partition("=")[0].lstrip("-")
-        return f"{name}: no such option{_suggest(flag, options, '--')}"
-    if name := _last(r"does not accept option '([^']+)'", message):
-        near = _suggest(name, options, "--")
-        if near == ".":  # a misspelt block: only its first word is near to anything
-            near = _suggest(name.partition(".")[0], ["model", "data", *options])
-        return f"{name}: no such option{near}"
-    if name := _last(r"Expected a dot import path string: (.+)", message):
-        inner = message[message.rfind('Parser key "') :]
-        classes = _subclasses(re.findall(r"<class '(lightning_prompts[\w.]+)'>", inner))
-        return f"--{where} {name}: no such class{_suggest(name, classes, f'--{where} ')}"
-    if problem := re.search(r"given class_path '([^']+)':\s+(?=\S)(?!Parser key)(.+)", message):
-        return f"--{where} {problem[1]}: {problem[2].rstrip('.')}."
-    if 'expected "subcommand"' in message or "argument subcommand" in message:
-        return NO_COMMAND
-    if kinds := re.findall(r"Expected an? (.+?)(?:\. Got value.*)?$", message, re.MULTILINE):
-        expected = " or ".join(dict.fromkeys(_kind(kind) for kind in kinds if "None" not in kind))
-        values = re.findall(r"(?:Got|Given) value: (?!NestedArg)(.+)", message)
-        got = f", got {values[0].strip()!r}" if values else ""
-        return f"--{where}: expected {expected or 'null'}{got}."
-    return " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
-
-
 def find_config(given: str) -> Path:
     """A configuration's path, or that of the shipped one of this name.
 
     Raises:
         PromptError: If it is neither there nor shipped.
     """
+    if not given:
+        raise PromptError("--config: give a file, for example configs/tuner/soft.yaml.")
+    if Path(given).is_dir():
+        raise PromptError(f"--config {given}: a folder; give a YAML file, such as its config.yaml.")
     if Path(given).is_file() or CONFIGS is None:
         return Path(given)
     shipped = CONFIGS / given.removeprefix("configs/")
     if shipped.is_file():
         return shipped
     names = [f"configs/{path.relative_to(CONFIGS)}" for path in CONFIGS.rglob("*.yaml")]
-    raise PromptError(f"--config {given}: no such file{_suggest(given, names)}")
+    raise PromptError(f"--config {given}: no such file{suggest(given, names)}")
 
 
 def _load(path: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise PromptError(f"--config {path}: not readable as YAML ({reason}).") from error
@@ -220,7 +163,7 @@ def _load(path: Path) -> Mapping[str, Any]:
 
 def _parsed(value: str) -> Any:
     try:
-        return yaml.safe_load(value)
+        return load_yaml(value)
     except yaml.YAMLError:
         return value
 
@@ -234,60 +177,3 @@ def _options(parser: LightningArgumentParser) -> list[str]:
             for inner in action.choices.values():
                 found += _options(inner)
     return [*found, *(name.partition(".")[0] for name in found)]
-
-
-@cache
-def _parameters(class_path: str, inherited: bool = True) -> tuple[str, ...]:
-    """Constructor arguments of a class, and of those that it extends."""
-    module, _, name = class_path.rpartition(".")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        return ()
-    kinds = found.__mro__[:-1] if inherited and isinstance(found, type) else (found,)
-    names = [n for kind in kinds for n in inspect.signature(kind).parameters]
-    return tuple(n for n in dict.fromkeys(names) if n not in ("kwargs", "args", "lm"))
-
-
-def _subclasses(class_paths: Sequence[str]) -> list[str]:
-    """Short names of the classes, imported so far, that could stand for `class_paths`."""
-    found: list[str] = []
-    for path in class_paths:
-        module, _, name = path.rpartition(".")
-        base = getattr(import_module(module), name, None) if module else None
-        if isinstance(base, type) and path.startswith("lightning_prompts"):
-            found += [kind.__name__ for kind in _below(base) if not inspect.isabstract(kind)]
-    return found
-
-
-def _tuner_with(option: str) -> str | None:
-    """The first tuner whose constructor names an option, e.g. the reward of style transfer."""
-    from lightning_prompts.tuners.base import PromptTuner
-
-    known = (kind for kind in _below(PromptTuner) if not inspect.isabstract(kind))
-    return next((k.__name__ for k in known if option in inspect.signature(k).parameters), None)
-
-
-def _below(base: type) -> list[type]:
-    direct: list[type] = base.__subclasses__()
-    return direct + [kind for one in direct for kind in _below(one)]
-
-
-def _suggest(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """The end of a sentence: the nearest known name, or all of them where they are few."""
-    if near := difflib.get_close_matches(name, known, n=1):
-        return f"; did you mean {prefix}{near[0]}?"
-    if 0 < len(known) < MANY:
-        return f"; known: {', '.join(sorted(set(known)))}."
-    return "."
-
-
-def _kind(described: str) -> str:
-    """A type as a person would name it."""
-    described = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", described)
-    return re.sub(r"typing\.Literal\[(.+)\]", r"\1", described)
-
-
-def _last(pattern: str, message: str) -> str | None:
-    found = re.findall(pattern, message)
-    return found[-1].strip() if found else None

@@ -309,6 +309,7 @@ def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float])
         "tuner": type(tuner).__name__,
         "perplexity_weight": tuner.perplexity_weight,
         "task": getattr(task_of(trainer), "slug", None),
+        "data": getattr(task_of(trainer), "origin", None),
         "template": tuner.template.text,
         "verbalizer": dict(zip(verbalizer.labels, verbalizer.words, strict=True)),
         "seed": tuner.seed,

@@ -1,6 +1,7 @@
 """The command line: the only place that knows every part."""
 
 import importlib
+import os
 import pkgutil
 import signal
 import sys
@@ -20,6 +21,7 @@ import lightning_prompts.tasks
 import lightning_prompts.tuners
 from lightning_prompts import summary
 from lightning_prompts.arguments import (
+    LINKED,
     PromptParser,
     default_config,
     find_configs,
@@ -39,22 +41,32 @@ from lightning_prompts.demo import demo
 from lightning_prompts.errors import PromptError
 from lightning_prompts.finite_numbers import FiniteNumbers
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.nulls import refuse_nulls
 from lightning_prompts.outcome import announce, evaluated, explained, fitted
 from lightning_prompts.predictions import Predictions
 from lightning_prompts.progress import StepProgress
 from lightning_prompts.prompt_list import PromptList
 from lightning_prompts.quiet import silence
+from lightning_prompts.ranges import require_numbers
+from lightning_prompts.rendezvous import check_rendezvous
 from lightning_prompts.report.command import report
 from lightning_prompts.requeue import Requeue, requeue_job
 from lightning_prompts.run_lock import run_locked
 from lightning_prompts.same_run import SameRun, refuse_other_run
 from lightning_prompts.save_config import SaveConfig
-from lightning_prompts.settings import complete, read_checkpoint, refuse_half_on_cpu, reusable
+from lightning_prompts.settings import (
+    complete,
+    place,
+    read_checkpoint,
+    refuse_half_on_cpu,
+    reusable,
+)
 from lightning_prompts.studies.command import study
 from lightning_prompts.style_command import style
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tested import Tested
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.writable import require_writable
 
 # Sections of a configuration, at its top level: a YAML's own `trainer.callbacks` cannot lose them.
 SECTIONS: dict[str, type[Callback]] = {
@@ -65,6 +77,12 @@ SECTIONS: dict[str, type[Callback]] = {
     "checkpoint": BestPrompt,
 }
 
+
+# What the trainer raises for options that do not go together, or not on this machine.
+UNFIT = (ValueError, TypeError, MisconfigurationException, ImportError)
+
+# Processes that do not find one another; a build of torch for one process does not know it.
+LOST = tuple(filter(None, [getattr(torch.distributed, "DistError", None)]))
 
 # What runs otherwise than through Lightning's command line, each with its own options.
 OTHERS: dict[str, Callable[[list[str]], None]] = {
@@ -158,8 +176,13 @@ class PromptCLI(LightningCLI):
             refuse_linked(self.given)
         command = self.config.subcommand
         config = self.config[command]
+        given = config.as_dict()
+        require_numbers(given)
+        refuse_nulls(given, {"lm": FrozenLM, **SECTIONS}, LINKED)
         parsed = config.clone()
         complete(config, command, self.given, configs, self.folder)
+        if not config.trainer.fast_dev_run:
+            require_writable(place(config), "choose another with --trainer.logger.save_dir")
         self.saved = reusable(parsed, config, self.given)
 
     def _prepare_subcommand_parser(
@@ -190,8 +213,9 @@ class PromptCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = callbacks
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError) as error:  # options that do not go together, or not here
-            raise PromptError(f"--trainer: {error}") from error
+        except UNFIT as error:
+            raise PromptError(f"--trainer: {str(error).rstrip('.')}.") from error
+        check_rendezvous(trainer)
         refuse_half_on_cpu(configured.precision, trainer.strategy.root_device)
         use_whole_checkpoints(trainer)
         return trainer
@@ -310,6 +334,15 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
     except OSError as error:
         if debug or error.filename is None:
             raise
-        code, message = 2, f"{error.filename}: {error.strerror} (--debug shows where)."
+        name = os.fsdecode(error.filename)
+        code, message = 2, f"{name}: {error.strerror} (--debug shows where)."
+    except LOST as error:
+        if debug:
+            raise
+        code, message = 2, f"The processes cannot meet, or lost one another ({_first_line(error)})."
     fail(message)
     raise SystemExit(code)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

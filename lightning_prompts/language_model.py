@@ -1,7 +1,6 @@
 """A frozen causal language model that reads a prompt and a batch of token pieces."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
@@ -17,6 +16,7 @@ from lightning_prompts.kernels import use_attention, use_fast_kernels
 from lightning_prompts.model_files import find_model
 from lightning_prompts.prefix_reuse import concatenated, encode_texts, prompts_first, texts_first
 from lightning_prompts.projection import EmbeddingIndex
+from lightning_prompts.ranges import require
 from lightning_prompts.reuse_choice import ReuseChoice
 from lightning_prompts.template import Batch, on_device
 from lightning_prompts.text_cache import TextCache
@@ -42,6 +42,8 @@ class FrozenLM(nn.Module):
             small model take twice the kernel launches of one, it times both at the first batch.
         text_cache: GiB of texts' keys and values to keep where the prompt comes last, on the device
             of each process, the latest used; 0 encodes the texts at each step.
+        trust_remote_code: Run Python code that comes with the model, from the hub or its folder. It
+            can do whatever you can: read it first, and pin it with `revision`.
         compile: Compile the pass for one prompt, on a GPU into CUDA graphs. Each of a few lengths
             takes up to a minute at first; where the compiler fails, a warning says so.
 
@@ -59,12 +61,12 @@ class FrozenLM(nn.Module):
         reuse_prompt: Literal["auto"] | bool = "auto",
         text_cache: float = 1.0,
         compile: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         from lightning_prompts.model_loading import load_model  # transformers takes seconds
 
         super().__init__()
-        if not 0 <= text_cache < math.inf:
-            raise PromptError(f"--lm.text_cache is {text_cache}; give a number of GiB, 0 or more.")
+        require("lm.text_cache", text_cache)
         source = find_model(name, revision)
         self.name, self.label, self.revision = name, source.label, source.revision
         self.reuse_prompt, self.text_cache = reuse_prompt, TextCache(text_cache)
@@ -74,7 +76,7 @@ class FrozenLM(nn.Module):
         self._compiled = CompiledPasses(self) if compile else None
         kernel = "sdpa" if attn_implementation == "auto" else attn_implementation
         options = {"dtype": getattr(torch, dtype), "attn_implementation": kernel}
-        self.model, self.tokenizer = load_model(source, options)
+        self.model, self.tokenizer = load_model(source, options, trust_remote_code)
         if attn_implementation == "auto":
             use_attention(self.model)
         use_fast_kernels(self.model)

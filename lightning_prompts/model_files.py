@@ -52,6 +52,11 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
                 f"--lm.name {name}: the folder has no config.json; give a folder written by "
                 "save_pretrained, with the tokenizer's files beside the weights."
             )
+        if revision is not None:
+            raise PromptError(
+                f"--lm.revision {revision}: {name} is a local folder, which has no revisions; "
+                "leave --lm.revision out, it is for models of the hub."
+            )
         return ModelSource(str(path), "folder", path.resolve().name, revision)
     # A Hub id is at most "owner/name"; anything longer or rooted was meant as a path.
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import shutil
 import tempfile
 from pathlib import Path
@@ -24,27 +25,42 @@ from lightning_prompts.model_files import SMOLLM2, ModelSource, converted_folder
 log = logging.getLogger(__name__)
 
 # What reading a damaged, incomplete or foreign model raises.
-UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError),
+    pickle.UnpicklingError,  # of what is no plain tensor: it is not run
+)
 
 
-def load_model(source: ModelSource, options: dict[str, Any]) -> tuple[Any, Any]:
+def load_model(
+    source: ModelSource, options: dict[str, Any], trust_remote_code: bool = False
+) -> tuple[Any, Any]:
     """Read model and tokenizer from wherever `source` is.
 
     Args:
         source: From `find_model`.
         options: Of `from_pretrained`, for the model.
+        trust_remote_code: Whether Python code that comes with the model may run.
 
     Raises:
         PromptError: If they cannot be reached or read.
     """
     transformers_logging.disable_progress_bar()
+    if trust_remote_code:
+        log.warning("%s may run code of its own (--lm.trust_remote_code true).", source.location)
+    trust = {"trust_remote_code": trust_remote_code}  # where it is left out, transformers asks
     if source.kind == "hub":
-        return _load_from_hub(source, options)
+        return _load_from_hub(source, options, trust)
     folder = _converted(source) if source.kind == "gguf" else Path(source.location)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **options)
-        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        local = {"local_files_only": True, **trust}
+        model = AutoModelForCausalLM.from_pretrained(folder, **local, **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        if not tokenizer.encode("a", add_special_tokens=False):  # made of nothing
+            raise ValueError("its tokenizer's files are missing")
+        return model, tokenizer
     except UNREADABLE as error:
+        _refuse_code(error, source.location)
+        _refuse_pickle(error, source.location)
         raise PromptError(
             f"--lm.name {source.location}: cannot be read as a causal language model with its "
             f"tokenizer ({_first_line(error)}); save both there with save_pretrained."
@@ -88,7 +104,8 @@ def _load_pair(name: str, kind: Any, what: str) -> tuple[Any, Any, list[str]]:
         raise PromptError(f"{what} {name!r}: no such folder; give an existing folder or a hub id.")
     with offline_unless_reachable() as reachable:
         try:
-            place, options = (folder, {"local_files_only": True}) if is_folder else (name, {})
+            place = folder if is_folder else name
+            options = {"local_files_only": is_folder, "trust_remote_code": False}
             model, report = kind.from_pretrained(
                 place, dtype=torch.float32, output_loading_info=True, **options
             )
@@ -107,14 +124,17 @@ def _load_pair(name: str, kind: Any, what: str) -> tuple[Any, Any, list[str]]:
     return model.requires_grad_(False).eval(), tokenizer, sorted(report["missing_keys"])
 
 
-def _load_from_hub(source: ModelSource, options: dict[str, Any]) -> tuple[Any, Any]:
+def _load_from_hub(
+    source: ModelSource, options: dict[str, Any], trust: dict[str, bool]
+) -> tuple[Any, Any]:
     with offline_unless_reachable() as reachable:
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                source.location, revision=source.revision, **options
-            )
-            return model, AutoTokenizer.from_pretrained(source.location, revision=source.revision)
+            given: dict[str, Any] = {"revision": source.revision, **trust}
+            model = AutoModelForCausalLM.from_pretrained(source.location, **given, **options)
+            return model, AutoTokenizer.from_pretrained(source.location, **given)
         except UNREADABLE as error:
+            _refuse_code(error, source.location)
+            _refuse_pickle(error, source.location)
             if reachable:
                 cause = f"could not be loaded from the hub ({_first_line(error)})"
             else:
@@ -164,6 +184,25 @@ def _converted(source: ModelSource) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _refuse_code(error: BaseException, location: str) -> None:
+    """Say it plainly where a model was not read because it wants to run its own code."""
+    if "trust_remote_code" in str(error):
+        raise PromptError(
+            f"--lm.name {location}: the model brings Python code of its own, which was not run; "
+            "use another model, or, where you trust it, give --lm.trust_remote_code true and pin "
+            "it with --lm.revision."
+        ) from error
+
+
+def _refuse_pickle(error: BaseException, location: str) -> None:
+    """Say it plainly where weights are a pickle with more than tensors in it."""
+    if isinstance(error, pickle.UnpicklingError):
+        raise PromptError(
+            f"--lm.name {location}: the weights are damaged, or a pickle that holds more than "
+            "tensors, which was not run; use a copy with safetensors."
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.prefix_reuse import repeat_cache
+from lightning_prompts.ranges import require
 
 # Start of the published MLP: Xavier with this gain, and this bias in both layers.
 PUBLISHED_GAIN, PUBLISHED_BIAS = 1e-4, -1e-4
@@ -85,10 +86,8 @@ class Policy(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name in ("mlp_size", "top_k", "fluent_top_k"):
-            value = getattr(settings, name)
-            if value is not None and value < 1:
-                raise PromptError(f"--model.policy.{name} is {value}; give at least 1.")
+        for name in ("mlp_size", "top_k", "fluent_top_k", "logit_bias"):
+            require(f"model.policy.{name}", getattr(settings, name))
         self.settings, self.prompt_length = settings, prompt_length
         self.mlp = _first_mlp(lm.hidden_size, settings.mlp_size, settings.start, seed)
         self.target = copy.deepcopy(self.mlp).requires_grad_(False)

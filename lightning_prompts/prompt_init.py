@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.ranges import require
 from lightning_prompts.verbalizer import Verbalizer
 
 # Under this key a checkpoint says what its prompt belongs to.
@@ -45,12 +46,11 @@ class PromptInit(ABC):
         Raises:
             PromptError: If the length is missing or does not fit.
         """
+        require("model.prompt_length", prompt_length)
         rows = self.rows(lm, verbalizer, prompt_length, seed).detach().float().clone()
         wanted = len(rows) if prompt_length is None else prompt_length
-        if wanted < 1 or not len(rows):
-            raise PromptError(
-                f"A prompt needs at least one token; --model.prompt_length is {wanted}."
-            )
+        if not len(rows):
+            raise PromptError("The initial prompt is empty; name one with a token at least.")
         # Shorter sources are repeated and longer ones cut, as PEFT does with its text start.
         return rows.repeat(-(-wanted // len(rows)), 1)[:wanted]
 
@@ -69,6 +69,7 @@ class FromVocabulary(PromptInit):
     """
 
     def __init__(self, top: int | None = 5000) -> None:
+        require("model.init.top", top)
         self.top = top
 
     def rows(
@@ -118,11 +119,8 @@ class FromModel(PromptInit):
         self, lm: FrozenLM, verbalizer: Verbalizer, prompt_length: int | None, seed: int
     ) -> Tensor:
         """[P, H] rows of the tokens that it wrote; no special token is among them."""
-        if self.top_k < 1 or not self.temperature > 0:
-            raise PromptError(
-                f"--model.init.top_k is {self.top_k} and temperature {self.temperature}; give at "
-                "least 1 and more than 0."
-            )
+        require("model.init.top_k", self.top_k)
+        require("model.init.temperature", self.temperature)
         if prompt_length is None:
             raise PromptError("Set --model.prompt_length: the model could go on for ever.")
         ids = [lm.bos_id, *(lm.encode(self.text) if self.text else [])]

@@ -21,6 +21,8 @@ WARNINGS = (
     r"The number of training batches .* is smaller than the logging interval.*",
     # Lightning uses a torch name that is being renamed.
     r".*isinstance\(treespec, LeafSpec\).*",
+    # A pickle that is no checkpoint is refused in a sentence.
+    r"Detected pickle protocol .*",
     # One process for each device is what devices: 1 asks for.
     r".*was configured to use a single GPU.*",
     # Nothing is changed in place in what a divided model returns.

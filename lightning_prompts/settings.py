@@ -108,6 +108,12 @@ def refuse_half_on_cpu(precision: Any, device: torch.device) -> None:
 def experiment(config: Namespace) -> str:
     """`--experiment`, else <tuner>-<task>."""
     if config.experiment:
+        given = Path(config.experiment)
+        if given.is_absolute() or ".." in given.parts:
+            raise PromptError(
+                f"--experiment {given}: it names a folder in the log folder; choose the log folder "
+                "with --trainer.logger.save_dir, and give a plain name here."
+            )
         return str(config.experiment)
     tuner, task = _class_of(config.model), _class_of(config.data)
     init_args = config.data.init_args
@@ -122,6 +128,14 @@ def logs_folder(config: Namespace) -> Path:
     """Where experiments lie: the logger's folder, else the trainer's, else `logs`."""
     folders = [logger.init_args.save_dir for logger in file_loggers(config)]
     return Path((folders or [config.trainer.default_root_dir])[0] or LOGS)
+
+
+def place(config: Namespace) -> Path:
+    """Folder that a completed configuration's run is written to, its version aside if it is new."""
+    for logger in file_loggers(config):
+        names = (logger.init_args.name, logger.init_args.version)
+        return Path(logger.init_args.save_dir, *(str(name) for name in names if name is not None))
+    return Path(config.trainer.default_root_dir)
 
 
 def file_loggers(config: Namespace) -> list[Namespace]:
@@ -169,6 +183,7 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
     try:
         content: Any = torch.load(checkpoint, weights_only=True, map_location="cpu")
         int(content["global_step"])
+        content["pytorch-lightning_version"], content["state_dict"]
         with zipfile.ZipFile(checkpoint) as archive:  # torch does not look at the check sums
             if (damaged := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(damaged)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,7 @@ from lightning_prompts.errors import PromptError
 from lightning_prompts.features import Pooling, num_layers, resolve_layer
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.progress import StepProgress
+from lightning_prompts.ranges import require, require_numbers
 from lightning_prompts.settings import LOGS, native_precision
 from lightning_prompts.style_classifier import StyleClassifier
 from lightning_prompts.tasks.base import PromptTask
@@ -129,7 +131,7 @@ def style(args: Sequence[str]) -> None:
             callbacks.append(StepProgress())
         try:
             trainer = Trainer(**options, callbacks=callbacks)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, MisconfigurationException) as error:
             raise PromptError(f"--trainer: {error}") from error
         outcomes.append(train(name, built[name], built.data, trainer, folder / name))
     if not trainer.is_global_zero:
@@ -146,10 +148,8 @@ def check(name: str, recipe: Recipe, lm: FrozenLM) -> None:
     Raises:
         PromptError: With the option to change.
     """
-    if recipe.rows < 1:
-        raise PromptError(f"--{name}.rows is {recipe.rows}; give at least 1.")
-    if recipe.lr <= 0:
-        raise PromptError(f"--{name}.lr is {recipe.lr}; give more than 0.")
+    for option in ("rows", "lr", "layer", "seed"):
+        require(f"{name}.{option}", getattr(recipe, option))
     try:
         resolve_layer(recipe.layer, num_layers(lm.model))
     except PromptError as error:
@@ -208,6 +208,7 @@ def _parse(args: Sequence[str]) -> tuple[Namespace, Namespace]:
     """The configuration, and the same with its parts built."""
     known = parser()
     config = known.parse_args(find_configs(args)[0])
+    require_numbers(config.as_dict())
     return config, known.instantiate_classes(config)
 
 

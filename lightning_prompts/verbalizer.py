@@ -62,6 +62,11 @@ class Verbalizer:
 
 def _one_token(word: str, lm: "FrozenLM") -> int:
     ids = lm.encode(word)
+    if len(ids) == 1 and ids[0] in lm.special_ids:
+        raise PromptError(
+            f"Verbalizer word {word!r} is the special token {lm.decode(ids)!r} of {lm.label}, "
+            "or unknown to it; use a word of its vocabulary."
+        )
     if len(ids) == 1:
         return ids[0]
     if not ids:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from lightning_prompts.inert import json_text
+
 DRAFT = ".draft"
 
 
@@ -97,7 +99,8 @@ def _sync(folder: Path) -> None:
 
 
 def _dumps(content: Any, indent: int | None = None) -> str:
-    return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, indent=indent)
+    text = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, indent=indent)
+    return json_text(text)
 
 
 def _finite(content: Any) -> Any:

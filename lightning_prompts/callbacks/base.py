@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.ranges import COUNT, require
 from lightning_prompts.template import Batch
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -38,15 +38,9 @@ class EvaluationCallback(Callback):
     """
 
     def __init__(self, every_n_validations: int = 1, max_batches: int | None = None) -> None:
-        for name, value in (
-            ("every_n_validations", every_n_validations),
-            ("max_batches", max_batches),
-        ):
-            if value is not None and value < 1:
-                raise PromptError(
-                    f"{type(self).__name__}'s {name} is {value}; it must be at least 1."
-                )
         self.every_n_validations, self.max_batches = every_n_validations, max_batches
+        for name in ("every_n_validations", "max_batches"):
+            require(f"{type(self).__name__.lower()}.{name}", getattr(self, name), COUNT)
         self._validations = 0
         self._active = False
         self._logged: set[str] = set()

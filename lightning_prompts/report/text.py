@@ -3,29 +3,17 @@
 import html
 import re
 
+from lightning_prompts.inert import shorten, visible
+
+__all__ = ["cell", "code", "markdown", "page", "quoted", "shorten", "visible"]
+
 NONE = "\N{EN DASH}"  # where there is no value
 MINUS = "\N{MINUS SIGN}"
-
-
-def visible(text: str) -> str:
-    r"""A text on one line, as Python would write it between quotes.
-
-    Line breaks, control characters and those that turn the direction of writing become escapes.
-
-    >>> visible("a\n\u202eb")
-    'a\\n\\u202eb'
-    """
-    return "".join(c if c.isprintable() and c != "\\" else _escape(c) for c in text)
 
 
 def quoted(text: str) -> str:
     """The same between quotes, so that spaces at its ends are seen."""
     return f'"{visible(text)}"'
-
-
-def shorten(text: str, length: int) -> str:
-    """At most so many characters, with an ellipsis in place of the rest."""
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def page(text: str) -> str:
@@ -53,7 +41,3 @@ def cell(text: str) -> str:
     """For a cell of a CSV file: what a spreadsheet would take for a formula is made a text."""
     shown = visible(text)
     return f"'{shown}" if shown.lstrip()[:1] in ("=", "+", "-", "@") else shown
-
-
-def _escape(character: str) -> str:
-    return repr(character)[1:-1]

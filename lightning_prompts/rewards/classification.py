@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_prompts.dtypes import in_double, wide
+from lightning_prompts.ranges import require
 from lightning_prompts.rewards.base import (
     PromptMeasures,
     Reduce,
@@ -53,6 +54,8 @@ class ClassificationGap(Reward):
 
     def __init__(self, right: float = 200.0, wrong: float = 180.0) -> None:
         self.right, self.wrong = right, wrong
+        for name in ("right", "wrong"):
+            require(f"model.reward.{name}", getattr(self, name))
 
     def __call__(self, prompts: Tensor, batch: Batch, seed: int, reduce: Reduce) -> Scores:
         """Score K prompts on a training batch."""

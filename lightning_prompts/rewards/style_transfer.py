@@ -17,6 +17,7 @@ from lightning_prompts.generation import QUOTE, clean, sample_texts
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.content import ContentScore
 from lightning_prompts.metrics.transfer import best_of
+from lightning_prompts.ranges import require
 from lightning_prompts.rewards.base import EPSILON, PromptMeasures, Reduce, Reward, Scores, Stage
 from lightning_prompts.rewards.rewrites import (
     FinalMeasures,
@@ -81,8 +82,7 @@ class StyleTransfer(Reward):
         self.samples, self.bootstraps, self.top_k = samples, bootstraps, top_k
         self.val_samples, self.test_samples, self.seed = val_samples, test_samples, seed
         for name in ("samples", "bootstraps", "top_k", "val_samples", "test_samples"):
-            if (value := getattr(self, name)) < 1:
-                raise PromptError(f"--model.reward.{name} is {value}; give at least 1.")
+            require(f"model.reward.{name}", getattr(self, name))
 
     def attach(self, lm: FrozenLM, template: Template, verbalizer: Verbalizer) -> None:
         """Take the task's parts; the classifiers are read when they are first needed."""

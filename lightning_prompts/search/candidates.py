@@ -18,6 +18,7 @@ from torch import Tensor
 from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.ranges import require
 from lightning_prompts.search.allowed import Allowed, Ids
 
 # Draws for each candidate that is wanted, before fewer have to do.
@@ -59,17 +60,8 @@ class EditSettings:
         Raises:
             PromptError: If a number is out of range.
         """
-        if not 0.0 <= self.proposals <= 1.0:
-            raise PromptError(f"--model.edits.proposals is {self.proposals}; give a share, 0 to 1.")
-        for name in ("gradient_top_k", "model_top_k"):
-            if (value := getattr(self, name)) < 1:
-                raise PromptError(f"--model.edits.{name} is {value}; give at least 1.")
-        if not self.temperature > 0:
-            raise PromptError(f"--model.edits.temperature is {self.temperature}; give more than 0.")
         for field in fields(self):
-            if field.name in KINDS and not getattr(self, field.name) >= 0:
-                value = getattr(self, field.name)
-                raise PromptError(f"--model.edits.{field.name} is {value}; give 0 or more.")
+            require(f"model.edits.{field.name}", getattr(self, field.name))
         if not self.substitute + self.substitute_two > 0:
             raise PromptError(
                 "--model.edits.substitute and substitute_two are both 0, so that no token would "

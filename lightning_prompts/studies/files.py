@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from lightning_prompts.errors import PromptError
+from lightning_prompts.strict_yaml import load_yaml
 from lightning_prompts.studies.config import StudyConfig, parse_config
 
 
@@ -49,7 +50,7 @@ def _merge(
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise PromptError(f"--config {path}: no such file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -63,6 +64,6 @@ def _load(path: Path) -> dict[str, Any]:
 def _typed(value: str) -> Any:
     """An option of the command line as YAML would read it."""
     try:
-        return yaml.safe_load(value)
+        return load_yaml(value)
     except yaml.YAMLError:
         return value

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.ranges import require
 from lightning_prompts.tasks.loading import (
     BucketBatches,
     EncodedRows,
@@ -105,10 +106,8 @@ class PromptTask(LightningDataModule, ABC):
                 f"--data.truncate {truncate} is no column of the template {template!r}, which has "
                 f"{', '.join(self.template.columns)}; name one of these, or null for the longest."
             )
-        counts = {"batch_size": batch_size, "val_batch_size": val_batch_size}
-        for name, count in {**counts, "max_tokens": max_tokens}.items():
-            if count is not None and count < 1:
-                raise PromptError(f"--data.{name} is {count}; give at least 1.")
+        for name in ("seed", "batch_size", "val_batch_size", "max_tokens", "num_workers"):
+            require(f"data.{name}", getattr(self, name))
         self.report = TaskReport()
         self._rows: dict[str, Rows] = {}
         self._encoded: dict[str, EncodedRows] = {}

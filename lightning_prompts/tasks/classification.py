@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from lightning_prompts.errors import PromptError
+from lightning_prompts.inert import shorten
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.ranges import SHARE, require
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tasks.files import suffix
 from lightning_prompts.tasks.labels import class_index, is_missing
@@ -107,13 +109,17 @@ class TextClassification(PromptTask):
         self.shares = _shares(split)
         self._found: dict[str, Rows | None] = {}
         self.shots = shots
+        if path == "":
+            raise PromptError(
+                "--data.path is empty; give a folder, a file or a data set of the hub, or leave it "
+                "out for the task's own."
+            )
         self.num_rows = {"train": train_rows, "validation": validation_rows, "test": test_rows}
         if shots is not None and train_rows is not None:
             raise PromptError("--data.shots and --data.train_rows both choose rows; give one.")
         counts = {"shots": shots, **{f"{k}_rows": v for k, v in self.num_rows.items()}}
         for flag, count in counts.items():
-            if count is not None and count < 1:
-                raise PromptError(f"--data.{flag} is {count}; give at least 1, or null for all.")
+            require(f"data.{flag}", count)
 
     @property
     def slug(self) -> str:
@@ -122,6 +128,17 @@ class TextClassification(PromptTask):
             return self.name
         last = Path(self.path or "text").name
         return last.removesuffix(".gz").removesuffix(suffix(Path(last))) or "text"
+
+    @property
+    def origin(self) -> dict[str, str | None]:
+        """Where the rows come from: path, configuration, revision asked for, and commit read."""
+        source = self._source
+        return {
+            "path": self.path,
+            "subset": self.subset,
+            "revision": self.data_revision,
+            "commit": source.commit,
+        }
 
     def has(self, split: str) -> bool:
         """Whether there is such a split."""
@@ -240,10 +257,11 @@ class TextClassification(PromptTask):
         value = None if column is None else row[column]
         found = class_index(value, self.verbalizer.labels, raw.class_names.get(column or "", ()))
         if found is None and strict and not is_missing(value):
-            known = ", ".join(map(repr, self.verbalizer.labels))
+            known = ", ".join(shorten(repr(label), 80) for label in self.verbalizer.labels)
             raise PromptError(
-                f"{raw.place(index)}: the verbalizer has no word for the label {value!r}, only for "
-                f"{known}; add it to --data.verbalizer, or remove the row."
+                f"{raw.place(index)}: the verbalizer has no word for the label "
+                f"{shorten(repr(value), 80)}, only for {known}; add it to --data.verbalizer, or "
+                "remove the row."
             )
         return -1 if found is None else found
 
@@ -257,7 +275,18 @@ def _text(raw: Rows, index: int, column: str, names: tuple[str, ...]) -> str:
             f"{raw.place(index)} has no column {' or '.join(map(repr, names))} (columns found: "
             f"{', '.join(map(repr, row))}) for {{{column}}} of the template; {fix}."
         )
-    text = "" if row[found] is None else str(row[found])
+    value = row[found]
+    if isinstance(value, list | dict | bytes):
+        raise PromptError(
+            f"{raw.place(index)} has {type(value).__name__} {shorten(repr(value), 40)} in the "
+            f"column {found!r}, not a text; give one text a row."
+        )
+    text = "" if value is None or value != value else str(value)
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise PromptError(
+            f"{raw.place(index)} has half a character (a lone surrogate) in {found!r}; repair the "
+            "text or remove the row."
+        )
     if not text.strip():
         raise PromptError(
             f"{raw.place(index)} has an empty {found!r}; fill it in or remove the row."
@@ -271,7 +300,8 @@ def _shares(split: str) -> dict[str, float]:
         shares = [float(share) for share in split.split(",")]
     except ValueError:
         shares = []
-    if len(shares) != 3 or min(shares) < 0 or not shares[0] or abs(sum(shares) - 1) > 1e-6:
+    good = len(shares) == 3 and all(map(SHARE.has, shares)) and shares[0] > 0
+    if not good or abs(sum(shares) - 1) > 1e-6:
         raise PromptError(
             f"--data.split is {split!r}; give the shares of training, validation and test rows, "
             "which add up to 1, for example 0.8,0.1,0.1."

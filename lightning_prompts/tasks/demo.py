@@ -23,5 +23,5 @@ class Demo(TextClassification):
         **kwargs: Any,
     ) -> None:
         # Null stands for the package's folder, so that a saved config.yaml works elsewhere.
-        path = path or str(REVIEWS)
+        path = str(REVIEWS) if path is None else path
         super().__init__(lm, template, verbalizer, path=path, name=name, **kwargs)

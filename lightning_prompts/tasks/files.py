@@ -75,8 +75,8 @@ def _read_jsonl(path: Path) -> Rows:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError as error:
+            row = _parse(line)
+        except (ValueError, RecursionError) as error:
             _refuse(path, number, f"is not JSON ({error}); each line must hold one object")
         if not isinstance(row, dict):
             _refuse(path, number, f"holds {_shown(row)}, not an object with columns")
@@ -91,8 +91,8 @@ def _read_json(path: Path) -> Rows:
     if begins != "[":
         return _read_jsonl(path)
     try:
-        rows = json.loads("".join(_lines(path)))
-    except ValueError as error:
+        rows = _parse("".join(_lines(path)))
+    except (ValueError, RecursionError) as error:
         raise PromptError(f"Data file {path} is not JSON ({error}).") from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
@@ -100,6 +100,20 @@ def _read_json(path: Path) -> Rows:
                 f"Data file {path}, row {number} is {_shown(row)}, not an object with columns."
             )
     return Rows(str(path), rows)
+
+
+def _parse(text: str) -> Any:
+    """JSON, where each key of an object stands once."""
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice")
+    return row
 
 
 def _read_csv(path: Path) -> Rows:

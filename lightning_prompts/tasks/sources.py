@@ -1,6 +1,7 @@
 """Where a data set's rows are: a local folder or file, or the Hugging Face hub."""
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,27 @@ class DataSource:
 
     def __init__(self, path: str | None, subset: str | None, revision: str | None) -> None:
         self.path, self.subset, self.revision = path, subset, revision
+        self._commit: str | None = None
         self.local = Path(path).expanduser() if path else None
         self.is_file = self.local is not None and self.local.is_file()
         self.is_hub = self.local is not None and not self.local.exists()
+        if self.local is not None and not self.is_hub:
+            for flag, given in (("subset", subset), ("data_revision", revision)):
+                if given is not None:
+                    raise PromptError(
+                        f"--data.{flag} {given}: {path} is local and has none; leave --data.{flag} "
+                        "out (null), it is for data sets of the hub."
+                    )
         if self.is_hub and path is not None and _looks_like_a_path(path):
             raise PromptError(
                 f"--data.path {path}: no such file or folder; give an existing one, or the id of a "
                 "data set on the Hugging Face hub (OWNER/NAME)."
             )
+
+    @property
+    def commit(self) -> str | None:
+        """Commit of the Hub data set that was read, once some of it was; None for local data."""
+        return self._commit
 
     def whole_file(self) -> Rows:
         """All rows, where `path` is one file."""
@@ -117,11 +131,17 @@ class DataSource:
         datasets.logging.set_verbosity_error()  # e.g. a warning for each use of a cached copy
         with offline_unless_reachable() as reachable:
             try:
-                return datasets.load_dataset(
+                loaded = datasets.load_dataset(
                     self.path, self.subset, split=split, revision=self.revision
                 )
             except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
                 raise PromptError(self._refusal(error, reachable)) from error
+        parts = loaded.values() if split is None else (loaded,)
+        urls = [url for part in parts for url in part.info.download_checksums or ()]
+        # hf://datasets/OWNER/NAME@COMMIT/FILE
+        commits = {found[1] for url in urls if (found := re.search(r"@([0-9a-f]{40})/", url))}
+        self._commit = commits.pop() if len(commits) == 1 else None
+        return loaded
 
     def _refusal(self, error: Exception, reachable: bool) -> str:
         if not reachable and isinstance(error, OSError):

@@ -15,12 +15,13 @@ from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from lightning_prompts.dtypes import wide
-from lightning_prompts.errors import PromptError, RunError
+from lightning_prompts.errors import RunError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.scrutability import log_perplexity
 from lightning_prompts.metrics.task import task_metrics
 from lightning_prompts.projection import Distance, Nearest, nearest_tokens, straight_through
 from lightning_prompts.prompt_init import RECORD
+from lightning_prompts.ranges import require
 from lightning_prompts.schedule import WarmupLinear
 from lightning_prompts.sharding import spread
 from lightning_prompts.template import Batch, Template
@@ -83,11 +84,8 @@ class PromptTuner(LightningModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0.0 <= perplexity_weight <= 1.0:
-            raise PromptError(
-                f"--model.perplexity_weight is {perplexity_weight}; it weighs two losses, so it "
-                "must be between 0 and 1."
-            )
+        require("model.perplexity_weight", perplexity_weight)
+        require("model.seed", seed)
         self.lm, self.template, self.verbalizer = lm, template, verbalizer
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
         self.perplexity_weight, self.projection = perplexity_weight, projection

@@ -15,6 +15,7 @@ from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.projection import nearest_tokens
 from lightning_prompts.prompt_init import FromVocabulary, PromptInit
+from lightning_prompts.ranges import COUNT, require
 from lightning_prompts.rewards import ClassificationGap
 from lightning_prompts.search.allowed import Allowed, FilterSettings
 from lightning_prompts.search.borders import Borders
@@ -264,16 +265,10 @@ class GuidedSearch(IncumbentTuner):
         return self.allowed.mend(ids.tolist(), torch.Generator().manual_seed(self.seed))
 
     def _check_numbers(self) -> None:
-        least = {
-            "candidates": (self.num_candidates, 1),
-            "beam": (self.beam_size, 1),
-            "contenders": (self.num_contenders, 0),
-        }
-        for name, (value, minimum) in least.items():
-            if value < minimum:
-                raise PromptError(f"--model.{name} is {value}; give at least {minimum}.")
-        if not 0 < self.keep <= 1:
-            raise PromptError(f"--model.keep is {self.keep}; give a share in (0, 1].")
+        require("model.candidates", self.num_candidates, COUNT)
+        require("model.beam", self.beam_size)
+        require("model.contenders", self.num_contenders)
+        require("model.keep", self.keep)
         if any(more <= less for less, more in pairwise([0, *self.race_rows])):
             raise PromptError(
                 f"--model.race is {self.race_rows}; give numbers of rows that grow, e.g. [8, 16]."

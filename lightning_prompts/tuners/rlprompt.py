@@ -14,6 +14,7 @@ from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.policy import Policy, PolicySettings, Sampled, other_writer
 from lightning_prompts.projection import nearest_tokens
 from lightning_prompts.prompt_init import PromptInit
+from lightning_prompts.ranges import require
 from lightning_prompts.rewards import ClassificationGap, Reward
 from lightning_prompts.rewards.base import PromptMeasures, standardise
 from lightning_prompts.rewards.scrutability import Mix, mix_rewards
@@ -91,8 +92,7 @@ class RLPrompt(IncumbentTuner):
         candidates: int = 4,
         **kwargs: Any,
     ) -> None:
-        if not 0.0 <= alpha <= 1.0:
-            raise PromptError(f"--model.alpha is {alpha}; it weighs two rewards: give 0 to 1.")
+        require("model.alpha", alpha)
         super().__init__(lm, template, verbalizer, perplexity_weight=alpha, **kwargs)
         settings = policy or PolicySettings()
         self.alpha, self.mix, self.scrutability_scale = alpha, mix, scrutability_scale
@@ -287,16 +287,9 @@ class RLPrompt(IncumbentTuner):
             )
 
     def _check_numbers(self, prompt_length: int) -> None:
-        least = {
-            "prompt_length": (prompt_length, 1),
-            "prompts_per_step": (self.prompts_per_step, 2),
-            "candidates": (self.num_candidates, 0),
-        }
-        for name, (value, minimum) in least.items():
-            if value < minimum:
-                raise PromptError(f"--model.{name} is {value}; give at least {minimum}.")
-        for name in ("kl_weight", "entropy_weight", "scrutability_scale"):
-            if getattr(self, name) < 0:
-                raise PromptError(f"--model.{name} is {getattr(self, name)}; give 0 or more.")
-        if not 0 < self.target_rate <= 1:
-            raise PromptError(f"--model.target_rate is {self.target_rate}; give a share in (0, 1].")
+        require("model.prompt_length", prompt_length)
+        require("model.candidates", self.num_candidates)
+        for name in ("prompts_per_step", "kl_weight", "entropy_weight"):
+            require(f"model.{name}", getattr(self, name))
+        for name in ("scrutability_scale", "target_rate"):
+            require(f"model.{name}", getattr(self, name))

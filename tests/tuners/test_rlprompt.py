@@ -200,7 +200,7 @@ def test_tuners_that_know_one_prompt_list_none(rl, lm: FrozenLM, tmp_path: Path)
         ({"prompt_length": 0}, r"--model\.prompt_length is 0; give at least 1"),
         ({"prompts_per_step": 1}, r"--model\.prompts_per_step is 1; give at least 2"),
         ({"candidates": -1}, r"--model\.candidates is -1; give at least 0"),
-        ({"kl_weight": -1.0}, r"--model\.kl_weight is -1\.0; give 0 or more"),
+        ({"kl_weight": -1.0}, r"--model\.kl_weight is -1\.0; give at least 0"),
         ({"entropy_weight": -1.0}, r"--model\.entropy_weight is -1\.0"),
         ({"scrutability_scale": -1.0}, r"--model\.scrutability_scale is -1\.0"),
         ({"target_rate": 0.0}, r"--model\.target_rate is 0\.0"),

@@ -261,7 +261,7 @@ def test_a_loss_that_is_no_number_stops_the_run(lm: FrozenLM, tmp_path: Path):
 
 
 def test_a_weight_outside_zero_to_one_is_refused(lm: FrozenLM):
-    with pytest.raises(PromptError, match="between 0 and 1"):
+    with pytest.raises(PromptError, match="from 0 to 1"):
         build("soft", lm, perplexity_weight=1.5)
 
 

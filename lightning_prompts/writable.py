@@ -1,0 +1,42 @@
+"""Whether a run's folder can be written: asked before any work that its end would waste."""
+
+import os
+import shutil
+from pathlib import Path
+
+from lightning_prompts.errors import PromptError
+
+ROOM = 1 << 16  # bytes below which a disk counts as full
+
+
+def require_writable(folder: Path, fix: str) -> None:
+    """Refuse a folder that cannot be made or written, or whose disk is full.
+
+    Args:
+        folder: It need not be there yet.
+        fix: What to do about it, as the end of a sentence.
+
+    Raises:
+        PromptError: If so.
+    """
+    there = folder.absolute()
+    try:
+        while not os.path.lexists(there):
+            there = there.parent
+        cause = _cause(there)
+    except (OSError, ValueError) as error:  # a name that no folder can have
+        cause = getattr(error, "strerror", None) or str(error)
+    if cause:
+        raise PromptError(f"{folder} cannot be written ({cause}); {fix}.")
+
+
+def _cause(there: Path) -> str:
+    """Why nothing can be written under a path that exists; empty where something can."""
+    if not there.is_dir():
+        return f"{there} is no folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        read_only = os.name == "posix" and os.statvfs(there).f_flag & os.ST_RDONLY
+        return "its file system is read-only" if read_only else "its permissions forbid it"
+    if shutil.disk_usage(there).free < ROOM:
+        return "no space is left on its disk"
+    return ""
