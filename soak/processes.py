@@ -63,6 +63,7 @@ CASES = {
         (
             *("--model.policy.top_k", "5", "--model.policy.mlp_size", "32"),
             *("--model.alpha", "0.2", "--model.prompts_per_step", "8"),
+            *("--model.optimizer.lr", "0.001"),
         ),
         lists=True,
     ),
