@@ -247,7 +247,7 @@ class FrozenLM(nn.Module):
         return concatenated(self, prompts if prompts.ndim == 3 else self.embed(prompts), batch)
 
     def logits(self, hidden: Tensor, token_ids: Tensor | None = None) -> Tensor:
-        """Next-token logits in float32, of all tokens or of `token_ids` alone.
+        """Next-token logits in float32 at least, of all tokens or of `token_ids` alone.
 
         Args:
             hidden: [..., H] Final hidden states.
@@ -274,7 +274,7 @@ class FrozenLM(nn.Module):
     def token_nll(
         self, token_ids: Tensor, embeds: Tensor | None = None, autocast: bool = False
     ) -> Tensor:
-        """Negative log-likelihood of each token of K prompts after BOS, in nats, float32.
+        """Negative log-likelihood of each token of K prompts after BOS, in nats.
 
         Without autocast: gibberish has logit gaps that bfloat16 blurs, and the sequence is short.
 

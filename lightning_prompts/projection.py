@@ -43,8 +43,9 @@ def nearest_tokens(
 ) -> Nearest:
     """u(p_i) = argmin_y D(E_y, p_i) over the vocabulary.
 
-    In float32 whatever autocast says: in bfloat16 the argmin would be another token's. Never waits
-    for the device, and takes bounded memory however long the prompt and large the vocabulary.
+    In float32 or wider whatever autocast says: in bfloat16 the argmin would be another token's.
+    Never waits for the device, and takes bounded memory however long the prompt and large the
+    vocabulary.
 
     Args:
         prompt: [P, H] Prompt embeddings.

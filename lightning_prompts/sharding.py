@@ -15,14 +15,14 @@ from lightning.pytorch.strategies import (
     Strategy,
 )
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
 from torch.optim import Optimizer
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
     from lightning_prompts.tuners.base import PromptTuner
 
 
@@ -129,7 +129,7 @@ def spread(tuner: "PromptTuner") -> None:
         shard(tuner.lm, strategy.device_mesh["data_parallel"])
 
 
-def shard(lm: FrozenLM, mesh: DeviceMesh) -> None:
+def shard(lm: FrozenLM, mesh: "DeviceMesh") -> None:
     """Leave this process, in place, its part of every block; the rest stays whole.
 
     Embeddings, final norm and head stay whole: they are read by row, and all at once in searches
@@ -139,6 +139,8 @@ def shard(lm: FrozenLM, mesh: DeviceMesh) -> None:
         lm: Whole, on the CPU or on the mesh's device.
         mesh: One dimension: the processes.
     """
+    from torch.distributed.fsdp import fully_shard  # no other run needs it
+
     assert lm.fingerprint  # of the whole weights, remembered
     model = lm.model.base_model
     blocks = blocks_of(model)

@@ -30,11 +30,15 @@ class Case:
         tuner: Name of its configuration.
         global_batch: Rows of a batch over all processes.
         options: Of `fit`.
+        trains: Whether it has parameters that learn.
+        lists: Whether it lists the prompts that it tried.
     """
 
     tuner: str
     global_batch: int
     options: tuple[str, ...]
+    trains: bool = True
+    lists: bool = False
 
     def with_options(self, *options: str) -> "Case":
         """The same with more options."""
@@ -59,7 +63,9 @@ CASES = {
         (
             *("--model.policy.top_k", "5", "--model.policy.mlp_size", "32"),
             *("--model.alpha", "0.2", "--model.prompts_per_step", "8"),
+            *("--model.optimizer.lr", "0.001"),
         ),
+        lists=True,
     ),
     "GuidedSearch": Case(
         "guided_search",
@@ -68,6 +74,8 @@ CASES = {
             *("--model.prompt_length", "5", "--model.candidates", "16", "--model.race", "[3,6]"),
             *("--model.edits.proposals", "0.5"),
         ),
+        trains=False,
+        lists=True,
     ),
 }
 
@@ -249,31 +257,40 @@ def main(folder: Path) -> str:
     """Compare every tuner in float64 and in float32; a section of docs/reliability.md."""
     save_model(folder / "lm")
     save_reviews(folder / "data", ROWS)
+    found = {
+        (name, precision): compare(
+            folder / f"{name}-{precision}", folder / "lm", folder / "data", case, precision
+        )
+        for precision in ("64-true", "32-true")
+        for name, case in CASES.items()
+    }
+    return section(found)
+
+
+def section(found: dict[tuple[str, str], Difference]) -> str:
+    """What was found for each tuner and precision, as Markdown."""
     lines = [
-        "| tuner | precision | trained parameters | tokens | train/loss and the like "
-        "| validation metrics | accuracy | tried prompts |",
+        f"One process against two (CPU, gloo, `ddp`), {STEPS} steps of the tests' tiny model, each",
+        f"run started through the command line. {ROWS['train']} training rows in global batches of",
+        "6 (SoftPrompt) or 10: an epoch's last batch has three rows, which two processes cannot",
+        f"share evenly, or one. Validations of {ROWS['validation']} rows every {EVERY} steps. The",
+        "numbers are the largest differences after any step, of values above 1 relative to them.",
+        "SoftPrompt accumulates two batches a step, and its gradient is clipped at 0.05. Where a",
+        "line says no more, both processes knew the same, and one alone wrote.",
+        "",
+        "| tuner | precision | trained parameters | tokens | training's losses "
+        "| validations' metrics | accuracy and macro-F1 | tried prompts' scores |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for precision in ("64-true", "32-true"):
-        for name, case in CASES.items():
-            found = compare(
-                folder / f"{name}-{precision}", folder / "lm", folder / "data", case, precision
-            )
-            cells = [name, precision, f"{found.parameters:.1e}", _same(found.ids)]
-            cells += [f"{found.losses:.1e}", f"{found.metrics:.1e}", _same(found.accuracy)]
-            lines.append("| " + " | ".join([*cells, f"{found.prompts:.1e}"]) + " |")
-            if not found.alike:
-                lines[-1] += " (the two processes were not alike)"
-    intro = (
-        f"One process against two (CPU, gloo, `ddp`), {STEPS} steps of the tests' tiny model, each "
-        f"run started through the command line. {ROWS['train']} training rows in global batches of "
-        "6 (SoftPrompt) or 10: an epoch's last batch has three rows, which two processes cannot "
-        f"share evenly, or one. Validations of {ROWS['validation']} rows every {EVERY} steps. The "
-        "numbers are the largest differences after any step, of values above 1 relative to them. "
-        "SoftPrompt accumulates two batches a step, and its gradient is clipped at 0.05. Where a "
-        "line says no more, both processes knew the same, and one alone wrote."
-    )
-    return f"{intro}\n\n" + "\n".join(lines) + "\n"
+    for (name, precision), apart in found.items():
+        cells = [
+            *(name, precision, f"{apart.parameters:.1e}" if CASES[name].trains else "none"),
+            *(_same(apart.ids), f"{apart.losses:.1e}", f"{apart.metrics:.1e}"),
+            *(_same(apart.accuracy), f"{apart.prompts:.1e}" if CASES[name].lists else "none"),
+        ]
+        unlike = "" if apart.alike else " the two processes were not alike"
+        lines.append("| " + " | ".join(cells) + " |" + unlike)
+    return "\n".join(lines) + "\n"
 
 
 def _same(same: bool) -> str:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from lightning_prompts.callbacks.base import EvaluationCallback, Stage
 from lightning_prompts.callbacks.remembered import RememberedPasses
@@ -15,7 +16,6 @@ from lightning_prompts.metrics.faithfulness import (
     prompt_hidden,
 )
 from lightning_prompts.metrics.scrutability import round_trip
-from lightning_prompts.metrics.task import Mean
 from lightning_prompts.template import Batch, unpadded, whole_batch
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -61,7 +61,8 @@ class Faithfulness(EvaluationCallback):
         self._passes.use(self._ids, keep=not tuner.lm.is_sharded)
         self._performance = PerformanceDifferential().to(tuner.device)
         self._output = OutputDifferential().to(tuner.device)
-        self._round_trip_accuracy = Mean().to(tuner.device)
+        # Without its search for NaN, which waits for the device at each batch.
+        self._round_trip_accuracy = MeanMetric(nan_strategy="disable").to(tuner.device)
         self._prompt_seen = False
 
     def measure(self, tuner: PromptTuner, outputs: Mapping[str, Tensor], batch: Batch) -> None:

@@ -199,6 +199,7 @@ def take(batch: Batch, places: Sequence[int]) -> Batch:
         "before_ids": taken["before_ids"][:, :most_before],
         "after_ids": taken["after_ids"][:, :most_after],
         "shared_before": batch["shared_before"],
+        "borrowed": batch["borrowed"],
         "num_tokens": int(totals.max()),
         "min_after": int(after.min()),
         "num_real_tokens": int(totals.sum()),

@@ -161,7 +161,7 @@ class PromptTuner(LightningModule, ABC):
         return self.lm.answer_hidden(prompt, batch)
 
     def class_logits(self, hidden: Tensor) -> Tensor:
-        """[B, H] to [B, C] float32 logits of the verbalizer's words."""
+        """[B, H] to [B, C] logits, float32 or wider, of the verbalizer's words."""
         return self.lm.logits(hidden, self.class_ids)
 
     def log_perplexity(self) -> Tensor:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_prompts import tested
 from lightning_prompts.callbacks import Baselines, Faithfulness, PromptText, Scrutability
 from lightning_prompts.predictions import Predictions
-from lightning_prompts.tested import Tested
 from lightning_prompts.tuners import PEZ, SoftPrompt
 from tests.tiny import save_model
 
@@ -115,10 +115,10 @@ def test_rows_of_both_processes_are_written_in_their_order(
             "use_distributed_sampler": False,
         }
         tuner = learned(SoftPrompt, task)
-        tested = quick_trainer(callbacks=[Tested(), Baselines()], **options)
-        tested.test(tuner, datamodule=task, verbose=False)
-        predicted = quick_trainer(callbacks=[Predictions()], **options)
-        predicted.predict(tuner, datamodule=task, return_predictions=False)
+        tester = quick_trainer(callbacks=[tested.Tested(), Baselines()], **options)
+        tester.test(tuner, datamodule=task, verbose=False)
+        predictor = quick_trainer(callbacks=[Predictions()], **options)
+        predictor.predict(tuner, datamodule=task, return_predictions=False)
     both, alone = (json.loads((tmp_path / n / "test.json").read_text()) for n in ("2", "1"))
     assert both["rows"] == 7
     assert both["correct"] == alone["correct"]
