@@ -163,6 +163,8 @@ class LastPrompt(_RunCheckpoint):
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, self._on_signal)
+        if isinstance(pl_module, PromptTuner):
+            pl_module.leaves_validation = lambda: self._leaves_validation(trainer)
         if self._max_steps is not None:
             trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
         if self._resumes_due:
@@ -197,7 +199,7 @@ class LastPrompt(_RunCheckpoint):
         Raises:
             SIGTERMException: If a signal came to any process.
         """
-        if self._saved_unvalidated == trainer.global_step and self._stops(trainer):
+        if self._leaves_validation(trainer):
             raise SIGTERMException
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
@@ -209,6 +211,9 @@ class LastPrompt(_RunCheckpoint):
     def state_dict(self) -> dict[str, Any]:
         """Lightning's state, and whether this has yet to be validated."""
         return {**super().state_dict(), DUE: self._due}
+
+    def _leaves_validation(self, trainer: Trainer) -> bool:
+        return self._saved_unvalidated == trainer.global_step and self._stops(trainer)
 
     def _stops(self, trainer: Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False)

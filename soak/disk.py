@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,7 +128,8 @@ def message(process: Process, disk: Path) -> str:
     said = process.said()
     assert "Traceback" not in said, said
     lines = [line for line in said.splitlines() if line.strip()]
-    return lines[-1].replace(f"{disk.parent}{os.sep}", "").replace("|", "\\|")
+    line = lines[-1].replace(f"{disk.parent}{os.sep}", "").replace("|", "\\|")
+    return re.sub(r"(tfevents)\.[\w.-]+", r"\1.…", line)  # the machine's name
 
 
 def states(runs: Runs, name: str) -> str:

@@ -27,10 +27,10 @@ def main(folder: Path) -> str:
     return f"""\
 One run of {STEPS} steps (soft prompt, tiny model, float32 or bfloat16 as the machine computes,
 validations of 6 batches every {EVERY} steps, all steps logged), stopped at random moments and gone
-on with by `fit --ckpt_path last`. For SIGKILL a moment is drawn between the line that says what runs
-on what, before anything is read back, and somewhat more than a share of the run's own time later; for
-SIGTERM it lies after the next checkpoint, since before the first step the signal ends a process as
-it would any other.
+on with by `fit --ckpt_path last`. For SIGKILL a moment is drawn between the line that says what
+runs on what, before anything is read back, and somewhat more than a share of the run's own time
+later. For SIGTERM it lies after the next checkpoint: before the first step that signal ends a
+process as it would any other.
 
 | stopped by | times | at a checkpoint of step | same as uninterrupted |
 | --- | --- | --- | --- |

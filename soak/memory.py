@@ -11,6 +11,7 @@ from soak.runs import Runs
 
 STEPS, EVERY, WARM_UP = 10_000, 500, 2_000
 ALLOWED = 0.01
+LONG = 3600.0  # a run that takes longer hangs
 OPTIONS = (
     *("--config", "configs/tuner/soft.yaml", "--data.batch_size", "8"),
     *("--trainer.max_steps", str(STEPS), "--trainer.val_check_interval", str(EVERY)),
@@ -37,7 +38,7 @@ def main(folder: Path) -> str:
         AssertionError: If the memory grows by more than is allowed.
     """
     runs = Runs(folder, OPTIONS)
-    runs.finish("long")
+    runs.finish("long", seconds=LONG)
     lines = (folder / SEEN).read_text(encoding="utf-8").splitlines()
     seen = [json.loads(line) for line in lines]
     grown = growth(seen)

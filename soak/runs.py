@@ -55,14 +55,14 @@ class Runs:
         command = [sys.executable, "-m", "lightning_prompts", "fit", *given, *args]
         return Process(command, self.folder)
 
-    def finish(self, name: str) -> "Process":
+    def finish(self, name: str, seconds: float = SECONDS) -> "Process":
         """Begin a run or go on with it, to its end.
 
         Raises:
             RuntimeError: If it ends with an error.
         """
         process = self.start(name)
-        if (status := process.wait()) != 0:
+        if (status := process.wait(seconds)) != 0:
             raise RuntimeError(f"Exit status {status}: {process.said()[-2000:]}")
         return process
 

@@ -1,6 +1,8 @@
 """A signal before or within a validation of many batches ends it soon, and nothing is lost."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,21 @@ class Count(Callback):
     def on_validation_batch_end(self, trainer, *args):
         step = trainer.global_step
         self.batches[step] = self.batches.get(step, 0) + 1
+
+
+class StopInForward(Callback):
+    """Sends SIGTERM at the first pass through the model in the validation at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.sent = step, False
+
+    def setup(self, trainer, module, stage):
+        def send(*args):
+            if trainer.validating and trainer.global_step == self.step and not self.sent:
+                self.sent = True
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        module.lm.model.transformer.register_forward_hook(send)
 
 
 @pytest.fixture(scope="module", params=list(KEYS))
@@ -65,6 +82,16 @@ def test_a_signal_before_a_validation(fit, step: int):
 @pytest.mark.parametrize("step", [6, 8], ids=["at an epoch's end", "at the last step"])
 def test_a_signal_within_a_validation(fit, step: int):
     assert_resumes_after_a_signal(fit, step, FULL, fit.keys, StopInValidation(step, batch=1))
+
+
+def test_a_signal_while_prompts_are_chosen(fit):
+    """RLPrompt and guided search read the validation rows before the validation's first batch."""
+    assert_resumes_after_a_signal(fit, 6, FULL, fit.keys, StopInForward(6))
+    count, cli = Count(), fit("choice", run=False)
+    cli.trainer.callbacks[:0] = [count, StopInForward(6)]
+    with pytest.raises(SystemExit):
+        cli.start()
+    assert count.batches.get(6, 0) == (0 if "prompts" in fit.keys else 1)
 
 
 def test_a_stop_does_not_wait_for_the_validation(fit):

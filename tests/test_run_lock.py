@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_prompts.cli import main
 from lightning_prompts.errors import PromptError
 from lightning_prompts.run_lock import LOCK, locked
 
@@ -50,3 +51,28 @@ def test_death_frees_it(tmp_path: Path):
     assert (tmp_path / LOCK).is_file()
     with locked(tmp_path):
         assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_a_run_that_is_gone_on_with_twice(
+    lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    options = [
+        *("--config", "configs/tuner/soft.yaml", "--config", "configs/task/demo.yaml"),
+        *("--lm.name", str(lm_folder), "--data.path", str(review_folder), "--experiment", "run"),
+        *("--trainer.max_steps", "1", "--trainer.enable_progress_bar", "false"),
+    ]
+    main(["fit", *options], show=False)
+    run = tmp_path / "logs" / "run" / "version_0"
+    names = sorted(str(path) for path in run.rglob("*"))
+    assert str(run / LOCK) not in names
+    resume = ["fit", "--config", str(run / "config.yaml"), "--ckpt_path", "last"]
+    with locked(run), pytest.raises(SystemExit) as stopped:
+        main(resume)
+    assert stopped.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"Another fit is running in logs/run/version_0 (process {os.getpid()} on " in said
+    assert sorted(str(path) for path in run.rglob("*")) == names
+    (run / "checkpoints" / ".last.ckpt.1.draft").write_text("of a killed process")
+    main([*resume, "--trainer.max_steps", "2"], show=False)
+    assert not list(run.rglob(".*"))

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -103,6 +103,8 @@ class PromptTuner(LightningModule, ABC):
         """Tokens read in training so far, over all processes: each (prompt, row) pair counts as a
         whole sequence, whatever is reused, and backward passes do not count."""
         self.register_buffer("forward_tokens", torch.zeros((), dtype=torch.long), persistent=False)
+        self.leaves_validation: Callable[[], bool] = lambda: False
+        """Asks, on all processes, whether to leave a validation; a resumed run begins with it."""
         self.loss_parts: dict[str, Tensor] = {}
         """What the latest training step's loss was made of, by a name for messages."""
         self.comparisons: dict[str, dict[str, float]] = {}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_prompts.template import Batch
 from lightning_prompts.tuners.ledger import Ids, Ledger
@@ -73,6 +74,8 @@ class IncumbentTuner(TokenTuner):
         most = self.trainer.num_val_batches[0]
         for batch in itertools.islice(loader, int(most) if math.isfinite(most) else None):
             yield self.trainer.strategy.batch_to_device(batch)
+            if self.leaves_validation():
+                raise SIGTERMException
 
     # ---- checkpoints
 
