@@ -184,6 +184,8 @@ def _become(args: list[str], here: Path, output: int) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        # A test's capture may have put something else there.
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", encoding="utf-8") for n in (1, 2))
         os.chdir(here)
         os.environ.update(environment(here))
         sys.argv = ["lightning-prompts", *args]
