@@ -16,7 +16,7 @@ from soak.case import MISTAKE, Case, Outcome, environment, run_case
 from soak.mutations import configurations, data_files, leaves, of_configuration, of_data
 from soak.world import World, damaged, make_world
 
-EXAMPLES = 300  # of each kind
+EXAMPLES = 260  # of each kind
 # What asks the run to choose: what it chose is saved.
 DECIDED = ((("seed_everything",), True), (("trainer", "precision"), None))
 drawn_anew = settings(
