@@ -178,7 +178,7 @@ class PromptCLI(LightningCLI):
         config = self.config[command]
         given = config.as_dict()
         require_numbers(given)
-        refuse_nulls(given, {"lm": FrozenLM, **SECTIONS}, LINKED)
+        refuse_nulls(given, {"lm": FrozenLM, "trainer": Trainer, **SECTIONS}, LINKED)
         parsed = config.clone()
         complete(config, command, self.given, configs, self.folder)
         if not config.trainer.fast_dev_run:

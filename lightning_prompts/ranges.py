@@ -23,8 +23,8 @@ class Range:
         above: Whether `low` itself is left out.
         also: One more number, which has a meaning of its own.
 
-    >>> str(Range(1)), str(Range(0, above=True)), str(Range(0, 1))
-    ('at least 1', 'more than 0', 'a number from 0 to 1')
+    >>> str(Range(2)), str(Range(0, above=True)), str(Range(0, 1))
+    ('at least 2', 'more than 0', 'a number from 0 to 1')
     >>> Range(0, 1).has(0.5), Range(0, 1).has(float("nan")), Range(0).has(float("inf"))
     (True, False, False)
     """
@@ -42,7 +42,9 @@ class Range:
         return inside and value <= self.high and abs(value) < math.inf
 
     def __str__(self) -> str:
-        if self.high < math.inf:
+        if self.high == MOST:
+            text = f"at least {self.low:.10g} and at most {MOST}"
+        elif self.high < math.inf:
             begins = "above" if self.above else "from"
             text = f"a number {begins} {self.low:.10g} to {self.high:.10g}"
         elif self.low > -math.inf:
@@ -52,7 +54,8 @@ class Range:
         return text if self.also is None else f"{text}, or {self.also:.10g}"
 
 
-COUNT, COUNT_OR_NONE = Range(1), Range(0)
+MOST = 2**31 - 1  # of what is counted: more is a slip, and too much for some of the libraries
+COUNT, COUNT_OR_NONE = Range(1, MOST), Range(0, MOST)
 SHARE, SHARE_OF_SOME = Range(0, 1), Range(0, 1, above=True)
 POSITIVE, NOT_NEGATIVE, FINITE = Range(0, above=True), Range(0), Range()
 SEED = Range(0, 2**32 - 1)  # what numpy's generators take
@@ -81,7 +84,7 @@ OPTIONS: dict[str, Range] = {
     "model.scrutability_scale": NOT_NEGATIVE,
     "model.kl_weight": NOT_NEGATIVE,
     "model.entropy_weight": NOT_NEGATIVE,
-    "model.prompts_per_step": Range(2),  # rewards are standardised over them
+    "model.prompts_per_step": Range(2, MOST),  # rewards are standardised over them
     "model.target_rate": SHARE_OF_SOME,
     "model.candidates": COUNT_OR_NONE,
     "model.policy.mlp_size": COUNT,
@@ -182,10 +185,16 @@ def require_numbers(config: Mapping[str, Any]) -> None:
         PromptError: If there is one.
     """
     for option, value in _flat(config, ""):
-        if option in OPTIONS:
-            require(option, value)
+        if option not in OPTIONS:
+            continue
+        # The parser takes a list for a tensor, which some of torch's numbers may be.
+        if option not in _SEVERAL and not isinstance(value, int | float | str | None):
+            raise PromptError(f"--{option} is {_shown(value)}; give one number.")
+        require(option, value)
 
 
+# What has several numbers.
+_SEVERAL = ("model.optimizer.betas", "model.langevin_beta", "model.race")
 # Without a number of rows, all are taken.
 _ALL_WITHOUT = ("data.shots", "data.train_rows", "data.validation_rows", "data.test_rows")
 

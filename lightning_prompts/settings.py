@@ -148,6 +148,10 @@ def file_loggers(config: Namespace) -> list[Namespace]:
 
 def _seed(config: Namespace, given: set[str]) -> None:
     """One seed for all parts that were not given their own."""
+    if config.seed_everything is None:
+        raise PromptError(
+            "--seed_everything is null; give a number, true for one that is drawn, or false."
+        )
     if config.seed_everything is True:
         config.seed_everything = random.SystemRandom().randrange(2**31)
     if config.seed_everything is False:

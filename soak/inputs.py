@@ -12,7 +12,7 @@ from soak import wrong_files, wrong_options, wrong_places
 from soak.case import MISTAKE, SLOW, Case, Outcome, environment, run_case
 from soak.world import damaged, make_world
 
-EACH = 8  # of so many cases one is run in a new process as well
+EACH = 16  # of so many cases one is run in a new process as well
 LONGEST = 220  # characters of a message in the table
 
 
@@ -66,28 +66,30 @@ class Run:
         return found
 
     @property
-    def started(self) -> float | None:
-        """Seconds of a new process."""
-        if self.outcome.case.alone:
-            return self.outcome.seconds
-        return None if self.fresh is None else self.fresh.seconds
+    def started(self) -> Outcome | None:
+        """The run in a new process."""
+        return self.outcome if self.outcome.case.alone else self.fresh
 
 
 def section(runs: Sequence[Run], harmed: Sequence[str], files: int) -> str:
     """What was found, and the table."""
     outcomes = [run.outcome for run in runs]
     own = sorted(o.seconds for o in outcomes if not o.case.alone)
-    started = sorted(seconds for run in runs if (seconds := run.started) is not None)
+    started = [run.started for run in runs if run.started is not None]
+    spent = sorted(outcome.processor or 0.0 for outcome in started)
+    waited = sorted(outcome.seconds for outcome in started)
     refused = sum(outcome.status == MISTAKE for outcome in outcomes)
     faulty = [run for run in runs if run.faults]
     said = [
         f"{len(runs)} command lines, each really run: {refused} were refused with exit status "
-        f"{MISTAKE}; {len(runs) - refused} were no mistake after all and ran. They ran in forks of "
-        f"a process that had loaded the libraries ({statistics.median(own):.1f} s in the median, "
-        f"{own[-1]:.1f} s at most), and {len(started)} of them in new processes, start of Python "
-        f"and libraries included ({statistics.median(started):.1f} s in the median, "
-        f"{started[-1]:.1f} s at most; {sum(s > SLOW for s in started)} took more than "
-        f"{SLOW:.0f} s).",
+        f"{MISTAKE}; {len(runs) - refused} were no mistake after all and ran. In forks of a "
+        f"process that had loaded the libraries they took {statistics.median(own):.1f} s in the "
+        f"median and {own[-1]:.1f} s at most. {len(started)} were run in new processes, start of "
+        f"Python and libraries included: {statistics.median(spent):.1f} s of a processor in the "
+        f"median and {spent[-1]:.1f} s at most ({sum(s > SLOW for s in spent)} took more than "
+        f"{SLOW:.0f} s). By the clock it was {statistics.median(waited):.1f} s in the median and "
+        f"{waited[-1]:.1f} s at most, with {os.getloadavg()[1]:.0f} processes waiting for "
+        f"{os.cpu_count()} processors.",
         f"Of the {files} files of models, data and the finished run that were there before, "
         f"{len(harmed)} were changed or removed.",
         f"Not as they should be: {len(faulty)}."
@@ -97,7 +99,7 @@ def section(runs: Sequence[Run], harmed: Sequence[str], files: int) -> str:
         ),
     ]
     head = [
-        "| kind | mistake | exit | seconds | with start | message |",
+        "| kind | mistake | exit | seconds | processor, with start | message |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     return "\n\n".join(said) + "\n\n" + "\n".join([*head, *map(line, runs)])
@@ -109,6 +111,6 @@ def line(run: Run) -> str:
     message = "ran" if outcome.status == 0 else markdown(shorten(outcome.message, LONGEST))
     status = "hung" if outcome.status is None else outcome.status
     own = "" if case.alone else f"{outcome.seconds:.1f}"
-    started = "" if run.started is None else f"{run.started:.1f}"
+    started = "" if run.started is None else f"{run.started.processor:.1f}"
     name = markdown(shorten(case.name, 80))
     return f"| {case.group} | {name} | {status} | {own} | {started} | {message} |"

@@ -81,7 +81,7 @@ def refused(world: World, folder: Path) -> Iterator[Finding]:
         here = folder / str(number)
         outcome = run_case(case, world, here)
         ran = (here / wrong_places.MARK).exists()
-        good = not outcome.faults and not ran
+        good = not set(outcome.faults) - {"slow"} and not ran
         yield Finding(f"{case.group}: {case.name}", said(outcome, ran), good)
     trusting = Case("model", "the same with --lm.trust_remote_code true",
                     fit("--lm.name=<here>/lm", "--lm.trust_remote_code=true"), prepare=own_code,

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 END = "<|endoftext|>"
 # Whole words, so that a verbalizer's word can be one token; any other token is one character.
 WORDS = (" terrible", " great", " bad", " good")
+# What some commands load; a forked command would otherwise load it again and again.
+LOADED_LATER = ("datasets", "optuna", "matplotlib.pyplot", "pyarrow.parquet")
 POSITIONS = 256  # of the tiny model
 REVIEWS = {
     "positive": ("A warm and funny film.", "Great cast, good songs.", "Quiet, clever and kind."),
@@ -86,6 +89,8 @@ def make_world(folder: Path) -> World:
         from lightning_prompts.cli import main
 
         main([world.filled(arg, folder) for arg in fit("--experiment", "base")])
+    for name in LOADED_LATER:
+        importlib.import_module(name)
     return world
 
 
