@@ -19,15 +19,23 @@ def require_writable(folder: Path, fix: str) -> None:
     Raises:
         PromptError: If so.
     """
-    there = folder.absolute()
     try:
-        while not os.path.lexists(there):
-            there = there.parent
-        cause = _cause(there)
+        cause = _cause(_existing(folder.absolute()))
     except (OSError, ValueError) as error:  # a name that no folder can have
         cause = getattr(error, "strerror", None) or str(error)
     if cause:
         raise PromptError(f"{folder} cannot be written ({cause}); {fix}.")
+
+
+def _existing(path: Path) -> Path:
+    """The path itself, or the nearest above it that is there."""
+    while True:
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            path = path.parent
+        else:
+            return path
 
 
 def _cause(there: Path) -> str:

@@ -43,7 +43,8 @@ def folder_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         run = tmp_path / "logs" / experiment / "version_0"
         (run / "checkpoints").mkdir(parents=True)
         for name in ("best", "last"):
-            torch.save({"global_step": 1}, run / "checkpoints" / f"{name}.ckpt")
+            content = {"global_step": 1, "state_dict": {}, "pytorch-lightning_version": "2.6"}
+            torch.save(content, run / "checkpoints" / f"{name}.ckpt")
         parts = [ROOT / "configs" / "tuner" / f"{tuner}.yaml", ROOT / "configs/task/demo.yaml"]
         config = {k: v for part in parts for k, v in yaml.safe_load(part.read_text()).items()}
         (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
