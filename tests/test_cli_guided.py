@@ -14,7 +14,11 @@ GUIDED, FLUENT = "guided_search", "fluent_prompt"
 @pytest.mark.parametrize(
     ("tuner", "args", "said"),
     [
-        (GUIDED, ["--model.edits.proposals", "2"], "--model.edits.proposals is 2.0; give a number from 0 to 1"),
+        (
+            GUIDED,
+            ["--model.edits.proposals", "2"],
+            "--model.edits.proposals is 2.0; give a number from 0 to 1",
+        ),
         (
             GUIDED,
             ["--model.edits.swop", "2"],
