@@ -341,7 +341,15 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
             raise
         code, message = 2, f"The processes cannot meet, or lost one another ({_first_line(error)})."
     fail(message)
+    _leave_group()
     raise SystemExit(code)
+
+
+def _leave_group() -> None:
+    """Stop the threads of gloo, which would abort the process where it ends under them."""
+    group = torch.distributed
+    if group.is_available() and group.is_initialized() and group.get_backend() == "gloo":
+        group.destroy_process_group()
 
 
 def _first_line(error: BaseException) -> str:

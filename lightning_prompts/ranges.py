@@ -42,9 +42,7 @@ class Range:
         return inside and value <= self.high and abs(value) < math.inf
 
     def __str__(self) -> str:
-        if self.high == MOST:
-            text = f"at least {self.low:.10g} and at most {MOST}"
-        elif self.high < math.inf:
+        if self.high not in (MOST, math.inf):
             begins = "above" if self.above else "from"
             text = f"a number {begins} {self.low:.10g} to {self.high:.10g}"
         elif self.low > -math.inf:
@@ -172,7 +170,8 @@ def require(option: str, value: Any, allowed: Range | None = None) -> None:
     for number in value if isinstance(value, list | tuple) else (value,):
         if _is_number(number) and not allowed.has(number):
             null = ", or null for all" if option in _ALL_WITHOUT else ""
-            raise PromptError(f"--{option} is {_shown(value)}; give {allowed}{null}.")
+            fix = f"at most {MOST}" if allowed.high == MOST < number else str(allowed)
+            raise PromptError(f"--{option} is {_shown(value)}; give {fix}{null}.")
 
 
 def require_numbers(config: Mapping[str, Any]) -> None:
