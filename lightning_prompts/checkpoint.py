@@ -1,34 +1,26 @@
 """A run's two checkpoints, best.ckpt with its prompt.json and last.ckpt, and how it stops."""
 
 import os
-import platform
 import signal
 import threading
-from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from lightning_prompts import __version__
-from lightning_prompts.callbacks.base import task_of
-from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.callbacks.prompt_text import token_distances
+from lightning_prompts.described import describe, scored_rows
 from lightning_prompts.errors import PromptError
 from lightning_prompts.run_folder import CHECKPOINTS, PROMPT, run_folder
-from lightning_prompts.tuners.base import PromptTuner, Stage
+from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.whole_files import write_json
 
-C = TypeVar("C", bound=Callback)
 DUE = "validation_due"  # its key in a checkpoint
-SPLITS: dict[Stage, str] = {"val": "validation", "test": "test"}
 # One file each, overwritten: what `best` and `last` mean never depends on a counter.
 _ONE_FILE: dict[str, Any] = {
     "save_top_k": 1,
@@ -270,65 +262,6 @@ def _die_of_sigterm() -> None:
     """Undo Lightning's handler, which only notes the signal and lets an evaluation run on."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def scored_rows(trainer: Trainer, stage: Stage) -> int | None:
-    """Rows of an evaluation, of which `limit_val_batches` may leave some out; None if not known."""
-    task = task_of(trainer)
-    rows = None if task is None else task.report.rows.get(SPLITS[stage])
-    # A run with nothing left to do has no batches.
-    batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
-    scored = 0 if rows is None else sum(batches) * task.val_batch_size * trainer.world_size
-    return int(scored) if rows is not None and 0 < scored < rows else rows
-
-
-@torch.no_grad()
-def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """What prompt.json says of the tuner's present prompt.
-
-    Args:
-        trainer: At the validation that measured the prompt.
-        tuner: Holds the prompt.
-        metrics: Of this validation, by the names they are logged under.
-    """
-    token_ids, lm, verbalizer = tuner.hard_prompt(), tuner.lm, tuner.verbalizer
-    ids: list[int] = token_ids.tolist()
-    distances = token_distances(tuner, token_ids).tolist() if tuner.has_soft_prompt else None
-    baselines = callback_of(trainer, Baselines).results
-    return {
-        "text": lm.decode(ids),
-        "ids": ids,
-        "tokens": lm.token_strings(ids),
-        "token_nats": lm.token_nll(token_ids[None])[0].tolist(),
-        "token_distances": distances,
-        "in_use": "vectors" if tuner.soft_in_use else "tokens",
-        "step": trainer.global_step,
-        "metrics": dict(sorted(metrics.items())),
-        "baselines": {name: dict(values) for name, values in baselines.items()},
-        "lm": {
-            "name": lm.name,
-            "revision": lm.revision,
-            "label": lm.label,
-            "fingerprint": lm.fingerprint,
-        },
-        "tuner": type(tuner).__name__,
-        "perplexity_weight": tuner.perplexity_weight,
-        "task": getattr(task_of(trainer), "slug", None),
-        "data": getattr(task_of(trainer), "origin", None),
-        "template": tuner.template.text,
-        "verbalizer": dict(zip(verbalizer.labels, verbalizer.words, strict=True)),
-        "seed": tuner.seed,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "lightning", "transformers")},
-            "lightning_prompts": __version__,
-        },
-    }
-
-
-def callback_of(trainer: Any, kind: type[C]) -> C:
-    """The trainer's callback of a class."""
-    return next(found for found in trainer.callbacks if isinstance(found, kind))
 
 
 def load_prompt(tuner: PromptTuner, checkpoint: Path) -> None:

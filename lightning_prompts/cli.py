@@ -1,7 +1,6 @@
 """The command line: the only place that knows every part."""
 
 import importlib
-import os
 import pkgutil
 import signal
 import sys
@@ -10,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -29,15 +27,17 @@ from lightning_prompts.arguments import (
     given_options,
     refuse_linked,
 )
+from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.callbacks.faithfulness import Faithfulness
 from lightning_prompts.callbacks.prompt_text import PromptText
 from lightning_prompts.callbacks.scrutability import Scrutability
-from lightning_prompts.checkpoint import BestPrompt, LastPrompt, callback_of, load_prompt
+from lightning_prompts.checkpoint import BestPrompt, LastPrompt, load_prompt
 from lightning_prompts.checkpoint_io import use_whole_checkpoints
 from lightning_prompts.commands import DESCRIPTION, PROGRAM, RUNS, answer, command_of
 from lightning_prompts.console import fail
 from lightning_prompts.demo import demo
+from lightning_prompts.endings import ending, leave_group
 from lightning_prompts.errors import PromptError
 from lightning_prompts.finite_numbers import FiniteNumbers
 from lightning_prompts.language_model import FrozenLM
@@ -77,12 +77,8 @@ SECTIONS: dict[str, type[Callback]] = {
     "checkpoint": BestPrompt,
 }
 
-
 # What the trainer raises for options that do not go together, or not on this machine.
 UNFIT = (ValueError, TypeError, MisconfigurationException, ImportError)
-
-# Processes that do not find one another; a build of torch for one process does not know it.
-LOST = tuple(filter(None, [getattr(torch.distributed, "DistError", None)]))
 
 # What runs otherwise than through Lightning's command line, each with its own options.
 OTHERS: dict[str, Callable[[list[str]], None]] = {
@@ -314,43 +310,11 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
             other(given[1:])
             return None
         return PromptCLI(given, run, show)
-    except KeyboardInterrupt:
-        code, message = 130, "Stopped."
-    except SystemExit as stop:
-        # Lightning exits with 1 where it caught a Ctrl-C.
-        if not isinstance(stop.__context__, KeyboardInterrupt):
+    except BaseException as error:
+        found = ending(error, debug)
+        if found is None:
             raise
-        code, message = 130, "Stopped."
-    except (PromptError, MisconfigurationException, ValueError) as error:
-        # jsonargparse wraps what a constructor raises.
-        known = error if not isinstance(error, ValueError) else error.__cause__
-        if debug or not isinstance(known, PromptError | MisconfigurationException):
-            raise
-        code, message = 2, str(known)
-    except torch.OutOfMemoryError:
-        if debug:
-            raise
-        code, message = 2, "The device's memory is full; lower --data.batch_size or max_tokens."
-    except OSError as error:
-        if debug or error.filename is None:
-            raise
-        name = os.fsdecode(error.filename)
-        code, message = 2, f"{name}: {error.strerror} (--debug shows where)."
-    except LOST as error:
-        if debug:
-            raise
-        code, message = 2, f"The processes cannot meet, or lost one another ({_first_line(error)})."
+        code, message = found
     fail(message)
-    _leave_group()
+    leave_group()
     raise SystemExit(code)
-
-
-def _leave_group() -> None:
-    """Stop the threads of gloo, which would abort the process where it ends under them."""
-    group = torch.distributed
-    if group.is_available() and group.is_initialized() and group.get_backend() == "gloo":
-        group.destroy_process_group()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

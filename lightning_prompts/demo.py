@@ -6,8 +6,9 @@ from pathlib import Path
 from rich.text import Text
 
 from lightning_prompts import summary
+from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import CALIBRATED, Baselines
-from lightning_prompts.checkpoint import BestPrompt, callback_of
+from lightning_prompts.checkpoint import BestPrompt
 from lightning_prompts.console import console
 from lightning_prompts.errors import PromptError
 from lightning_prompts.outcome import best_evaluation, folder

@@ -12,16 +12,11 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lightning_prompts import summary
+from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.checkpoint import (
-    SPLITS,
-    BestPrompt,
-    LastPrompt,
-    callback_of,
-    describe,
-    scored_rows,
-)
+from lightning_prompts.checkpoint import BestPrompt, LastPrompt
 from lightning_prompts.console import notice
+from lightning_prompts.described import SPLITS, describe, scored_rows
 from lightning_prompts.errors import PromptError, RunError
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
 from lightning_prompts.settings import read_step

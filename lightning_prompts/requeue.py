@@ -10,7 +10,8 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_prompts.checkpoint import LastPrompt, callback_of
+from lightning_prompts.callbacks.base import callback_of
+from lightning_prompts.checkpoint import LastPrompt
 from lightning_prompts.console import notice
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.checkpoint import callback_of
 from lightning_prompts.run_folder import TEST, run_folder
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.whole_files import write_json

@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_prompts.checkpoint import BestPrompt, callback_of, load_prompt
+from lightning_prompts.callbacks.base import callback_of
+from lightning_prompts.checkpoint import BestPrompt, load_prompt
 from lightning_prompts.cli import PromptCLI, main
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,11 +14,17 @@ from lightning_prompts.template import Batch
 from lightning_prompts.tuners.base import PromptTuner
 
 Stage = Literal["val", "test"]
+C = TypeVar("C", bound=Callback)
 
 
 def task_of(trainer: Trainer) -> Any:
     """The data module, a `PromptTask`, or None where plain loaders are used."""
     return getattr(trainer, "datamodule", None)
+
+
+def callback_of(trainer: Any, kind: type[C]) -> C:
+    """The trainer's callback of a class."""
+    return next(found for found in trainer.callbacks if isinstance(found, kind))
 
 
 class EvaluationCallback(Callback):

@@ -11,8 +11,8 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
+from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.checkpoint import callback_of
 from lightning_prompts.cli import PromptCLI
 from lightning_prompts.console import notice
 from lightning_prompts.errors import PromptError

@@ -9,8 +9,8 @@ import optuna
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.checkpoint import callback_of
 from lightning_prompts.cli import PromptCLI
 from lightning_prompts.errors import PromptError
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, LAST, PREVIOUS

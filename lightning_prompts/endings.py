@@ -1,0 +1,58 @@
+"""How a command ends that could not do what it was asked for: exit status, and one sentence."""
+
+import os
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_prompts.errors import PromptError
+
+MISTAKE, STOPPED = 2, 130
+# Processes that do not find one another; a build of torch for one process does not know it.
+LOST = tuple(filter(None, [getattr(torch.distributed, "DistError", None)]))
+
+
+def ending(error: BaseException, debug: bool) -> tuple[int, str] | None:
+    """The exit status of a command that raised something, and what to say.
+
+    Args:
+        error: What was raised.
+        debug: Whether the user asked for tracebacks of mistakes.
+
+    Returns:
+        None for what the user cannot mend, or wants to see in full: it is raised again.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return STOPPED, "Stopped."
+    if isinstance(error, SystemExit):
+        # Lightning exits with 1 where it caught a Ctrl-C.
+        interrupted = isinstance(error.__context__, KeyboardInterrupt)
+        return (STOPPED, "Stopped.") if interrupted else None
+    message = None if debug else _explained(error)
+    return None if message is None else (MISTAKE, message)
+
+
+def leave_group() -> None:
+    """Stop the threads of gloo, which would abort the process where it ends under them."""
+    group = torch.distributed
+    if group.is_available() and group.is_initialized() and group.get_backend() == "gloo":
+        group.destroy_process_group()
+
+
+def _explained(error: BaseException) -> str | None:
+    """The sentence on a mistake, None for what is none."""
+    # jsonargparse wraps what a constructor raises.
+    known = error.__cause__ if isinstance(error, ValueError) else error
+    if isinstance(known, PromptError | MisconfigurationException):
+        return str(known)
+    if isinstance(error, torch.OutOfMemoryError):
+        return "The device's memory is full; lower --data.batch_size or max_tokens."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror} (--debug shows where)."
+    if isinstance(error, LOST):
+        return f"The processes cannot meet, or lost one another ({_first_line(error)})."
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
