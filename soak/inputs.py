@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_prompts.report.text import markdown, shorten
-from soak import wrong_files, wrong_options, wrong_places
+from soak import wrong_files, wrong_models, wrong_options, wrong_places
 from soak.case import MISTAKE, SLOW, Case, Outcome, environment, run_case
 from soak.world import damaged, make_world
 
@@ -18,7 +18,9 @@ LONGEST = 220  # characters of a message in the table
 
 def cases() -> Iterator[Case]:
     """The whole catalogue."""
-    yield from itertools.chain(wrong_options.cases(), wrong_files.cases(), wrong_places.cases())
+    yield from itertools.chain(
+        *(part.cases() for part in (wrong_options, wrong_files, wrong_models, wrong_places))
+    )
 
 
 def main(folder: Path) -> str:

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from lightning_prompts.report.text import markdown, shorten
-from soak import wrong_places
+from soak import wrong_models
 from soak.case import Case, Outcome, environment, run_case
 from soak.hostile import ALL, TEXTS, WORD, controls_in
 from soak.world import World, damaged, fit, make_world, review_lines, save_tiny_model
@@ -72,7 +72,7 @@ def main(folder: Path) -> str:
 
 def refused(world: World, folder: Path) -> Iterator[Finding]:
     """Payloads, each in a process of its own: exit status 2, a sentence, and no file of theirs."""
-    cases = [case for case in wrong_places.cases() if "payload" in case.name]
+    cases = [case for case in wrong_models.cases() if "payload" in case.name]
     cases.append(
         Case("model", "Python code beside the model's weights", fit("--lm.name=<here>/lm"),
              ("--lm.trust_remote_code true",), prepare=own_code)
@@ -80,14 +80,14 @@ def refused(world: World, folder: Path) -> Iterator[Finding]:
     for number, case in enumerate(cases):
         here = folder / str(number)
         outcome = run_case(case, world, here)
-        ran = (here / wrong_places.MARK).exists()
+        ran = (here / wrong_models.MARK).exists()
         good = not set(outcome.faults) - {"slow"} and not ran
         yield Finding(f"{case.group}: {case.name}", said(outcome, ran), good)
     trusting = Case("model", "the same with --lm.trust_remote_code true",
                     fit("--lm.name=<here>/lm", "--lm.trust_remote_code=true"), prepare=own_code,
                     status=0)  # fmt: skip
     outcome = run_case(trusting, world, folder / "trusted")
-    ran = (folder / "trusted" / wrong_places.MARK).exists()
+    ran = (folder / "trusted" / wrong_models.MARK).exists()
     announced = "may run code of its own" in outcome.output
     good = outcome.status == 0 and ran and announced
     yield Finding(trusting.name, "ran, and was announced" if good else said(outcome, ran), good)
