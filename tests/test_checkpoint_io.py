@@ -55,8 +55,9 @@ def test_a_study_takes_the_one_before_a_damaged_one(tmp_path: Path):
     assert _left(tmp_path) is None
     (tmp_path / CONFIG).touch()
     io, folder = WholeCheckpoints(), tmp_path / CHECKPOINTS
+    content = {"state_dict": {}, "pytorch-lightning_version": "2.6"}
     for step in (1, 2):
-        io.save_checkpoint({"global_step": step}, folder / "last.ckpt")
+        io.save_checkpoint({**content, "global_step": step}, folder / "last.ckpt")
     assert _left(tmp_path) == folder / "last.ckpt"
     (folder / "last.ckpt").write_bytes((folder / "last.ckpt").read_bytes()[:-40])
     assert _left(tmp_path) == folder / "previous.ckpt"
