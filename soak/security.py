@@ -14,7 +14,8 @@ from lightning_prompts.report.text import markdown, shorten
 from soak import wrong_models
 from soak.case import Case, Outcome, environment, run_case
 from soak.hostile import ALL, TEXTS, WORD, controls_in
-from soak.world import World, damaged, fit, make_world, review_lines, save_tiny_model
+from soak.world import World, damaged, fit, make_world, review_lines
+from tests.tiny import save_model
 
 REMOTE = """
 import pathlib
@@ -124,7 +125,7 @@ def own_code(world: World, here: Path) -> Iterator[None]:
 
 def shown(world: World, folder: Path) -> Iterator[Finding]:
     """Hostile rows, labels and names through a fit, a prediction and a report."""
-    save_tiny_model(folder / "lm", 0, 4096, ALL)  # knows every hostile character
+    save_model(folder / "lm", 0, 4096, ALL)  # knows every hostile character
     texts = [*TEXTS.values(), "x" * WORD]
     rows = [
         {"text": f"{text} {i}", "label": label} for i, text in enumerate(texts) for label in LABELS

@@ -7,14 +7,12 @@ import io
 import json
 import os
 import shutil
-import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-END = "<|endoftext|>"
-# Whole words, so that a verbalizer's word can be one token; any other token is one character.
-WORDS = (" terrible", " great", " bad", " good")
+from tests.tiny import save_model
+
 # What some commands load; a forked command would otherwise load it again and again.
 LOADED_LATER = ("datasets", "optuna", "matplotlib.pyplot", "pyarrow.parquet")
 POSITIONS = 256  # of the tiny model
@@ -82,8 +80,8 @@ def damaged(before: dict[str, str], after: dict[str, str]) -> list[str]:
 def make_world(folder: Path) -> World:
     """Write the models and the reviews, and make the run."""
     world = World(folder)
-    save_tiny_model(world.lm, seed=0)
-    save_tiny_model(world.other_lm, seed=1)
+    save_model(world.lm, seed=0)
+    save_model(world.other_lm, seed=1)
     write_reviews(world.data)
     with working_in(folder), contextlib.redirect_stdout(io.StringIO()):
         from lightning_prompts.cli import main
@@ -134,46 +132,6 @@ def review_lines(count: int) -> str:
         first, second = texts[i // 2 % 3], texts[i // 6 % 3]
         rows.append({"text": f"{first} {second}", "label": label})
     return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def save_tiny_model(
-    folder: Path, seed: int, positions: int = POSITIONS, characters: str = ""
-) -> None:
-    """Save a GPT-2 of 2 layers, 16 dimensions and some hundred tokens, and its tokenizer.
-
-    Args:
-        folder: Where to.
-        seed: Of the weights.
-        positions: Longest input.
-        characters: Tokens beside printable ASCII.
-    """
-    import torch
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    known = string.ascii_letters + string.digits + string.punctuation + " \n"
-    tokens = dict.fromkeys([END, *WORDS, *known, *characters])
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=END))
-    pieces = Regex("|".join([*WORDS, r"[\s\S]"]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(pieces, behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=END, eos_token=END, unk_token=END
-    ).save_pretrained(folder)
-    config = GPT2Config(
-        vocab_size=len(vocabulary),
-        n_positions=positions,
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        bos_token_id=0,
-        eos_token_id=0,
-        initializer_range=0.2,  # the usual 0.02 gives nearly equal logits at this width
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        GPT2LMHeadModel(config).save_pretrained(folder)
 
 
 def copied_model(world: World, here: Path) -> Path:

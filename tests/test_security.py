@@ -10,7 +10,8 @@ from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.strict_yaml import load_yaml
 from soak.security import own_code
-from soak.world import World, save_tiny_model
+from soak.world import World
+from tests.tiny import save_model
 
 PACKAGE = Path(__file__).resolve().parent.parent / "lightning_prompts"
 # Functions that run what they read, or may; `yaml.load` takes a loader that is looked at below.
@@ -51,7 +52,7 @@ def test_yaml_is_read_by_a_safe_loader():
 
 
 def test_a_models_own_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    save_tiny_model(tmp_path / "lm", seed=0)
+    save_model(tmp_path / "lm", seed=0)
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)

@@ -32,13 +32,21 @@ BAD = (
 )
 
 
-def save_model(folder: Path, seed: int = 0) -> None:
-    """A GPT2LMHeadModel with random weights (2 layers, H=16, V=101) and its tokenizer."""
+def save_model(folder: Path, seed: int = 0, positions: int = 256, characters: str = "") -> None:
+    """A GPT2LMHeadModel with random weights (2 layers, H=16, V=101) and its tokenizer.
+
+    Args:
+        folder: Where to.
+        seed: Of the weights.
+        positions: Longest input, in tokens.
+        characters: Tokens beside printable ASCII.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-    characters = string.ascii_letters + string.digits + string.punctuation + " \n"
-    vocabulary = {token: i for i, token in enumerate([END, *WHOLE_WORDS, *characters])}
+    known = string.ascii_letters + string.digits + string.punctuation + " \n"
+    tokens = dict.fromkeys([END, *WHOLE_WORDS, *known, *characters])
+    vocabulary = {token: i for i, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=END))
     pieces = Regex("|".join([*WHOLE_WORDS, r"[\s\S]"]))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pieces, behavior="isolated")
@@ -49,7 +57,7 @@ def save_model(folder: Path, seed: int = 0) -> None:
 
     config = GPT2Config(
         vocab_size=len(vocabulary),
-        n_positions=256,
+        n_positions=positions,
         n_embd=16,
         n_layer=2,
         n_head=2,
