@@ -8,6 +8,7 @@ intervals and logging, and where model and data lie: their contents are compared
 
 import math
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from typing import Any
 
 from jsonargparse import Namespace
@@ -167,4 +168,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
+    if isinstance(value, Enum):  # Lightning's are texts as well, which `weights_only` refuses
+        value = value.value
     return value if isinstance(value, str | int | float | bool | None) else str(value)
