@@ -62,7 +62,9 @@ class FiniteNumbers(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Ask where the step's values are read anyway."""
-        if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        # At a step's end: what has been asked for forgets its rows.
+        if every and trainer.global_step % every == 0 and not trainer.fit_loop._should_accumulate():
             self._ask(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
