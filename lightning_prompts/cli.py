@@ -178,7 +178,10 @@ class PromptCLI(LightningCLI):
         parsed = config.clone()
         complete(config, command, self.given, configs, self.folder)
         if not config.trainer.fast_dev_run:
-            require_writable(place(config), "choose another with --trainer.logger.save_dir")
+            fix = "choose another with --trainer.logger.save_dir"
+            if config.ckpt_path is not None:  # whose run is written to, whatever the loggers say
+                fix = "to go on elsewhere, copy the checkpoint and give the copy with --ckpt_path"
+            require_writable(place(config), fix)
         self.saved = reusable(parsed, config, self.given)
 
     def _prepare_subcommand_parser(

@@ -10,6 +10,7 @@ from lightning_prompts.errors import PromptError
 MISTAKE, STOPPED = 2, 130
 # Processes that do not find one another; a build of torch for one process does not know it.
 LOST = tuple(filter(None, [getattr(torch.distributed, "DistError", None)]))
+GLOO = "gloo/transport"  # where its errors come from, which have no class of their own
 
 
 def ending(error: BaseException, debug: bool) -> tuple[int, str] | None:
@@ -49,7 +50,7 @@ def _explained(error: BaseException) -> str | None:
         return "The device's memory is full; lower --data.batch_size or max_tokens."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror} (--debug shows where)."
-    if isinstance(error, LOST):
+    if isinstance(error, LOST) or (isinstance(error, RuntimeError) and GLOO in str(error)):
         return f"The processes cannot meet, or lost one another ({_first_line(error)})."
     return None
 

@@ -14,15 +14,20 @@ PORTS = range(1, 1 << 16)
 
 
 def check_rendezvous(trainer: Trainer) -> None:
-    """Refuse an address or a port where the processes cannot meet.
+    """Refuse an address or a port where the processes cannot meet, and a way they cannot start.
 
     Only where this process starts the others; a launcher such as torchrun or SLURM has made its own
     arrangements.
 
     Raises:
-        PromptError: With the variable to change.
+        PromptError: With the variable or the option to change.
     """
     strategy = trainer.strategy
+    if getattr(strategy, "_start_method", None) in ("spawn", "forkserver"):
+        raise PromptError(
+            "--trainer.strategy ddp_spawn would pickle what a configuration is made into, which "
+            "cannot be pickled; take --trainer.strategy ddp."
+        )
     if not isinstance(strategy, ParallelStrategy) or trainer.world_size == 1:
         return
     environment = strategy.cluster_environment

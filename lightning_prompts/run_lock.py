@@ -33,10 +33,13 @@ def run_locked(trainer: Trainer) -> Iterator[None]:
     Raises:
         PromptError: If another fit holds it; the message names the process.
     """
-    if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+    if getattr(trainer, "fast_dev_run", False):
         yield
         return
-    folder = run_folder(trainer)
+    folder = run_folder(trainer)  # on every rank: they may be connected, by an earlier fit
+    if not trainer.is_global_zero:
+        yield
+        return
     with locked(folder):
         remove_drafts(folder)
         yield

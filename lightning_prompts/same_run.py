@@ -3,11 +3,13 @@
 What decides a run's result is written into its checkpoints: the options of the tuner and the task,
 what of the trainer changes a step, and fingerprints of the rows. Any difference is refused before
 anything is written. Free are options that do not change the result (`FREE`), the trainer's length,
-intervals and logging, and where model and data lie: their contents are compared instead.
+intervals and logging, and where model, data and a first prompt lie: contents of the former two are
+compared instead.
 """
 
 import math
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from typing import Any
 
 from jsonargparse import Namespace
@@ -27,6 +29,8 @@ ROWS = (
     *("path", "subset", "data_revision", "text_column", "label_column", "split"),
     *("train", "validation", "shots", "train_rows", "validation_rows"),
 )
+# Where a run's first prompt lay, which what goes on has no use for.
+START = "model.init.path"
 TRAINER = (
     *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "precision"),
     "overfit_batches",
@@ -98,7 +102,7 @@ def refuse_other_run(
     found = list(_differences(saved["options"], own["options"]))
     chosen = [(name, *values) for name, *values in found if name in _flags(ROWS)]
     for name, then, now in found:
-        if name not in _flags(ROWS, FREE, (BATCH,)):
+        if name not in _flags(ROWS, FREE, (BATCH,)) | {START}:
             before, after = (f"--{name} {_shown(value)}" for value in (then, now))
             _refuse(before, after, f"give --{name} as before")
     sizes = [(r["options"]["data"]["init_args"][BATCH], r["processes"]) for r in (saved, own)]
@@ -167,4 +171,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
+    if isinstance(value, Enum):  # Lightning's are texts as well, which `weights_only` refuses
+        value = value.value
     return value if isinstance(value, str | int | float | bool | None) else str(value)

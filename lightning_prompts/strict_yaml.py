@@ -9,7 +9,18 @@ import yaml
 class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice; PyYAML would keep the last one and drop the others."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._seen: set[yaml.MappingNode] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        # Every mapping passes here, and the first time without what it merges, which it overrides.
+        if node not in self._seen:
+            self._seen.add(node)
+            self._refuse_doubles(node)
+        super().flatten_mapping(node)
+
+    def _refuse_doubles(self, node: yaml.MappingNode) -> None:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
@@ -21,7 +32,6 @@ class _Loader(yaml.SafeLoader):
                 )
             if isinstance(key, Hashable):
                 seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def load_yaml(text: str) -> Any:

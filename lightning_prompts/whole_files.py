@@ -52,12 +52,15 @@ def replace(path: Path, write: Callable[[IO[bytes]], Any], before: Path | None =
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        if before is not None and path.is_file():
-            _keep(path, before)
+        kept = _keep(path, before) if before is not None and path.is_file() else None
         draft.replace(path)
+        # Last: were the replaced file damaged, a crash between the two would leave it twice.
+        if kept is not None and before is not None:
+            kept.replace(before)
     except BaseException as error:
         with contextlib.suppress(OSError):  # a file system that has become read-only
-            draft.unlink(missing_ok=True)
+            for left in (path,) if before is None else (path, before):
+                _draft(left).unlink(missing_ok=True)
         if isinstance(error, OSError):
             number, reason = error.errno or errno.EIO, error.strerror or str(error)
             raise OSError(number, reason, str(path)) from error
@@ -71,7 +74,7 @@ def remove_drafts(folder: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _keep(path: Path, before: Path) -> None:
+def _keep(path: Path, before: Path) -> Path:
     """Give the file a second name, so that there is no moment without a file of either name."""
     draft = _draft(before)
     draft.unlink(missing_ok=True)
@@ -79,7 +82,7 @@ def _keep(path: Path, before: Path) -> None:
         os.link(path, draft)
     except OSError:  # a file system without hard links
         shutil.copyfile(path, draft)
-    draft.replace(before)
+    return draft
 
 
 def _draft(path: Path) -> Path:

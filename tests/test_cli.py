@@ -1,6 +1,7 @@
 """The command line from fit to predict, in-process, on the tiny model."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import yaml
 
 import lightning_prompts.tasks
 import lightning_prompts.tuners
+from lightning_prompts import writable
 from lightning_prompts.cli import PromptCLI, main
 
 
@@ -131,6 +133,24 @@ def test_a_learned_prompt_is_asked_for(fit, capsys):
         fit(command="validate")
     assert stop.value.code == 2
     assert "validate needs a learned prompt: give --ckpt_path" in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_be_written_is_measured_from_a_copy(fit, monkeypatch, capsys):
+    fit()
+    run = Path("logs/soft-demo/version_0")
+    shutil.copy(run / "checkpoints/best.ckpt", "copy.ckpt")
+    monkeypatch.setattr(
+        writable, "_cause", lambda there: "its permissions forbid it" if there.samefile(run) else ""
+    )
+    args = ("validate", "--config", f"{run}/config.yaml", "--ckpt_path")
+    with pytest.raises(SystemExit):
+        main([*args, "best"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.endswith(
+        "to go on elsewhere, copy the checkpoint and give the copy with --ckpt_path."
+    )
+    main([*args, "copy.ckpt", "--trainer.logger.save_dir", "elsewhere"], show=False)
+    assert list(Path("elsewhere").rglob("events.*"))
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,21 @@ def test_a_gradient(fit, late: bool):
     assert saved()["global_step"] == 8
 
 
-def test_rows_of_all_batches_of_a_step(fit):
-    cli, bad = fit("--trainer.accumulate_grad_batches", "2"), BadGradient(3)
+def test_a_run_that_logs_nothing_is_not_asked_at_each_step(fit):
+    cli = fit("--trainer.log_every_n_steps", "0", "--trainer.val_check_interval", "4")
+    bad = BadGradient(2)
+    places = [isinstance(each, FiniteNumbers) for each in cli.trainer.callbacks]
+    cli.trainer.callbacks[places.index(True)] = Late()
+    cli.trainer.callbacks.insert(0, bad)
+    message = said(cli)
+    assert f"on the training rows {', '.join(map(str, sorted(bad.rows)))} (from 0)" in message
+    assert bad.steps == 4  # asked before the validation
+
+
+@pytest.mark.parametrize("every", ["2", "50"])
+def test_rows_of_all_batches_of_a_step(fit, every: str):
+    args = ("--trainer.accumulate_grad_batches", "2", "--trainer.log_every_n_steps", every)
+    cli, bad = fit(*args), BadGradient(3)
     cli.trainer.callbacks.insert(0, bad)
     assert len(bad.rows) == 0
     message = said(cli)

@@ -42,6 +42,13 @@ def test_an_unknown_host_is_refused(trainer: Trainer, monkeypatch: pytest.Monkey
         check_rendezvous(trainer)
 
 
+def test_processes_that_would_be_handed_a_run_are_refused():
+    args = {"accelerator": "cpu", "devices": 2, "logger": False, "enable_checkpointing": False}
+    with pytest.raises(PromptError, match="cannot be pickled; take"):
+        check_rendezvous(Trainer(strategy="ddp_spawn", **args))
+    check_rendezvous(Trainer(strategy="ddp_fork", **args))
+
+
 def test_a_launchers_own_arrangements_are_left_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MASTER_PORT", "many")
     one = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)

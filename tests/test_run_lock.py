@@ -4,9 +4,11 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lightning_prompts import run_lock
 from lightning_prompts.cli import main
 from lightning_prompts.errors import PromptError
 from lightning_prompts.run_lock import LOCK, locked
@@ -33,6 +35,19 @@ def test_a_folder_that_stays_empty_is_removed(tmp_path: Path):
     with locked(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_rank_takes_part_in_finding_the_folder(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where an earlier fit has connected them, the first one waits for the others."""
+    asked = []
+    monkeypatch.setattr(run_lock, "run_folder", lambda trainer: asked.append(trainer) or tmp_path)
+    trainer = SimpleNamespace(is_global_zero=rank == 0)
+    with run_lock.run_locked(trainer):
+        assert (tmp_path / LOCK).is_file() == (rank == 0)
+    assert asked == [trainer]
 
 
 def test_death_frees_it(tmp_path: Path):

@@ -135,6 +135,28 @@ def test_what_does_not_change_the_result(fit):
     assert content["run"]["rows"]["train"][0] == 24
 
 
+def test_a_first_prompt_may_have_been_moved(fit):
+    shutil.copy(RUN / "prompt.json", "first.json")
+    begins = ("--model.init", "FromCheckpoint", "--model.init.path")
+    config = RUN / "config.yaml"
+    main(["fit", "--config", str(config), "--experiment", "second", *begins, "first.json"])
+    Path("first.json").rename("moved.json")
+    config = Path("logs/second/version_0/config.yaml")
+    more = ("--model.init.path", "moved.json", "--trainer.max_steps", "3")
+    cli = main(["fit", "--config", str(config), "--ckpt_path", "last", *more])
+    assert cli.trainer.global_step == 3
+
+
+def test_what_lightning_keeps_as_an_enum_is_saved_as_a_text(fit):
+    place = ("--experiment", "clipped", "--trainer.gradient_clip_algorithm", "value")
+    args = ("fit", "--config", str(RUN / "config.yaml"), *place)
+    main(list(args), show=False)
+    # What is no plain text would be refused here, and with it every checkpoint of the run.
+    last = Path("logs/clipped/version_0/checkpoints/last.ckpt")
+    content = torch.load(last, weights_only=True)
+    assert content["run"]["options"]["trainer"]["gradient_clip_algorithm"] == "value"
+
+
 def test_a_checkpoint_of_an_older_version_is_taken(fit):
     path = RUN / "checkpoints" / "last.ckpt"
     content = torch.load(path, weights_only=True)

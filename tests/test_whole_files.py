@@ -53,6 +53,25 @@ def test_the_one_before_is_kept(tmp_path: Path):
     assert names(tmp_path) == ["last.ckpt", "previous.ckpt"]
 
 
+def test_a_damaged_file_is_never_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, before = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    path.write_text("damaged")
+    before.write_text("good")
+    places, rename = [], Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if places:
+            raise KeyboardInterrupt
+        places.append(target)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        replace(path, lambda file: file.write(b"new"), before)
+    assert (path.read_text(), before.read_text()) == ("new", "good")
+    assert names(tmp_path) == ["last.ckpt", "previous.ckpt"]
+
+
 def test_drafts_of_killed_processes_are_removed(tmp_path: Path):
     path = tmp_path / "checkpoints" / "last.ckpt"
     write_text(path, "whole")

@@ -1,5 +1,7 @@
 """Samples of rows keep the classes' shares."""
 
+import hashlib
+import json
 from collections import Counter
 
 import pytest
@@ -7,6 +9,14 @@ import pytest
 from lightning_prompts.tasks.rows import Rows, few_shot, stratified_order
 
 LABELS = [0] * 600 + [1] * 300 + [2] * 90 + [3] * 10
+
+
+def test_a_fingerprint_is_that_of_the_rows_and_labels_as_one_text() -> None:
+    rows = [{"text": "é", "n": 1}, {"n": 2.5, "text": None}]
+    for some, labels in ((rows, [0, 1]), (rows[:1], [1]), (rows, []), ([], [])):
+        text = json.dumps([some, labels], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        assert Rows("x", some, labels=labels).fingerprint == digest[:16]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
