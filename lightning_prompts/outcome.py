@@ -30,7 +30,7 @@ DISK = {
     errno.EDQUOT: "make room",
     errno.EFBIG: "make room",
     errno.EROFS: "make it writable again",
-    errno.EACCES: "make it writable again",
+    errno.EACCES: "change its permissions",
     errno.EIO: "look at the disk",
 }
 

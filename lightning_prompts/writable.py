@@ -45,6 +45,7 @@ def _cause(there: Path) -> str:
     if not os.access(there, os.W_OK | os.X_OK):
         read_only = os.name == "posix" and os.statvfs(there).f_flag & os.ST_RDONLY
         return "its file system is read-only" if read_only else "its permissions forbid it"
-    if shutil.disk_usage(there).free < ROOM:
+    usage = shutil.disk_usage(there)
+    if usage.total and usage.free < ROOM:  # some file systems tell no sizes at all
         return "no space is left on its disk"
     return ""
