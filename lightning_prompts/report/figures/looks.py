@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from lightning_prompts.report.comparison import Comparison, Setting
 from lightning_prompts.report.text import shorten, visible
@@ -172,12 +172,17 @@ def left_out(count: int) -> str:
     return f" {which} left out, the worst of each tuner."
 
 
+SUBS = {True: (1.0, 2.0, 5.0), False: (1.0,)}  # ticks of a decade, where there are few or many
+
+
 def log_axis(axis: Axis) -> None:
     """A logarithmic axis whose ticks read as numbers."""
     axis._set_axes_scale("log")  # type: ignore[attr-defined]
     low, high = sorted(axis.get_view_interval())
-    narrow = high / max(low, 1e-300) < 30
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=9))
+    span = high / max(low, 1e-300)
+    # Within half a decade powers of ten leave no tick, and matplotlib's own stand in its place.
+    locator = MaxNLocator(4) if span < 5 else LogLocator(subs=SUBS[span < 100], numticks=9)
+    axis.set_major_locator(locator)
     axis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
     axis.set_minor_formatter(NullFormatter())
 
