@@ -13,6 +13,7 @@ from torchmetrics import Metric
 
 from lightning_prompts.dtypes import in_double, wide
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.metrics.mean import MeanOfAll
 from lightning_prompts.projection import Distance, EmbeddingIndex, nearest_tokens
 from lightning_prompts.template import Batch
 
@@ -114,21 +115,13 @@ def prompt_hidden(lm: FrozenLM, prompt: Tensor, batch: Batch) -> Tensor:
     return lm.model.base_model(inputs_embeds=embeds, use_cache=False)[0].gather(1, states)
 
 
-class OutputDifferential(Metric):
-    """Output differential over all batches and ranks, each example (or position) weighing the same.
+class OutputDifferential(MeanOfAll):
+    """Output differential in logits², over all batches and ranks.
 
-    NaN before any example was seen.
+    Each example (or position) weighs the same.
     """
 
-    full_state_update = False
     higher_is_better = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, soft_logits: Tensor, hard_logits: Tensor) -> None:
         """Add examples.
@@ -137,13 +130,7 @@ class OutputDifferential(Metric):
             soft_logits: [..., V] Logits with the soft prompt.
             hard_logits: [..., V] Logits with its nearest tokens.
         """
-        values = output_differential(soft_logits, hard_logits)
-        self.total = self.total + in_double(values).sum()  # becomes float64
-        self.count += values.numel()
-
-    def compute(self) -> Tensor:
-        """Scalar, logits²."""
-        return self.total / self.count
+        self.add(output_differential(soft_logits, hard_logits))
 
 
 class PerformanceDifferential(Metric):

@@ -5,12 +5,11 @@ After "Towards Interpretable Soft Prompts" (Patel et al. 2025, https://arxiv.org
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 
-from lightning_prompts.dtypes import in_double, wide
+from lightning_prompts.dtypes import wide
+from lightning_prompts.metrics.mean import MeanOfAll
 
 
 def token_nll(logits: Tensor, token_ids: Tensor) -> Tensor:
@@ -98,21 +97,10 @@ def levenshtein(source: Sequence[int], target: Sequence[int]) -> int:
     return costs[-1]
 
 
-class LogPerplexity(Metric):
-    """Nats per token over all batches and ranks: sums nats and tokens, then divides.
+class LogPerplexity(MeanOfAll):
+    """Nats per token over all batches and ranks: sums nats and tokens, then divides."""
 
-    NaN before any token was seen.
-    """
-
-    full_state_update = False
     higher_is_better = False
-    nats: Tensor
-    tokens: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("nats", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("tokens", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, nats: Tensor) -> None:
         """Add tokens.
@@ -120,9 +108,4 @@ class LogPerplexity(Metric):
         Args:
             nats: [...] Negative log-likelihood of each token, in nats.
         """
-        self.nats = self.nats + in_double(nats).sum()  # becomes float64
-        self.tokens += nats.numel()
-
-    def compute(self) -> Tensor:
-        """Nats per token."""
-        return self.nats / self.tokens
+        self.add(nats)
