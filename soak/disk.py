@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ class NotPermittedError(Exception):
 def main(folder: Path) -> str:
     """Fill a small tmpfs under a run, and remount one read-only."""
     try:
-        rows = [*full(folder), *read_only(folder)]
+        rows = [full(folder), read_only(folder)]
     except NotPermittedError:
         return NOT_RUN
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -42,41 +42,53 @@ room again, or it is writable, and the run goes on with `--ckpt_path last`.
 {table}"""
 
 
-def full(folder: Path) -> Iterator[list[str]]:
-    """The tmpfs fills up.
+def under_fault(
+    fault: str, place: Path, harm: Callable[[Process, Path], None], mend: Callable[[Path], None]
+) -> list[str]:
+    """A run whose disk fails it, and which is gone on with: a row of the table.
+
+    Args:
+        fault: Its name in the table.
+        place: Of the disk, in the soak's folder.
+        harm: Given the process and its disk; returns when nothing can be written any more.
+        mend: Undoes it.
 
     Raises:
-        NotPermittedError: If there can be none.
+        NotPermittedError: If there can be no tmpfs.
     """
-    with small_disk(folder / "full") as disk:
-        runs = Runs(folder, OPTIONS, disk)
+    with small_disk(place) as disk:
+        runs = Runs(place.parent, OPTIONS, disk)
         process = begun(runs, "stopped")
-        filler = disk / "filler"
+        harm(process, disk)
+        status = process.wait()
+        row = [fault, str(status), message(process, disk), states(runs, "stopped")]
+        mend(disk)
+        return [*row, gone_on_with(runs)]
+
+
+def full(folder: Path) -> list[str]:
+    """The tmpfs fills up."""
+
+    def harm(process: Process, disk: Path) -> None:
         # Again and again: what is deleted in between would leave room.
         while process.process.poll() is None:
-            fill(filler)
-        status = process.wait()
-        row = ["disk full", str(status), message(process, disk), states(runs, "stopped")]
-        filler.unlink()
-        yield [*row, gone_on_with(runs)]
+            fill(disk / "filler")
+
+    return under_fault("disk full", folder / "full", harm, lambda disk: (disk / "filler").unlink())
 
 
-def read_only(folder: Path) -> Iterator[list[str]]:
-    """The tmpfs becomes read-only.
+def read_only(folder: Path) -> list[str]:
+    """The tmpfs becomes read-only."""
 
-    Raises:
-        NotPermittedError: If there can be none.
-    """
-    with small_disk(folder / "read-only") as disk:
-        runs = Runs(folder, OPTIONS, disk)
-        process = begun(runs, "stopped")
+    def harm(process: Process, disk: Path) -> None:
         # Busy while anything is being written.
         process.wait_until(lambda: mount("-o", "remount,ro", str(disk)))
-        status = process.wait()
-        row = ["read-only", str(status), message(process, disk), states(runs, "stopped")]
+
+    def mend(disk: Path) -> None:
         if not mount("-o", "remount,rw", str(disk)):
             raise RuntimeError("The tmpfs stays read-only.")
-        yield [*row, gone_on_with(runs)]
+
+    return under_fault("read-only", folder / "read-only", harm, mend)
 
 
 @contextlib.contextmanager

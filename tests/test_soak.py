@@ -20,7 +20,7 @@ def test_three_kills(tmp_path: Path):
 @pytest.mark.slow
 def test_a_full_disk(tmp_path: Path):
     try:
-        ((_, status, said, _, gone_on),) = full(tmp_path)
+        _, status, said, _, gone_on = full(tmp_path)
     except NotPermittedError:
         pytest.skip("needs to mount a tmpfs")
     assert status == "2"
