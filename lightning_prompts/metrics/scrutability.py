@@ -28,6 +28,7 @@ def token_nll(logits: Tensor, token_ids: Tensor) -> Tensor:
     Raises:
         ValueError: If the leading two dimensions of `logits` and `token_ids` differ.
 
+    >>> import torch
     >>> token_nll(torch.zeros(1, 3, 8), torch.tensor([[0, 5, 2]])).exp()
     tensor([8.])
     """
