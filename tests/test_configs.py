@@ -96,9 +96,9 @@ def test_precision_follows_the_processor(lm_folder: Path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for known, expected in (
-        ({"avx512_bf16": True}, "bf16-mixed"),
-        ({"amx_bf16": True}, "bf16-mixed"),
-        ({"avx512_bf16": False, "avx2": True}, "32-true"),
+        ({"amx_bf16": True, "avx512_bf16": True}, "bf16-mixed"),
+        ({"amx_bf16": False, "avx512_bf16": True}, "32-true"),
+        ({"avx2": True}, "32-true"),
         ({}, "32-true"),
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known)
