@@ -239,7 +239,7 @@ class PromptCLI(LightningCLI):
         if kwargs["ckpt_path"]:
             content, config = read_checkpoint(Path(kwargs["ckpt_path"])), self.config[self.command]
             refuse_other_run(content, config, self.trainer, self.model, self.datamodule)
-        start = announce(self.trainer, self.model, self.datamodule, kwargs["ckpt_path"])
+        start = self._announce(**kwargs)
         try:
             self.trainer.fit(**kwargs)
         except SIGTERMException:
@@ -269,13 +269,18 @@ class PromptCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Write predictions.jsonl."""
-        announce(self.trainer, self.model, self.datamodule, kwargs["ckpt_path"])
+        self._announce(**kwargs)
         self.trainer.predict(**kwargs)
         if self.trainer.is_global_zero:
             summary.written(callback_of(self.trainer, Predictions).path)
 
+    def _announce(self, ckpt_path: str | None, **_: Any) -> int:
+        step = announce(self.trainer, self.model, self.datamodule, ckpt_path)
+        self.datamodule.read_ahead(self.trainer, self.config.subcommand)
+        return step
+
     def _evaluate(self, run: Callable[..., Any], stage: str, **kwargs: Any) -> None:
-        step = announce(self.trainer, self.model, self.datamodule, kwargs["ckpt_path"])
+        step = self._announce(**kwargs)
         # Lightning would log the metrics at step 0, in the middle of the run's own curves.
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = step
         run(**kwargs)

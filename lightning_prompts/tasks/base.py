@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import BatchSampler, DataLoader
 from tqdm import tqdm
 
@@ -22,6 +23,7 @@ from lightning_prompts.tasks.loading import (
     ResumableLoader,
     collate_rows,
     even_batch_size,
+    require_shares,
 )
 from lightning_prompts.tasks.rows import Rows
 from lightning_prompts.template import Batch, Example, Template
@@ -133,6 +135,30 @@ class PromptTask(LightningDataModule, ABC):
     @abstractmethod
     def has(self, split: str) -> bool:
         """Whether there is such a split."""
+
+    # ---- before the trainer
+
+    def read_ahead(self, trainer: Trainer, stage: str) -> None:
+        """Read a stage's rows before other processes are started, which would read bad ones later.
+
+        Args:
+            trainer: About to run.
+            stage: `fit`, `validate`, `test` or `predict`.
+
+        Raises:
+            PromptError: As `read`, and where the rows cannot be shared by the processes.
+        """
+        if trainer.world_size == 1:
+            return
+        self.trainer = trainer
+        # Those that share a model's layers share its rows too; who does is not known yet.
+        whole = not isinstance(trainer.strategy, ModelParallelStrategy)
+        if whole:
+            self._check_sampler()
+        for split in STAGE_SPLITS[stage]:
+            num_rows = len(self.rows(split))
+            if whole and split != "train":  # where a row stands in for one that is missing
+                require_shares(num_rows, self._ranks()[1])
 
     # ---- the trainer's hooks
 

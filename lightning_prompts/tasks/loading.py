@@ -145,6 +145,20 @@ class LongestFirst(Sampler[int]):
         return iter(self.order)
 
 
+def require_shares(num_rows: int, num_ranks: int) -> None:
+    """Refuse fewer rows to evaluate than ranks.
+
+    Raises:
+        PromptError: If so.
+    """
+    if num_rows < num_ranks:
+        rows = "1 row" if num_rows == 1 else f"{num_rows} rows"
+        raise PromptError(
+            f"{rows} cannot be shared by {num_ranks} devices; use fewer devices "
+            "(--trainer.devices) or more rows."
+        )
+
+
 def even_batch_size(num_rows: int, batch_size: int, num_ranks: int) -> int:
     """The batch size nearest below `batch_size` that gives all ranks equally many batches.
 
@@ -154,13 +168,9 @@ def even_batch_size(num_rows: int, batch_size: int, num_ranks: int) -> int:
     15
 
     Raises:
-        PromptError: If there are fewer rows than ranks.
+        PromptError: As `require_shares`.
     """
-    if num_rows < num_ranks:
-        raise PromptError(
-            f"{num_rows} rows cannot be shared by {num_ranks} devices; use fewer devices "
-            "(--trainer.devices) or more rows."
-        )
+    require_shares(num_rows, num_ranks)
     fewest, most = num_rows // num_ranks, -(-num_rows // num_ranks)
     sizes = itertools.chain(range(batch_size, 0, -1), itertools.count(batch_size + 1))
     return next(size for size in sizes if -(-fewest // size) == -(-most // size))

@@ -152,6 +152,35 @@ def test_lightnings_sampler_is_refused(task: Task) -> None:
         data.setup("fit")
 
 
+def ddp(devices: int, **options: Any) -> pl.Trainer:
+    """Of this many processes, which it has not started."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    options = {"use_distributed_sampler": False, **quiet, **options}
+    return pl.Trainer(accelerator="cpu", devices=devices, strategy="ddp", **options)
+
+
+@pytest.mark.parametrize(("stage", "split"), [("fit", "validation"), ("test", "test")])
+def test_rows_that_cannot_be_shared_are_seen_before_processes_start(
+    task: Task, stage: str, split: str
+) -> None:
+    few = {f"{split}_rows": 1}
+    with pytest.raises(PromptError, match=r"^1 row cannot be shared by 2 devices; use fewer"):
+        task(**few).read_ahead(ddp(2), stage)
+    data = task(**few)
+    data.read_ahead(ddp(1), stage)
+    assert data.report.rows == {}
+    data.read_ahead(ddp(2), "fit" if stage == "test" else "test")  # does not evaluate that split
+    task().read_ahead(ddp(2), stage)
+
+
+def test_bad_rows_and_settings_are_seen_before_processes_start(task: Task, tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match=r"--trainer.use_distributed_sampler false"):
+        task().read_ahead(ddp(2, use_distributed_sampler=True), "fit")
+    (tmp_path / "bad.jsonl").write_text("{")
+    with pytest.raises(PromptError, match=r"bad\.jsonl"):
+        task(validation=str(tmp_path / "bad.jsonl")).read_ahead(ddp(2), "validate")
+
+
 def test_calibration_texts_are_training_texts_without_labels(task: Task) -> None:
     data = task(val_batch_size=4)
     data.setup("validate")
