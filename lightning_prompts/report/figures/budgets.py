@@ -118,7 +118,7 @@ def _bars(
 def brief(value: float) -> str:
     """A number that people read at a glance.
 
-    >>> [brief(v) for v in (0.0, 7.0, 12345.0, 3e6)]
-    ['0', '7', '12,345', '3.0 M']
+    >>> [brief(v) for v in (0.0, 7.0, 150_000.0, 3e6, 2.25e6, 1.2345e9)]
+    ['0', '7', '150,000', '3 M', '2.25 M', '1,230 M']
     """
-    return f"{value:,.0f}" if value < 1e5 else f"{value / 1e6:,.1f} M"
+    return f"{value:,.0f}" if value < 1e6 else f"{float(f'{value / 1e6:.3g}'):,g} M"
