@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from lightning_prompts.tasks.loading import (
     require_shares,
 )
 from lightning_prompts.tasks.rows import Rows
+from lightning_prompts.tasks.task_report import TaskReport
 from lightning_prompts.template import Batch, Example, Template
 from lightning_prompts.verbalizer import Verbalizer
 
@@ -38,28 +38,6 @@ STAGE_SPLITS = {
 }
 PROGRESS_AFTER_SECONDS = 2.0
 LENGTHS_SHOWN = 64
-
-
-@dataclass
-class TaskReport:
-    """What was read, for the tables of a run.
-
-    Attributes:
-        sources: Split to file, or to data set and split on the Hub.
-        rows: Split to number of rows.
-        cut: Split to number of rows whose text was cut to `max_tokens`; tokenized splits only.
-        classes: Split to number of rows of each label.
-        majority_label: The most frequent label of the training rows, or of the first split read
-            where there are none.
-        max_tokens: Most tokens that an example may have beside the prompt.
-    """
-
-    sources: dict[str, str] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    cut: dict[str, int] = field(default_factory=dict)
-    classes: dict[str, dict[str, int]] = field(default_factory=dict)
-    majority_label: str | None = None
-    max_tokens: int = 0
 
 
 class PromptTask(LightningDataModule, ABC):
