@@ -59,6 +59,7 @@ from lightning_prompts.settings import (
     place,
     read_checkpoint,
     refuse_half_on_cpu,
+    refuse_own_clocks,
     reusable,
 )
 from lightning_prompts.studies.command import study
@@ -216,6 +217,7 @@ class PromptCLI(LightningCLI):
             raise PromptError(f"--trainer: {str(error).rstrip('.')}.") from error
         check_rendezvous(trainer)
         refuse_half_on_cpu(configured.precision, trainer.strategy.root_device)
+        refuse_own_clocks(configured.val_check_interval, trainer.world_size)
         use_whole_checkpoints(trainer)
         return trainer
 

@@ -108,6 +108,19 @@ def refuse_half_on_cpu(precision: Any, device: torch.device) -> None:
         )
 
 
+def refuse_own_clocks(interval: Any, num_processes: int) -> None:
+    """Refuse a time between validations on several processes.
+
+    Raises:
+        PromptError: If so: each would go by its own clock, and wait for those that do not validate.
+    """
+    if num_processes > 1 and not isinstance(interval, int | float | None):
+        raise PromptError(
+            f"--trainer.val_check_interval {interval}: {num_processes} processes have as many "
+            "clocks, which would not ask for a validation at the same step; give a number of steps."
+        )
+
+
 def experiment(config: Namespace) -> str:
     """`--experiment`, else <tuner>-<task>."""
     if config.experiment:

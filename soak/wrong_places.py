@@ -99,6 +99,10 @@ def _devices() -> Iterator[Case]:
             *("--trainer.devices=2", "--trainer.strategy=ddp"),
             "--trainer.use_distributed_sampler=true",
         ),
+        "validations by the clock": (
+            *("--trainer.devices=2", "--trainer.strategy=ddp"),
+            "--trainer.val_check_interval=00:00:10:00",
+        ),
         "more devices than rows": (
             *("--trainer.devices=2", "--trainer.strategy=ddp", "--data.validation_rows=1"),
         ),

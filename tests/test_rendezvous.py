@@ -1,13 +1,16 @@
 """Where processes meet, and where a run may be written: refused before any process is started."""
 
 import socket
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning.pytorch import Trainer
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.rendezvous import check_rendezvous
+from lightning_prompts.settings import refuse_own_clocks
 from lightning_prompts.writable import require_writable
 
 
@@ -53,6 +56,15 @@ def test_a_launchers_own_arrangements_are_left_alone(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MASTER_PORT", "many")
     one = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
     check_rendezvous(one)
+
+
+@pytest.mark.parametrize("interval", ["00:00:10:00", {"minutes": 10}, timedelta(minutes=10)])
+def test_processes_validate_after_steps_and_not_by_their_own_clocks(interval: Any):
+    with pytest.raises(PromptError, match="2 processes have as many clocks.* give a number of steps"):
+        refuse_own_clocks(interval, 2)
+    refuse_own_clocks(interval, 1)
+    for steps in (100, 0.5, None):
+        refuse_own_clocks(steps, 2)
 
 
 @pytest.mark.parametrize("name", ["file", "file/below", "x" * 300, "a\0b"])
