@@ -60,7 +60,7 @@ def test_a_launchers_own_arrangements_are_left_alone(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("interval", ["00:00:10:00", {"minutes": 10}, timedelta(minutes=10)])
 def test_processes_validate_after_steps_and_not_by_their_own_clocks(interval: Any):
-    with pytest.raises(PromptError, match="2 processes have as many clocks.* give a number of steps"):
+    with pytest.raises(PromptError, match=r"2 processes .* give a number of steps"):
         refuse_own_clocks(interval, 2)
     refuse_own_clocks(interval, 1)
     for steps in (100, 0.5, None):
