@@ -184,11 +184,11 @@ class FrozenLM(nn.Module):
         return self._answers(prompts, batch, self._reuses(prompts, batch))
 
     def read_texts(self, batch: Batch) -> None:
-        """Encode what stands before the prompt, where that is kept, ahead of passes over its parts.
+        """Encode what stands before the prompt ahead of passes over its parts, which find it kept.
 
         Texts are encoded in blocks of one shape, which a whole batch fills better than a few rows.
         """
-        kept = self.reuse_prompt is not False and self.text_cache.room > 0
+        kept = self.reuse_prompt is not False and self.text_cache.gib > 0 and not self.is_sharded
         if kept and batch["before_ids"].shape[1] and not batch["shared_before"]:
             self.text_cache(self, batch)
 

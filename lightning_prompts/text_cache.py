@@ -28,6 +28,7 @@ BLOCK_TOKENS = 8
 FEW_HITS = 0.05
 
 Layers = list[tuple[Tensor, Tensor]]
+Key = tuple[object, ...]  # a text, and what else decides over its states
 
 
 class TextStates(NamedTuple):
@@ -45,14 +46,23 @@ class TextStates(NamedTuple):
 class TextCache:
     """The least recently used text leaves where the bound is reached; off where nothing repeats.
 
+    The latest batch's texts stay in any case: the next pass may be over the same rows with other
+    prompts, or over a part of them.
+
     Args:
-        gib: Most memory to use, in GiB; 0 keeps nothing.
+        gib: Most memory to use beside the latest batch's, in GiB; 0 keeps nothing.
     """
 
     def __init__(self, gib: float) -> None:
         self.gib, self.room = gib, int(gib * 2**30)
         self.used = 0
-        self._kept: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
+        self._kept: OrderedDict[Key, Tensor] = OrderedDict()
+        self._latest: dict[Key, Tensor] = {}
+        self._lookups = self._hits = self._evictions = 0
+
+    def renew(self) -> None:
+        """Begin another run: what is kept stays, and whether texts repeat is to be seen again."""
+        self.room = int(self.gib * 2**30)
         self._lookups = self._hits = self._evictions = 0
 
     @torch.no_grad()
@@ -62,7 +72,8 @@ class TextCache:
         # With the text these decide over token ids and numbers.
         dtype = lm.embedding_table.dtype
         setting = (tuple(lm.prefix_ids), str(device), dtype, _precision(device))
-        if self._kept and str(device) not in next(iter(self._kept)):
+        known = next(iter(self._kept or self._latest), None)
+        if known is not None and str(device) not in known:
             self._clear()  # the model has moved, and nobody asks for them there again
         states = self._find(lm, batch, setting)
         num_before, like = batch["before_ids"].shape[1], states[0]
@@ -83,9 +94,14 @@ class TextCache:
         rows = {texts[row]: row for row in by_size}  # the row that has most of the text
         found: dict[str, Tensor] = {}
         for text in rows:
+            key = (text, *setting)
+            if (kept := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+            if key in self._latest:  # which says nothing of other batches
+                found[text] = self._latest[key]
+                continue
             self._lookups += 1
-            if (kept := self._kept.get((text, *setting))) is not None:
-                self._kept.move_to_end((text, *setting))
+            if kept is not None:
                 self._hits += 1
                 found[text] = kept
         missing = [text for text in rows if text not in found]
@@ -99,9 +115,11 @@ class TextCache:
         for text, states in zip(missing, encode_blocks(lm, ids), strict=True):
             found[text] = states
             self._keep((text, *setting), states)
+        if any((text, *setting) not in self._latest for text in found):
+            self._latest = {(text, *setting): states for text, states in found.items()}
         return [found[text] for text in texts]
 
-    def _keep(self, key: tuple[object, ...], states: Tensor) -> None:
+    def _keep(self, key: Key, states: Tensor) -> None:
         if states.nbytes > self.room:
             return
         self._kept[key] = states
@@ -122,11 +140,12 @@ class TextCache:
 
     def _clear(self) -> None:
         self._kept.clear()
+        self._latest = {}
         self.used = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the texts: another process makes its own."""
-        return vars(self) | {"_kept": OrderedDict(), "used": 0}
+        return vars(self) | {"_kept": OrderedDict(), "_latest": {}, "used": 0}
 
 
 def whole_cache(layers: Layers | None = None) -> "DynamicCache":

@@ -28,6 +28,7 @@ class SharedLM:
             self._lm = FrozenLM(**options)
             self._options, self._dtype = options, self._lm.embedding_table.dtype
             self.loaded += 1
+        self._lm.text_cache.renew()
         return self._lm
 
 
