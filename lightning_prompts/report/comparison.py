@@ -193,10 +193,16 @@ def _settings(runs: Sequence[RunRecord]) -> tuple[Setting, ...]:
     groups = _grouped(runs, lambda r: _key(r, any_setting))
     settings: list[Setting] = []
     for of_tuner in _grouped(groups, lambda group: group[0].tuner):
-        names = labels([group[0] for group in of_tuner], of_setting)
-        for label, group in zip(names, of_tuner, strict=True):
-            name = group[0].tuner + (f", {label}" if label else "")
-            settings.append(Setting(name, group[0].tuner, tuple(group)))
+        variants = _grouped(of_tuner, lambda group: group[0].variant)
+        for alike in variants:
+            first = alike[0][0]
+            # A variant's name tells more than all options in which it differs from another.
+            told = len(variants) > 1 and first.variant
+            name = first.tuner + (f" ({first.variant})" if told else "")
+            known = labels([group[0] for group in alike], of_setting)
+            for label, group in zip(known, alike, strict=True):
+                full = ", ".join(part for part in (name, label) if part)
+                settings.append(Setting(full, first.tuner, tuple(group)))
     # Not in the order in which a study came to run them.
     settings.sort(key=lambda s: (s.tuner, s.records[0].perplexity_weight, by_number(s.label)))
     return tuple(_numbered(settings))

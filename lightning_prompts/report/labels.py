@@ -23,6 +23,8 @@ _SYMBOLS = {
     "max_steps": "steps",
 }
 _ABSENT = object()
+MOST_TOLD = 5
+"""Options that a label names; more would not be read."""
 
 
 def labels(runs: Sequence[RunRecord], relevant: Callable[[str], bool]) -> list[str]:
@@ -45,14 +47,16 @@ def labels(runs: Sequence[RunRecord], relevant: Callable[[str], bool]) -> list[s
     for key in telling:
         if list(short.values()).count(short[key]) > 1:
             short[key] = key.partition(".")[2] or key
-    return [
-        ", ".join(
+    found = []
+    for run in runs:
+        told = [
             f"{_SYMBOLS.get(short[key], short[key])} = {_shown(run.settings[key])}"
             for key in telling
             if key in run.settings
-        )
-        for run in runs
-    ]
+        ]
+        more = ["…"] if len(told) > MOST_TOLD else []
+        found.append(", ".join(told[:MOST_TOLD] + more))
+    return found
 
 
 def by_number(label: str) -> list[tuple[float, str]]:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +225,8 @@ def _add_trial(material: Material, trial: Any, study: str) -> None:
     seconds = attributes.get("seconds")
     if state == "COMPLETE" and attributes.get("record") is not None:
         try:
-            material.records.append(from_json(attributes["record"]))
+            variant = str(dict(overrides).get("variant", ""))
+            material.records.append(replace(from_json(attributes["record"]), variant=variant))
         except PromptError as error:
             material.unfinished.append(Unfinished(name, "failed", shown, str(error), seconds))
         return

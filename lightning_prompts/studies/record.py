@@ -62,6 +62,7 @@ class RunRecord:
         correct: A digit for each test row, by its number: 1 where the prompt in use was right.
         history: Every validation.
         settings: The run's configuration by dotted names, as on the command line.
+        variant: Of its study, where that has several.
     """
 
     name: str
@@ -88,6 +89,7 @@ class RunRecord:
     correct: str | None
     history: list[Validation]
     settings: dict[str, Any]
+    variant: str = ""
 
 
 def to_json(record: RunRecord) -> dict[str, Any]:
@@ -102,11 +104,11 @@ def from_json(content: Mapping[str, Any]) -> RunRecord:
         PromptError: If it is none.
     """
     try:
-        known = {f.name: content[f.name] for f in fields(RunRecord)}
+        known = {f.name: content[f.name] for f in fields(RunRecord) if f.name != "variant"}
         history = [Validation(**each) for each in known.pop("history")]
     except (KeyError, TypeError) as error:
         raise PromptError(f"Not the record of a run: {error!r} is wrong with it.") from error
-    return RunRecord(**known, history=history)
+    return RunRecord(**known, history=history, variant=content.get("variant", ""))
 
 
 def read_run(folder: Path) -> RunRecord:

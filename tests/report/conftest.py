@@ -114,12 +114,11 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
         created.set_user_attr("description", "What it asks.")
         for record in records:
             values = [record.metrics["val/accuracy"], record.metrics["val/perplexity"]]
+            attrs: dict[str, Any] = {"record": to_json(record), "seconds": record.seconds}
+            if record.variant:
+                attrs["settings"] = {"variant": attrs["record"].pop("variant")}
             created.add_trial(
-                create_trial(
-                    state=TrialState.COMPLETE,
-                    values=values,
-                    user_attrs={"record": to_json(record), "seconds": record.seconds},
-                )
+                create_trial(state=TrialState.COMPLETE, values=values, user_attrs=attrs)
             )
         for error in errors:
             created.add_trial(

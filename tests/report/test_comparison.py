@@ -41,6 +41,30 @@ def test_options_that_differ_are_named_by_their_last_part(run):
     ]
 
 
+def test_variants_of_one_tuner_are_told_apart_by_their_names(run):
+    def of(variant: str, weight: float, beam: int, **more):
+        settings = {"model.beam": beam, "model.swap": beam / 4, **more}
+        return run("GuidedSearch", weight, settings=settings, variant=variant)
+
+    guided = [of("guided", 0.0, 4), of("guided", 0.3, 4)]
+    (comparison,), _ = compare([*guided, of("gcg", 0.0, 1)])
+    assert labels(comparison) == [
+        "GuidedSearch (gcg)",
+        "GuidedSearch (guided), w = 0",
+        "GuidedSearch (guided), w = 0.3",
+    ]
+    (comparison,), _ = compare(guided)
+    assert labels(comparison) == ["GuidedSearch, w = 0", "GuidedSearch, w = 0.3"]
+
+
+def test_a_label_names_a_few_options(run):
+    records = [run(settings={f"model.option_{i}": i + j for i in range(8)}) for j in range(2)]
+    (comparison,), _ = compare(records)
+    few = ["option_0 = 0, option_1 = 1, option_2 = 2, option_3 = 3, option_4 = 4"]
+    few.append("option_0 = 1, option_1 = 2, option_2 = 3, option_3 = 4, option_4 = 5")
+    assert labels(comparison) == [f"PEZ, {options}, …" for options in few]
+
+
 def test_templates_are_problems_of_their_own(run):
     other = "{text}{prompt}"
     records = [run(), run(template=other, settings={"data.template": other})]

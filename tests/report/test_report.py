@@ -66,6 +66,16 @@ def test_a_study_becomes_a_page_with_figures_and_tables(study, runs, capsys):
     assert float(rows[0]["test/accuracy"]) == 0.8
 
 
+def test_a_study_s_variants_have_their_names(study, run):
+    two = [
+        run("GuidedSearch", settings={"model.beam": i}, variant=v) for i, v in enumerate(["a", "b"])
+    ]
+    main(["report", str(study(two))])
+    table = Path("logs/studies/own/report/results.md").read_text(encoding="utf-8")
+    assert "GuidedSearch (a) |" in table
+    assert "GuidedSearch (b) |" in table
+
+
 def test_untested_runs_are_scored_on_their_validation_rows(study, runs):
     for run in runs:
         run.metrics = {k: v for k, v in run.metrics.items() if k.startswith("val/")}
