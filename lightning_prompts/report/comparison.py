@@ -55,6 +55,7 @@ class Setting:
 
     label: str
     tuner: str
+    """Its class; with the variant's name where a study has several variants of it."""
     records: tuple[RunRecord, ...]
 
     @property
@@ -202,7 +203,7 @@ def _settings(runs: Sequence[RunRecord]) -> tuple[Setting, ...]:
             known = labels([group[0] for group in alike], of_setting)
             for label, group in zip(known, alike, strict=True):
                 full = ", ".join(part for part in (name, label) if part)
-                settings.append(Setting(full, first.tuner, tuple(group)))
+                settings.append(Setting(full, name, tuple(group)))
     # Not in the order in which a study came to run them.
     settings.sort(key=lambda s: (s.tuner, s.records[0].perplexity_weight, by_number(s.label)))
     return tuple(_numbered(settings))
