@@ -31,7 +31,7 @@ setup: $(STAMP)  ## Make .venv and install everything (again only after a change
 demo: $(STAMP)  ## Compare prompts for SmolLM2 on short reviews: a table and a page in a few minutes
 	$(BIN)/lightning-prompts demo $(ARGS)
 
-demo-study: $(STAMP)  ## A small trade-off study on the same reviews, in some twenty minutes at most
+demo-study: $(STAMP)  ## A small trade-off study on the same reviews, in a quarter of an hour
 	$(BIN)/lightning-prompts study --config configs/study/demo.yaml $(ARGS)
 	$(BIN)/lightning-prompts report logs/studies/demo
 
