@@ -23,7 +23,7 @@ from lightning_prompts.search.candidates import Choice, EditSettings, Proposer
 from lightning_prompts.search.race import Finalist, Race, deal
 from lightning_prompts.template import Batch, Template
 from lightning_prompts.tuners.incumbent import IncumbentTuner
-from lightning_prompts.tuners.ledger import Ids, Ledger
+from lightning_prompts.tuners.ledger import DOUBT, Ids, Ledger
 from lightning_prompts.tuners.scoring import PromptScorer
 from lightning_prompts.verbalizer import Verbalizer
 
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 
 SEARCH = "search"  # its key in a checkpoint
 LISTED = 100  # prompts in prompts.jsonl beside those that were validated
-# Batches for which a prompt counts as being no better than the beam, before its first.
-DOUBT = 1.0
 
 
 class GuidedSearch(IncumbentTuner):

@@ -13,6 +13,8 @@ from lightning_prompts.rewards.base import standardise
 Ids = tuple[int, ...]
 
 NO_TOKEN = -1  # pads shorter prompts in a checkpoint
+# `doubt` where each step has other rows: a prompt's first gain counts half.
+DOUBT = 1.0
 
 
 @dataclass
@@ -22,7 +24,8 @@ class Entry:
     Attributes:
         log_perplexity: Nats per token under the task's language model.
         times: How often it was written.
-        reward: Sum of its raw task rewards over those times.
+        reward: Sum of its raw task rewards over those times; where steps have different rows, of
+            what they were above the mean of their step.
         window_times: The same since the last validation.
         window_reward: The same since the last validation.
         components: What its latest reward was made of, by name.
@@ -39,7 +42,7 @@ class Entry:
 
     @property
     def mean_reward(self) -> float:
-        """Mean raw task reward."""
+        """Mean raw task reward, or gain."""
         return self.reward / max(1, self.times)
 
     def mean(self, window: bool, doubt: float) -> float:
@@ -116,10 +119,7 @@ class Ledger:
         if not ids:
             return []
         entries = [self.entries[k] for k in ids]
-        sums = [
-            (e.window_reward, e.window_times) if window else (e.reward, e.times) for e in entries
-        ]
-        means = [reward / (times + self.doubt) for reward, times in sums]
+        means = [entry.mean(window, self.doubt) for entry in entries]
         task = torch.tensor(means, dtype=torch.float64)
         readable = -torch.tensor([e.log_perplexity for e in entries], dtype=torch.float64)
         if self.standardised:

@@ -28,7 +28,7 @@ from lightning_prompts.soft_q import (
 from lightning_prompts.template import Batch, Template
 from lightning_prompts.tuners.base import Stage
 from lightning_prompts.tuners.incumbent import IncumbentTuner
-from lightning_prompts.tuners.ledger import Ids, Ledger
+from lightning_prompts.tuners.ledger import DOUBT, Ids, Ledger
 from lightning_prompts.tuners.scoring import PromptScorer, Scored
 from lightning_prompts.verbalizer import Verbalizer
 
@@ -134,6 +134,7 @@ class RLPrompt(IncumbentTuner):
     def on_train_start(self) -> None:
         """Learn whether all steps have the same rows."""
         self._rows = self._only_batch()
+        self.ledger.doubt = 0.0 if self._rows else DOUBT
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """K prompts on one batch; returns the policy's loss."""

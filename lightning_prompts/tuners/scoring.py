@@ -60,9 +60,13 @@ class PromptScorer:
         else:  # equal prompts too are scored each by itself: their rewards are drawn
             task = self.reward(token_ids, batch, seed, self.reduce)
             scored = Scored(task, log_perplexities(self.lm, token_ids))
+        raw = scored.task.raw
+        # On other rows at each step a reward is the rows' as well as the prompt's: what counts then
+        # is the gain over the step's mean, or prompts that met easy rows would be the best.
+        found = raw if rows is not None else raw - raw.mean()
         self.ledger.add(
             prompts,
-            scored.task.raw.tolist(),
+            found.tolist(),
             scored.log_perplexity.tolist(),
             {name: values.tolist() for name, values in scored.task.components.items()},
         )
