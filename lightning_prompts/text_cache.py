@@ -46,15 +46,16 @@ class TextStates(NamedTuple):
 class TextCache:
     """The least recently used text leaves where the bound is reached; off where nothing repeats.
 
-    The latest batch's texts stay in any case: the next pass may be over the same rows with other
+    The latest batch's texts stay even then: the next pass may be over the same rows with other
     prompts, or over a part of them.
 
     Args:
-        gib: Most memory to use beside the latest batch's, in GiB; 0 keeps nothing.
+        gib: Most memory to use, in GiB, and the same for the latest batch; 0 keeps nothing.
     """
 
     def __init__(self, gib: float) -> None:
-        self.gib, self.room = gib, int(gib * 2**30)
+        self.gib = gib
+        self.bound = self.room = int(gib * 2**30)
         self.used = 0
         self._kept: OrderedDict[Key, Tensor] = OrderedDict()
         self._latest: dict[Key, Tensor] = {}
@@ -62,7 +63,7 @@ class TextCache:
 
     def renew(self) -> None:
         """Begin another run: what is kept stays, and whether texts repeat is to be seen again."""
-        self.room = int(self.gib * 2**30)
+        self.room = self.bound
         self._lookups = self._hits = self._evictions = 0
 
     @torch.no_grad()
@@ -116,7 +117,9 @@ class TextCache:
             found[text] = states
             self._keep((text, *setting), states)
         if any((text, *setting) not in self._latest for text in found):
-            self._latest = {(text, *setting): states for text, states in found.items()}
+            fits = sum(states.nbytes for states in found.values()) <= self.bound
+            latest = found if fits else {}
+            self._latest = {(text, *setting): states for text, states in latest.items()}
         return [found[text] for text in texts]
 
     def _keep(self, key: Key, states: Tensor) -> None:
@@ -131,7 +134,7 @@ class TextCache:
             if self._hits < FEW_HITS * self._lookups:
                 log.info(
                     "Hardly any text came back while %.3g GiB of texts' keys and values were kept, "
-                    "so none are kept any more; --lm.text_cache sets the bound.",
+                    "so only a batch's own are kept from now on; --lm.text_cache sets the bound.",
                     self.gib,
                 )
                 self._clear()

@@ -138,7 +138,7 @@ def test_off_where_nothing_repeats(lm: FrozenLM, caplog: pytest.LogCaptureFixtur
         batch = make_batch(lm, [name])
         assert_same(cache(lm, batch), encode_texts(lm, batch))
     assert cache.room == cache.used == 0
-    assert "none are kept any more" in caplog.text
+    assert "are kept from now on" in caplog.text
 
 
 def test_the_numbers_stay_when_nothing_is_kept_any_more(lm: FrozenLM):
@@ -200,6 +200,18 @@ def test_parts_of_a_batch_find_its_texts(lm: FrozenLM, reads: list[int], room: i
     cache(lm, make_batch(lm, ["another", TEXTS[0]]))
     cache(lm, make_batch(lm, TEXTS[3:5]))
     assert reads[6:] == ([1, 0] if room else [1, 2])
+
+
+def test_a_batch_above_the_bound_is_not_held(lm: FrozenLM, reads: list[int]):
+    probe, cache = TextCache(1.0), TextCache(1.0)
+    batch = make_batch(lm, ["aaa", "bbb"])
+    probe(lm, batch)
+    for bound, computed in ((probe.used, 0), (probe.used - 1, 2)):
+        cache.bound, cache.room = bound, 0
+        cache._clear()
+        cache(lm, batch)
+        cache(lm, batch)
+        assert reads[-1] == computed
 
 
 def test_passes_over_one_batch_do_not_keep_it_on(lm: FrozenLM):
