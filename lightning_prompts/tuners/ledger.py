@@ -64,6 +64,7 @@ class Ledger:
             policy's are; else they are nats, and mixed as they are.
         doubt: Times that a prompt counts as having had a reward of 0 before its first: the mean of
             few times is drawn to 0 by it, so that one lucky batch does not win over many good ones.
+            It counts only where rewards are of different examples.
     """
 
     def __init__(self, standardised: bool = True, doubt: float = 0.0) -> None:
@@ -119,7 +120,8 @@ class Ledger:
         if not ids:
             return []
         entries = [self.entries[k] for k in ids]
-        means = [entry.mean(window, self.doubt) for entry in entries]
+        doubt = self.doubt if self.rows is None else 0.0
+        means = [entry.mean(window, doubt) for entry in entries]
         task = torch.tensor(means, dtype=torch.float64)
         readable = -torch.tensor([e.log_perplexity for e in entries], dtype=torch.float64)
         if self.standardised:

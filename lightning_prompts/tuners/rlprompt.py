@@ -109,7 +109,7 @@ class RLPrompt(IncumbentTuner):
         self.policy = Policy(settings, self.writer, prompt_length, sorted(forbidden), self.seed)
         self.reward = reward or ClassificationGap()
         self.reward.attach(lm, template, verbalizer)
-        self.ledger = Ledger()
+        self.ledger = Ledger(doubt=DOUBT)
         self.scorer = PromptScorer(lm, self.reward, self.ledger, self._sum)
         self.register_buffer("token_ids", self._start(init, prompt_length))
         self._greedy_ids: Ids = ()
@@ -134,7 +134,6 @@ class RLPrompt(IncumbentTuner):
     def on_train_start(self) -> None:
         """Learn whether all steps have the same rows."""
         self._rows = self._only_batch()
-        self.ledger.doubt = 0.0 if self._rows else DOUBT
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """K prompts on one batch; returns the policy's loss."""
