@@ -1,6 +1,6 @@
 """Runs put together: seeds of one setting, settings of one problem, problems of one task."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -193,17 +193,17 @@ def _scored_by(runs: Sequence[RunRecord]) -> tuple[Split, Measure]:
 def _settings(runs: Sequence[RunRecord]) -> tuple[Setting, ...]:
     groups = _grouped(runs, lambda r: _key(r, any_setting))
     settings: list[Setting] = []
-    for of_tuner in _grouped(groups, lambda group: group[0].tuner):
-        variants = _grouped(of_tuner, lambda group: group[0].variant)
-        for alike in variants:
-            first = alike[0][0]
-            # A variant's name tells more than all options in which it differs from another.
-            told = len(variants) > 1 and first.variant
-            name = first.tuner + (f" ({first.variant})" if told else "")
-            known = labels([group[0] for group in alike], of_setting)
-            for label, group in zip(known, alike, strict=True):
-                full = ", ".join(part for part in (name, label) if part)
-                settings.append(Setting(full, name, tuple(group)))
+    families = _grouped(groups, lambda group: (group[0].tuner, group[0].variant))
+    variants = Counter(family[0][0].tuner for family in families)
+    for family in families:
+        first = family[0][0]
+        # A variant's name tells more than all options in which it differs from another.
+        told = first.variant and variants[first.tuner] > 1
+        name = first.tuner + (f" ({first.variant})" if told else "")
+        known = labels([group[0] for group in family], of_setting)
+        for label, group in zip(known, family, strict=True):
+            full = ", ".join(part for part in (name, label) if part)
+            settings.append(Setting(full, name, tuple(group)))
     # Not in the order in which a study came to run them.
     settings.sort(key=lambda s: (s.tuner, s.records[0].perplexity_weight, by_number(s.label)))
     return tuple(_numbered(settings))

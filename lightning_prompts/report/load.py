@@ -11,6 +11,7 @@ import yaml
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.run_folder import CONFIG, PROMPT
+from lightning_prompts.studies.plan import VARIANT
 from lightning_prompts.studies.record import RunRecord, from_json, read_run
 
 JOURNAL, STUDY = "journal.log", "study.yaml"
@@ -225,7 +226,7 @@ def _add_trial(material: Material, trial: Any, study: str) -> None:
     seconds = attributes.get("seconds")
     if state == "COMPLETE" and attributes.get("record") is not None:
         try:
-            variant = str(dict(overrides).get("variant", ""))
+            variant = str(dict(overrides).get(VARIANT, ""))
             material.records.append(replace(from_json(attributes["record"]), variant=variant))
         except PromptError as error:
             material.unfinished.append(Unfinished(name, "failed", shown, str(error), seconds))

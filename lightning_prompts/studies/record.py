@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +104,13 @@ def from_json(content: Mapping[str, Any]) -> RunRecord:
         PromptError: If it is none.
     """
     try:
-        known = {f.name: content[f.name] for f in fields(RunRecord) if f.name != "variant"}
+        # A record of an earlier version lacks what has a default.
+        names = [f.name for f in fields(RunRecord) if f.default is MISSING or f.name in content]
+        known = {name: content[name] for name in names}
         history = [Validation(**each) for each in known.pop("history")]
     except (KeyError, TypeError) as error:
         raise PromptError(f"Not the record of a run: {error!r} is wrong with it.") from error
-    return RunRecord(**known, history=history, variant=content.get("variant", ""))
+    return RunRecord(**known, history=history)
 
 
 def read_run(folder: Path) -> RunRecord:
