@@ -90,8 +90,8 @@ def section(runs: Sequence[Run], harmed: Sequence[str], files: int) -> str:
         f"Python and libraries included: {statistics.median(spent):.1f} s of a processor in the "
         f"median and {spent[-1]:.1f} s at most ({sum(s > SLOW for s in spent)} took more than "
         f"{SLOW:.0f} s). By the clock it was {statistics.median(waited):.1f} s in the median and "
-        f"{waited[-1]:.1f} s at most, with {os.getloadavg()[1]:.0f} processes waiting for "
-        f"{os.cpu_count()} processors.",
+        f"{waited[-1]:.1f} s at most, at a load of {os.getloadavg()[1]:.0f} on {os.cpu_count()} "
+        "processors.",
         f"Of the {files} files of models, data and the finished run that were there before, "
         f"{len(harmed)} were changed or removed.",
         f"Not as they should be: {len(faulty)}."
