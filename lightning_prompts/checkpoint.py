@@ -21,6 +21,7 @@ from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.whole_files import write_json
 
 DUE = "validation_due"  # its key in a checkpoint
+WITHIN = "within_step"  # its key in a checkpoint
 # One file each, overwritten: what `best` and `last` mean never depends on a counter.
 _ONE_FILE: dict[str, Any] = {
     "save_top_k": 1,
@@ -124,6 +125,9 @@ class LastPrompt(_RunCheckpoint):
     The first SIGTERM or Ctrl-C ends the run after the step or the validation batch under way;
     another one at once. A run that ends within a validation, or before one that was due, begins
     with it when it goes on.
+
+    With gradient accumulation nothing is saved within a step, whose gradient is in no checkpoint; a
+    validation there is followed by a save at the step's end.
     """
 
     def __init__(self) -> None:
@@ -135,12 +139,26 @@ class LastPrompt(_RunCheckpoint):
         """The step whose state was last saved so."""
         self._resumes_due = False
         self._max_steps: int | None = None
+        self._within = False
+        """Whether a step has had some of its batches, and not yet all."""
+        self._put_off = False
+        """Whether a validation within this step is still to be saved."""
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Learn whether the checkpoint has yet to be validated."""
+        """Learn whether the checkpoint has yet to be validated.
+
+        Raises:
+            PromptError: If a fit would go on from within a step.
+        """
         state = checkpoint["callbacks"].get(self.state_key, {})
+        if trainer.state.fn == TrainerFn.FITTING and state.get(WITHIN):
+            raise PromptError(
+                "This checkpoint was written within a step of several batches "
+                "(--trainer.accumulate_grad_batches), whose gradient is lost; go on with "
+                "--ckpt_path last."
+            )
         if trainer.state.fn == TrainerFn.FITTING and state.get(DUE):
             self._resumes_due = True
             loop = trainer.fit_loop.epoch_loop
@@ -170,9 +188,13 @@ class LastPrompt(_RunCheckpoint):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Save before a validation; where a signal came to any process, save and stop them all."""
-        stop = self._stops(trainer)
+        learns = not isinstance(pl_module, PromptTuner) or pl_module.learns
+        self._within = learns and trainer.fit_loop._should_accumulate()
+        stop = self._stops(trainer) and not self._within
         due = self._validation_is_due(trainer, pl_module)
-        if (stop or due) and not self._should_skip_saving_checkpoint(trainer):
+        put_off, self._put_off = self._put_off and not self._within, self._put_off and self._within
+        wanted = stop or due or put_off
+        if wanted and not self._should_skip_saving_checkpoint(trainer):
             # Here and not in `on_exception`: that comes after a finished epoch has been counted,
             # and a run resumed from there counts it again.
             self._due = due
@@ -200,9 +222,16 @@ class LastPrompt(_RunCheckpoint):
             logger.save()
         super()._save_checkpoint(trainer, filepath)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what was validated, unless a step is under way."""
+        if self._within:
+            self._put_off = True
+        else:
+            super().on_validation_end(trainer, pl_module)
+
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's state, and whether this has yet to be validated."""
-        return {**super().state_dict(), DUE: self._due}
+        """Lightning's state, and whether this has yet to be validated, or is within a step."""
+        return {**super().state_dict(), DUE: self._due, WITHIN: self._within}
 
     def _leaves_validation(self, trainer: Trainer) -> bool:
         return self._saved_unvalidated == trainer.global_step and self._stops(trainer)
@@ -247,7 +276,7 @@ class LastPrompt(_RunCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save a run that ends without a validation."""
-        if not self._should_skip_saving_checkpoint(trainer):
+        if not self._within and not self._should_skip_saving_checkpoint(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:

@@ -16,7 +16,7 @@ from lightning_prompts.summary import Evaluation
 
 # Steps that fit into five minutes on two cores, three validations each. Tokens take longer to find
 # than vectors.
-STEPS = {"manual": 1, "soft": 60, "pez": 90}
+STEPS = {"manual": 1, "soft": 60, "pez": 75}
 REPORT = "demo-report"
 BASE = ("--config", "configs/task/demo.yaml", "--lm.name", "smollm2")
 

@@ -156,13 +156,13 @@ def _identity(trainer: Trainer, tuner: PromptTuner, stage: Stage, text: str | No
         "val": ("validation", trainer.num_val_batches),
         "test": ("test", trainer.num_test_batches),
     }[stage]
-    parts = [
+    parts: list[tuple[object, ...]] = [
         (tuner.lm.fingerprint, trainer.precision, tuner.template.text, tuner.verbalizer),
         (stage, batches, trainer.world_size, text),
     ]
     if (task := task_of(trainer)) is not None:
         report = task.report
-        of_splits = (report.sources, report.rows, report.classes)
+        rows = [task.rows(name).fingerprint for name in ("train", split)]
         parts.append((task.slug, report.majority_label, report.max_tokens, task.seed))
-        parts.append((report.cut[split], *([d.get("train"), d[split]] for d in of_splits)))
+        parts.append((task.truncate, task.val_batch_size, tuner.lm.prefix_ids, rows))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

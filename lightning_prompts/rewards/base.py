@@ -24,13 +24,23 @@ class Scores(NamedTuple):
 
     Attributes:
         raw: [K] Task reward as measured, larger is better.
-        z: [K] The same, standardised within the prompts that it may be compared with.
+        gain: [K] By how much that is above the mean of the prompts that it may be compared with.
+        z: [K] The same, in their standard deviations.
         components: What it is made of, by name, each [K]; their means are logged.
+        num_tokens: What was read, each text with its prompt as a whole sequence; None where every
+            prompt met every example of the batch.
     """
 
     raw: Tensor
+    gain: Tensor
     z: Tensor
     components: Mapping[str, Tensor]
+    num_tokens: int | None = None
+
+    @classmethod
+    def of_same_rows(cls, raw: Tensor, components: Mapping[str, Tensor]) -> "Scores":
+        """Rewards [K] of prompts that all met the same examples."""
+        return cls(raw, raw - raw.mean(), standardise(raw), components)
 
 
 class PromptMeasures(ABC):

@@ -14,7 +14,6 @@ from lightning_prompts.rewards.base import (
     Reward,
     Scores,
     Stage,
-    standardise,
 )
 from lightning_prompts.template import Batch
 
@@ -63,7 +62,7 @@ class ClassificationGap(Reward):
         measures.update(prompts, in_order(batch))
         values = measures.compute()
         components = {"accuracy": values["accuracy"], "task_loss": values["loss"]}
-        return Scores(values["reward"], standardise(values["reward"]), components)
+        return Scores.of_same_rows(values["reward"], components)
 
     def measures(self, stage: Stage, reduce: Reduce) -> "GapMeasures":
         """Loss, accuracy and reward of K prompts."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_prompts.dtypes import in_double
 from lightning_prompts.errors import PromptError
-from lightning_prompts.generation import QUOTE, clean, sample_texts
+from lightning_prompts.generation import QUOTE, TransferBatch, clean, sample_texts
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.content import ContentScore
 from lightning_prompts.metrics.transfer import best_of
@@ -28,7 +28,7 @@ from lightning_prompts.rewards.rewrites import (
     transfer_batch,
 )
 from lightning_prompts.style import StyleScorer, load_style
-from lightning_prompts.template import Batch, Template
+from lightning_prompts.template import Batch, Template, piece_order
 from lightning_prompts.verbalizer import Verbalizer
 
 
@@ -149,14 +149,29 @@ class StyleTransfer(Reward):
         of_source = in_double(maxima).unflatten(0, (num_sources, per_source)).flatten(1)
         mean = of_source.mean(1).repeat_interleave(per_source)
         spread = of_source.std(1, correction=0).repeat_interleave(per_source)
-        z = (raw - mean) / (spread + EPSILON)
+        gain = raw - mean
+        z = gain / (spread + EPSILON)
         components = {
             "content": content.mean(1),
             "style": style.mean(1),
             "best_content": content.gather(1, best).mean(1),
             "best_style": style.gather(1, best).mean(1),
         }
-        return Scores(raw.float(), z.float(), components)
+        read = self._num_tokens(prompts, transfer_batch(batch), pairs, rewrites)
+        return Scores(raw.float(), gain.float(), z.float(), components, read)
+
+    def _num_tokens(
+        self,
+        prompts: Tensor,
+        batch: TransferBatch,
+        pairs: Sequence[tuple[int, int]],
+        rewrites: Rewrites,
+    ) -> int:
+        """What was read and written: all rewrites, tokenized anew, behind prompt and source."""
+        _, lengths = piece_order(batch, prompts.shape[1])
+        before = sum(int(lengths[b]) * len(rewrites.texts[i]) for i, (_, b) in enumerate(pairs))
+        written = [text for texts in rewrites.texts for text in texts]
+        return before + sum(len(self.lm.encode(text)) for text in written)
 
     def measures(self, stage: Stage, reduce: Reduce) -> PromptMeasures:
         """Of the best rewrite of each sentence; in a test with what only a test may know."""

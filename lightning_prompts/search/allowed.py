@@ -19,7 +19,7 @@ Ids = tuple[int, ...]
 
 # Draws that may go into mending a start whose text gives other tokens; each takes some 50 µs.
 MENDING_DRAWS = 5000
-WHOLE = (1.0, 1.0)
+WHOLE = (1.0, 1.0, 1.0)
 
 
 @dataclass
@@ -90,9 +90,9 @@ class Allowed:
 
     def pastes(self, ids: Sequence[int]) -> bool:
         """Whether a prompt that `keeps` let through survives at every border, rare ones too."""
-        if not self.round_trip or self.borders is None:
+        if not self.round_trip:
             return True
-        return self.borders.holds(ids, rare=True) == 1.0
+        return self._holds(ids, rare=True) == 1.0
 
     def mend(self, ids: Sequence[int], generator: torch.Generator) -> Ids:
         """A prompt that may be kept and is as near to the given one as a few draws find.
@@ -144,15 +144,16 @@ class Allowed:
     def _draw(self, generator: torch.Generator) -> int:
         return int(self.ids[torch.randint(len(self.ids), (1,), generator=generator)])
 
-    def _survived(self, ids: Sequence[int]) -> tuple[float, float]:
-        """Shares of its tokens, and then of the borders, at which it survives; `WHOLE` is all."""
+    def _survived(self, ids: Sequence[int]) -> tuple[float, float, float]:
+        """Shares of its tokens, then of common borders, then of all, at which it survives."""
         if not self.round_trip:
             return WHOLE
         share = self._share(ids)
-        return share, self._holds(ids) if share == 1.0 else 0.0
+        common = self._holds(ids) if share == 1.0 else 0.0
+        return share, common, self._holds(ids, rare=True) if common == 1.0 else 0.0
 
-    def _holds(self, ids: Sequence[int]) -> float:
-        return 1.0 if self.borders is None else self.borders.holds(ids)
+    def _holds(self, ids: Sequence[int], rare: bool = False) -> float:
+        return 1.0 if self.borders is None else self.borders.holds(ids, rare)
 
     def _share(self, ids: Sequence[int]) -> float:
         """Share of the tokens that survive their text."""

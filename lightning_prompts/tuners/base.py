@@ -1,25 +1,21 @@
 """What every tuner is: a LightningModule around a frozen language model and one prompt."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
-from lightning_prompts.dtypes import wide
-from lightning_prompts.errors import RunError
+from lightning_prompts.errors import PromptError, RunError
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.metrics.scrutability import log_perplexity
 from lightning_prompts.metrics.task import task_metrics
-from lightning_prompts.projection import Distance, Nearest, nearest_tokens, straight_through
+from lightning_prompts.projection import Distance
 from lightning_prompts.prompt_init import RECORD
 from lightning_prompts.ranges import require
 from lightning_prompts.schedule import WarmupLinear
@@ -27,17 +23,17 @@ from lightning_prompts.sharding import spread
 from lightning_prompts.template import Batch, Template
 from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 from lightning_prompts.tuners.shares import share_of
+from lightning_prompts.tuners.views import PromptViews
 from lightning_prompts.verbalizer import Verbalizer
 
 Stage = Literal["val", "test"]
 FORWARD_TOKENS = "forward_tokens"  # its key in a checkpoint
 
 
-class PromptTuner(LightningModule, ABC):
+class PromptTuner(PromptViews):
     """Learns one prompt for one task on a frozen language model.
 
-    Three views of the prompt: `soft_prompt()` continuous, `hard_prompt()` tokens, and
-    `prompt_embeddings()`, which is the one in use. Loss, in nats:
+    A subclass says what the prompt is (`PromptViews`). Loss, in nats:
     (1 - w) * task_loss + w * log_perplexity, w = `perplexity_weight` (arXiv:2504.02144).
 
     Dimensions: B examples, P prompt tokens, H hidden size, C classes.
@@ -58,13 +54,9 @@ class PromptTuner(LightningModule, ABC):
     """
 
     slug: ClassVar[str]
-    """Short name, for folders and tables."""
+    """Short name, for folders and tables; where none is given, the class's in small letters."""
     learns: ClassVar[bool] = True
     """Whether `fit` trains; where not, it validates once and leaves the same files."""
-    soft_in_use: ClassVar[bool] = False
-    """Whether the prompt in use is the soft prompt rather than tokens."""
-    has_soft_prompt: ClassVar[bool] = True
-    """Whether there is a continuous prompt apart from token rows."""
     shards: ClassVar[bool] = True
     """Whether all processes pass through the language model equally often, so that it can be
     divided over them."""
@@ -84,6 +76,11 @@ class PromptTuner(LightningModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not hasattr(self, "soft_in_use"):
+            raise PromptError(
+                f"{type(self).__name__} does not say whether the model reads its vectors; write "
+                "`soft_in_use = True` in the class, or False where it reads tokens."
+            )
         require("model.perplexity_weight", perplexity_weight)
         require("model.seed", seed)
         self.lm, self.template, self.verbalizer = lm, template, verbalizer
@@ -92,12 +89,10 @@ class PromptTuner(LightningModule, ABC):
         self.exclude_special, self.seed = exclude_special, seed
         # Not persistent: the verbalizer is the task's, and a checkpoint holds the prompt alone.
         self.class_ids: Tensor
-        self.special_ids: Tensor
         self.register_buffer("class_ids", torch.tensor(verbalizer.token_ids), persistent=False)
         self.register_buffer("special_ids", torch.tensor(lm.special_ids), persistent=False)
         num_classes = len(verbalizer.labels)
         self.val_metrics, self.test_metrics = (task_metrics(num_classes) for _ in range(2))
-        self._scored: tuple[list[int], Tensor] | None = None
         # Integers, which no precision converts; in a checkpoint they stand by themselves.
         self.forward_tokens: Tensor
         """Tokens read in training so far, over all processes: each (prompt, row) pair counts as a
@@ -110,19 +105,12 @@ class PromptTuner(LightningModule, ABC):
         self.comparisons: dict[str, dict[str, float]] = {}
         """Of the latest evaluation of a task without an accuracy: what the prompt has to beat."""
 
-    # ---- three views of the prompt
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Name a tuner that does not name itself."""
+        super().__init_subclass__(**kwargs)
+        cls.slug = getattr(cls, "slug", cls.__name__.lower())
 
-    @abstractmethod
-    def soft_prompt(self) -> Tensor:
-        """[P, H] The continuous prompt; token rows where there is none."""
-
-    @abstractmethod
-    def prompt_embeddings(self) -> Tensor:
-        """[P, H] The prompt in use: what the forward pass reads."""
-
-    def hard_prompt(self) -> Tensor:
-        """[P] Token ids: nearest to the soft prompt by the tuner's projection."""
-        return self.nearest(self.projection, self.exclude_special).ids
+    # ---- what it tells of itself
 
     def listed_prompts(self) -> list[dict[str, Any]]:
         """The best prompts of a tuner that knows several, the best first, for `prompts.jsonl`."""
@@ -141,21 +129,6 @@ class PromptTuner(LightningModule, ABC):
         """What these headings mean."""
         return ""
 
-    @property
-    def prompt_length(self) -> int:
-        """P."""
-        return len(self.soft_prompt())
-
-    @property
-    def lengths(self) -> tuple[int, int]:
-        """Fewest and most tokens that the hard prompt may have."""
-        return (len(self.hard_prompt()),) * 2
-
-    def nearest(self, metric: Distance, exclude_special: bool = False) -> Nearest:
-        """Nearest tokens of the soft prompt and their distances."""
-        excluded = self.special_ids if exclude_special else None
-        return nearest_tokens(self.soft_prompt(), self.lm.index, metric, excluded)
-
     # ---- forward
 
     def answer_hidden(self, prompt: Tensor, batch: Batch) -> Tensor:
@@ -165,25 +138,6 @@ class PromptTuner(LightningModule, ABC):
     def class_logits(self, hidden: Tensor) -> Tensor:
         """[B, H] to [B, C] logits, float32 or wider, of the verbalizer's words."""
         return self.lm.logits(hidden, self.class_ids)
-
-    def log_perplexity(self) -> Tensor:
-        """Mean nats per token of the nearest-token prompt, with a gradient to the soft prompt.
-
-        -1/P sum_i log p(u_i | bos, u_<i) with straight-through inputs and hard labels, so the
-        gradient flows through the inputs (ours for soft prompts; PEZ's released form for PEZ).
-        """
-        ids = self.hard_prompt()
-        inputs = straight_through(self.soft_prompt(), wide(self.lm.embed(ids)))
-        return log_perplexity(self.lm.token_nll(ids[None], inputs[None]))
-
-    @torch.no_grad()
-    def hard_log_perplexity(self) -> Tensor:
-        """Mean nats per token of `hard_prompt()` under the task LM; remembered until it changes."""
-        ids = self.hard_prompt()
-        key = ids.tolist()
-        if self._scored is None or self._scored[0] != key:
-            self._scored = key, log_perplexity(self.lm.token_nll(ids[None]))
-        return self._scored[1]
 
     # ---- steps
 
@@ -302,9 +256,7 @@ class PromptTuner(LightningModule, ABC):
 
     def _log_metrics(self, stage: Stage, metrics: MetricCollection) -> None:
         values = self._evaluated(metrics)
-        w, objective = self.perplexity_weight, values["loss"]
-        if w > 0:
-            objective = (1 - w) * objective + w * self.hard_log_perplexity()
+        objective = self._objective(values)
         if not torch.isfinite(objective):
             raise RunError(
                 f"At step {self.global_step} {stage}/objective is {float(objective)}; lower "
@@ -317,6 +269,11 @@ class PromptTuner(LightningModule, ABC):
             # Lightning would draw a validation one step early, apart from the prompt's own points.
             logged["step"] = float(self.global_step)
         self.log_dict(logged, sync_dist=True)
+
+    def _objective(self, values: Mapping[str, Tensor]) -> Tensor:
+        """What decides between prompts, in nats: an evaluation's loss, and the readability."""
+        w, loss = self.perplexity_weight, values["loss"]
+        return (1 - w) * loss + w * self.hard_log_perplexity() if w > 0 else loss
 
     # ---- checkpoints: the prompt, never the language model
 

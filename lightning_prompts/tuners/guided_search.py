@@ -131,10 +131,12 @@ class GuidedSearch(IncumbentTuner):
                 f"--trainer.accumulate_grad_batches is {batches}, but a search has no gradients to "
                 "add up: its batches are steps of their own; raise --data.batch_size instead."
             )
+        if stage == "fit":
+            self._refuse_no_validation()
         task: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and task is not None:
             self.allowed.borders = Borders(self.lm, task.texts("train", "validation"))
-            if not self.allowed.keeps(self.beam[0]):
+            if not (self.allowed.keeps(self.beam[0]) and self.allowed.pastes(self.beam[0])):
                 generator = torch.Generator().manual_seed(self.seed)
                 self.beam = [self.allowed.mend(self.beam[0], generator)]
                 self.token_ids.copy_(torch.tensor(self.beam[0]))
@@ -235,7 +237,7 @@ class GuidedSearch(IncumbentTuner):
         """The prompts that were validated and the best others, the best first."""
         rows = self.ledger.table(LISTED, self.perplexity_weight, self.lm.decode)
         for row in rows:
-            for name in ("val_reward", "reward"):
+            for name in ("val_reward", "gain"):
                 row.pop(name, None)
         return rows
 
@@ -248,9 +250,8 @@ class GuidedSearch(IncumbentTuner):
         checkpoint[SEARCH] = {"beam": beam}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back; the incumbent may have another length than the start."""
+        """Take it back."""
         super().on_load_checkpoint(checkpoint)
-        self.token_ids = self.token_ids.new_zeros(checkpoint["state_dict"]["token_ids"].shape)
         self.beam = [tuple(ids) for ids in checkpoint[SEARCH]["beam"]]
 
     # ---- details

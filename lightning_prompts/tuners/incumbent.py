@@ -3,13 +3,15 @@
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
+from lightning_prompts.errors import PromptError
 from lightning_prompts.template import Batch
 from lightning_prompts.tuners.ledger import Ids, Ledger
 from lightning_prompts.tuners.scoring import PromptScorer
@@ -68,6 +70,25 @@ class IncumbentTuner(TokenTuner):
         else:
             self.token_ids = self.token_ids.new_tensor(best)
         return ranked
+
+    def _objective(self, values: Mapping[str, Tensor]) -> Tensor:
+        """In a fit what has chosen the prompt, so that the two never disagree.
+
+        The evaluation that follows measures one prompt where the choice measured many at once,
+        which is the same but for rounding; and rounding can turn a sampled rewrite.
+        """
+        known = self.ledger.entries.get(tuple(self.token_ids.tolist()))
+        chose = self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
+        if not chose or known is None:
+            return super()._objective(values)
+        return values["loss"].new_tensor(known.objective(self.perplexity_weight))
+
+    def _refuse_no_validation(self) -> None:
+        if self.trainer.limit_val_batches == 0:
+            raise PromptError(
+                f"--trainer.limit_val_batches is 0, but {type(self).__name__} chooses its prompt "
+                "at validations, and would keep the one that it began with; leave them on."
+            )
 
     def _validation_batches(self) -> Iterator[Batch]:
         loader: Any = self.trainer.val_dataloaders

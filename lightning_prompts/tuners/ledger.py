@@ -136,13 +136,15 @@ class Ledger:
         """All prompts that were validated, and the best `count` others, as rows for a person.
 
         Those with a validation come first, by its objective: it is what chooses the prompt. Then
-        the others, by their training reward.
+        the others, by their training reward: `reward` where all were on the same examples, else
+        `gain` over others of their steps.
         """
         validated = [ids for ids, entry in self.entries.items() if entry.validated]
         validated.sort(key=lambda ids: self.entries[ids].objective(alpha))
         others = [ids for ids in self.best(len(self), alpha) if not self.entries[ids].validated]
         rows = [*validated, *others[:count]]
-        return [_row(ids, self.entries[ids], alpha, decode(ids)) for ids in rows]
+        name = "gain" if self.rows is None else "reward"
+        return [_row(ids, self.entries[ids], alpha, decode(ids), name) for ids in rows]
 
     def close_window(self) -> None:
         """Begin to count anew for the next validation."""
@@ -189,10 +191,10 @@ class Ledger:
             known[index].validated = dict(measures)
 
 
-def _row(ids: Ids, entry: Entry, alpha: float, text: str) -> dict[str, Any]:
+def _row(ids: Ids, entry: Entry, alpha: float, text: str, name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"text": text, "ids": list(ids), "times": entry.times}
     if entry.times:
-        row |= {"reward": entry.mean_reward, **entry.components}
+        row |= {name: entry.mean_reward, **entry.components}
     row["perplexity"] = math.exp(min(entry.log_perplexity, 700.0))
     shown = {k: v for k, v in entry.validated.items() if k != "log_perplexity"}
     if shown:

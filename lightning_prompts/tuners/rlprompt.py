@@ -130,10 +130,11 @@ class RLPrompt(IncumbentTuner):
             self.reward.load()
         if stage == "fit":
             self._check_trainer()
+            self._refuse_no_validation()
 
     def on_train_start(self) -> None:
-        """Learn whether all steps have the same rows."""
-        self._rows = self._only_batch()
+        """Learn whether all prompts meet the same rows; where rewards are drawn, they do not."""
+        self._rows = self._only_batch() if self.reward.deterministic else None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """K prompts on one batch; returns the policy's loss."""
@@ -144,7 +145,10 @@ class RLPrompt(IncumbentTuner):
         sampled = self.policy.sample(self.writer, self.prompts_per_step, generator)
         scored = self.scorer.train(sampled.token_ids, batch, seed, self._rows)
         written = sampled.token_ids.numel()  # by every process alike, so it counts once
-        pairs = len(sampled.token_ids) * batch["num_real_tokens"] + written * len(batch["rows"])
+        pairs = scored.task.num_tokens
+        if pairs is None:
+            of_texts = len(sampled.token_ids) * batch["num_real_tokens"]
+            pairs = of_texts + written * len(batch["rows"])
         own = 0 if batch["borrowed"] else pairs
         self._count(own + (written if self.global_rank == 0 else 0))
         self.loss_parts = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.rewards.base import Reduce, Reward, Scores, standardise
+from lightning_prompts.rewards.base import Reduce, Reward, Scores
 from lightning_prompts.rewards.scrutability import log_perplexities
 from lightning_prompts.template import Batch
 from lightning_prompts.tuners.ledger import Ids, Ledger
@@ -49,7 +49,7 @@ class PromptScorer:
             token_ids: [K, P], equal prompts among them.
             batch: This process's examples.
             seed: Of whatever the reward samples.
-            rows: Names the examples where all batches of the run hold the same ones, so that a
+            rows: Names the examples where all prompts of the run meet the same ones, so that a
                 deterministic reward has to be computed once for each prompt.
         """
         if rows is not None:
@@ -60,10 +60,9 @@ class PromptScorer:
         else:  # equal prompts too are scored each by itself: their rewards are drawn
             task = self.reward(token_ids, batch, seed, self.reduce)
             scored = Scored(task, log_perplexities(self.lm, token_ids))
-        raw = scored.task.raw
         # On other rows at each step a reward is the rows' as well as the prompt's: what counts then
-        # is the gain over the step's mean, or prompts that met easy rows would be the best.
-        found = raw if rows is not None else raw - raw.mean()
+        # is the gain over prompts on the same rows, or those that met easy rows would be the best.
+        found = scored.task.raw if rows is not None else scored.task.gain
         self.ledger.add(
             prompts,
             found.tolist(),
@@ -116,7 +115,7 @@ class PromptScorer:
 
         raw = column(REWARD)
         parts = {name: column(name) for name in found[0] if name not in (REWARD, NATS)}
-        return Scored(Scores(raw, standardise(raw), parts), column(NATS))
+        return Scored(Scores.of_same_rows(raw, parts), column(NATS))
 
     def _remembered(self, prompts: Sequence[Ids]) -> dict[Ids, dict[str, float]]:
         entries = {ids: self.ledger.entries.get(ids) for ids in dict.fromkeys(prompts)}

@@ -169,6 +169,21 @@ def test_other_data_are_measured_again(
     assert callback.results == afresh.results != first.results
 
 
+def test_other_texts_of_as_many_rows_are_measured_again(
+    make_task: MakeTask, uneven_folder: Path, tmp_path: Path
+) -> None:
+    first, _ = fit(make_task(path=str(uneven_folder)), tmp_path, 1)
+    for split in ("train", "validation"):
+        path = uneven_folder / f"{split}.jsonl"
+        path.write_text(path.read_text().replace("Film", "A fine film"))
+    task, callback, afresh = make_task(path=str(uneven_folder)), Baselines(), Baselines()
+    trainer = quick_trainer(callbacks=[callback])
+    checkpoint = tmp_path / "last.ckpt"
+    trainer.validate(learned(SoftPrompt, task), task, ckpt_path=checkpoint, verbose=False)
+    validated(learned(SoftPrompt, task), make_task(path=str(uneven_folder)), afresh)
+    assert callback.results == afresh.results != first.results
+
+
 def test_validate_trusts_what_fit_measured_and_test_is_its_own(
     make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

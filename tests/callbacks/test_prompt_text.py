@@ -16,8 +16,9 @@ from torch import Tensor
 
 from lightning_prompts.callbacks import Faithfulness, PromptText, Scrutability
 from lightning_prompts.callbacks.prompt_text import code, prompt_neighbourhood, prompt_table
+from lightning_prompts.prompt_init import RECORD
 from lightning_prompts.tasks.classification import TextClassification
-from lightning_prompts.tuners import PEZ, ManualPrompt, PromptTuner, SoftPrompt
+from lightning_prompts.tuners import PEZ, GuidedSearch, ManualPrompt, PromptTuner, SoftPrompt
 
 from .conftest import LAST, MakeTask, learned, quick_trainer, written
 
@@ -167,6 +168,24 @@ def test_a_written_prompt_in_tensorboard(make_task: MakeTask, tmp_path: Path) ->
     (text,) = events.Tensors("prompt/text_summary")
     assert "' a film'" in text.tensor_proto.string_val[0].decode()
     assert len(events.Scalars("best/accuracy")) == 1
+
+
+def test_the_best_of_a_search_may_have_another_length(make_task: MakeTask, tmp_path: Path) -> None:
+    """Chosen by another value than the objective, best.ckpt can be of an earlier incumbent."""
+    task = make_task(LAST)
+    parts = task.lm, task.template, task.verbalizer
+    tuner = GuidedSearch(*parts, prompt_length=5, min_length=3, candidates=4)
+    path = tmp_path / "best.ckpt"
+    torch.save({"state_dict": {"token_ids": torch.tensor([9, 12, 30])}, RECORD: {}}, path)
+    best = ModelCheckpoint(monitor="val/accuracy")
+    best.best_model_path = str(path)
+    logger = TensorBoardLogger(tmp_path, name="run", default_hp_metric=False)
+    trainer = quick_trainer(callbacks=[best], logger=logger, enable_checkpointing=True)
+    before = tuner.token_ids.clone()
+    PromptText().write_best(trainer, tuner)
+    (shown,) = tmp_path.glob("run/version_0/*/prompt/metadata.tsv")
+    assert shown.read_text().count("\tprompt\t") == 3
+    assert torch.equal(tuner.token_ids, before)
 
 
 def test_without_checkpoints_the_present_prompt_is_shown(

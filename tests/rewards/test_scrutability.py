@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.rewards.base import Scores, standardise
+from lightning_prompts.rewards.base import Scores
 from lightning_prompts.rewards.scrutability import log_perplexities, mix_rewards
 
 TASK, NATS = [12.0, -40.0, 55.0, 12.0], [3.0, 9.5, 6.0, 4.25]
@@ -16,7 +16,7 @@ TASK, NATS = [12.0, -40.0, 55.0, 12.0], [3.0, 9.5, 6.0, 4.25]
 @pytest.fixture
 def task() -> Scores:
     raw = torch.tensor(TASK, dtype=torch.float64)
-    return Scores(raw, standardise(raw), {})
+    return Scores.of_same_rows(raw, {})
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_zscore_is_the_default(task: Scores, nats: torch.Tensor):
 def test_the_task_s_own_z_scores_count(nats: torch.Tensor):
     """They may be standardised within groups of the step's prompts."""
     z = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
-    assert torch.equal(mix_rewards(Scores(torch.tensor(TASK), z, {}), nats, 0.0), z)
+    assert torch.equal(mix_rewards(Scores(torch.tensor(TASK), z, z, {}), nats, 0.0), z)
 
 
 @pytest.mark.parametrize("mix", ["zscore", "raw"])
@@ -75,6 +75,6 @@ def test_alpha_changes_which_prompt_is_best(task: Scores, nats: torch.Tensor, mi
 
 def test_equal_prompts_mix_to_zero():
     raw, nats = torch.full((4,), 33.3), torch.full((4,), math.pi)
-    mixed = mix_rewards(Scores(raw, standardise(raw), {}), nats, 0.5)
+    mixed = mix_rewards(Scores.of_same_rows(raw, {}), nats, 0.5)
     assert mixed.isfinite().all()
     assert mixed.abs().max() < 1e-2

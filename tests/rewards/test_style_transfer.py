@@ -112,7 +112,14 @@ def test_reward_is_the_mean_of_the_draws_best(lm: FrozenLM, make: Make, target: 
         deviation = math.sqrt(sum((m - mean) ** 2 for m in together) / 6)
         z = (sum(maxima[k]) / 3 - mean) / (deviation + 1e-4)
         assert float(scores.z[k]) == pytest.approx(z, abs=1e-3)
+        assert float(scores.gain[k]) == pytest.approx(sum(maxima[k]) / 3 - mean, abs=1e-4)
     assert scores.z.abs().max() > 0.1
+    read = 0
+    for (k, b), raw in zip(pairs, sampled, strict=True):
+        for text in raw:
+            prompt, source = PROMPTS[k].tolist(), lm.encode(f' "{TEXTS[b]}" "')
+            read += len(prompt) + len(source) + len(lm.encode(clean(text)))
+    assert scores.num_tokens == read
 
 
 def test_equal_prompts_score_equally_and_z_stays_finite(lm: FrozenLM, make: Make) -> None:

@@ -38,6 +38,22 @@ def survives(lm: FrozenLM, ids: list[int], text: str, rows: list[str]) -> list[b
 ROWS = ["It is b", "so", "a b", "a ba", "x b", "bad", "  b", "It is  b"]
 
 
+def test_a_start_that_a_rare_row_damages_is_mended(lm: FrozenLM):
+    """`_contenders` lets nothing else stand beside it, so it may not either."""
+    rows = [f"x{i}y" for i in range(borders.COMMON)] * 2 + ["It is b"]
+    allowed = Allowed(lm, Verbalizer(WORDS, lm), FilterSettings())
+    allowed.borders = Borders(lm, [(row, "") for row in rows])
+    start = ids_of(lm, "adx")
+    spelt = [lm.encode(letter)[0] for letter in "adx"]
+    assert start == spelt
+    assert allowed.keeps(start)
+    assert not allowed.pastes(start)
+    found = allowed.mend(start, torch.Generator().manual_seed(0))
+    assert found != tuple(start)
+    assert allowed.keeps(found)
+    assert allowed.pastes(found)
+
+
 @pytest.mark.parametrize("text", ["{text}{prompt}", "{text}{prompt} So", "{prompt}{text}"])
 @pytest.mark.parametrize("letters", ["adx", "dxy", "xyz", "ad", "x ", "x b"])
 def test_what_holds_at_all_borders_survives_in_all_rows(lm: FrozenLM, text: str, letters: str):

@@ -140,6 +140,13 @@ def test_limits_lower_and_never_raise(configure):
     assert args[-4:-1][-1] == "--data.validation_rows=5"
 
 
+def test_what_is_asked_for_counts_more_than_a_limit(configure):
+    limits = {"trainer.max_steps": 3, "data.validation_rows": 5}
+    config = limited(configure(limits=limits, override={"trainer.max_steps": "7"}))
+    assert config.variants["soft"].limits == {"data.validation_rows": 5}
+    assert "--trainer.max_steps=7" in trial_args(config, "soft", {}, 0)
+
+
 @pytest.mark.parametrize("reduced", [False, True], ids=["whole", "reduced"])
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_studies_are_right(name: str, reduced: bool, lm_folder, tmp_path, monkeypatch):

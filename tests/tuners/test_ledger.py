@@ -92,7 +92,7 @@ def test_the_table_has_the_validated_first(ledger: Ledger):
         "text": "3-4",
         "ids": [3, 4],
         "times": 1,
-        "reward": 50.0,
+        "gain": 50.0,
         "accuracy": 0.5,
         "perplexity": pytest.approx(math.exp(9.0)),
         "val_loss": 0.4,
@@ -110,6 +110,9 @@ def test_the_table_has_the_validated_first(ledger: Ledger):
     readable = ledger.table(5, 1.0, decode)
     assert [row["text"] for row in readable] == ["7-8", "3-4", "5-6", "1-2"]
     assert [row["val_objective"] for row in readable[:2]] == [4.0, 9.0]
+    # A reward only where all of them are of the same examples.
+    ledger.rows = "the only batch"
+    assert [row.get("reward") for row in ledger.table(1, 0.0, decode)][:2] == [50.0, None]
 
 
 def test_gibberish_has_a_finite_perplexity():

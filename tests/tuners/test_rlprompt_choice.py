@@ -8,8 +8,11 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
+from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.tuners import ManualPrompt
+from lightning_prompts.template import Template
+from lightning_prompts.tuners import GuidedSearch, ManualPrompt
+from lightning_prompts.verbalizer import Verbalizer
 
 FIRST, LAST = "{prompt} {text} It was", "{text}{prompt}"
 
@@ -133,6 +136,39 @@ def test_the_sanity_check_chooses_nothing(rl, lm: FrozenLM, tmp_path: Path):
 
     rl.fit(tuner, tmp_path, steps=1, num_sanity_val_steps=1, callbacks=[Look()])
     assert seen == [0]
+
+
+def test_what_chose_the_prompt_is_its_objective(rl, lm: FrozenLM, tmp_path: Path):
+    """Whatever the evaluation that follows finds, by other roundings: the two cannot disagree."""
+    tuner, watch = rl.build(lm, alpha=0.25), rl.Watch()
+    validate = tuner.scorer.validate
+
+    def shifted(prompts, *args):
+        validate(prompts, *args)
+        for ids in prompts:
+            tuner.ledger[ids].validated["loss"] += 1.0
+
+    tuner.scorer.validate = shifted
+    trainer = rl.fit(tuner, tmp_path, steps=4, callbacks=[watch])
+    chosen = [v["val/objective"] for v in watch.validations]
+    assert chosen == sorted(chosen, reverse=True)
+    assert chosen[-1] == pytest.approx(tuner.ledger[rl.ids_of(tuner)].objective(0.25))
+    (values,) = trainer.validate(
+        tuner, DataLoader([rl.make_batch(tuner, rl.validation)], batch_size=None), verbose=False
+    )
+    assert values["val/objective"] == pytest.approx(chosen[-1] - 0.75, abs=1e-5)
+
+
+def test_a_fit_without_validations_is_refused(rl, lm: FrozenLM, tmp_path: Path):
+    for tuner in (rl.build(lm), guided(lm)):
+        with pytest.raises(PromptError, match=r"limit_val_batches is 0, but \w+ chooses"):
+            rl.fit(tuner, tmp_path, limit_val_batches=0)
+
+
+def guided(lm: FrozenLM) -> GuidedSearch:
+    words = {"negative": " bad", "positive": " good"}
+    parts = Template("{text}{prompt}", lm), Verbalizer(words, lm)
+    return GuidedSearch(lm, *parts, prompt_length=3, candidates=4)
 
 
 def test_limited_validation_batches_count_for_candidates_too(rl, lm: FrozenLM, tmp_path: Path):

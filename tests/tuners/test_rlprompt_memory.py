@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.rewards import ClassificationGap, PromptMeasures, Reward, Scores
-from lightning_prompts.rewards.base import Reduce, standardise
+from lightning_prompts.rewards.base import Reduce
 from lightning_prompts.tasks import TextClassification
 from lightning_prompts.template import Batch
 
@@ -117,7 +117,7 @@ class Sevens(Reward):
         self.calls.append((prompts.tolist(), seed))
         generator = torch.Generator().manual_seed(seed)
         raw = (prompts == 7).float().sum(1) + torch.rand(len(prompts), generator=generator)
-        return Scores(raw, standardise(raw), {"sevens": (prompts == 7).float().sum(1)})
+        return Scores.of_same_rows(raw, {"sevens": (prompts == 7).float().sum(1)})
 
     def measures(self, stage: str, reduce: Reduce) -> PromptMeasures:
         self.stages.append(stage)
@@ -158,6 +158,32 @@ def test_a_task_without_an_accuracy_logs_what_its_reward_measures(rl, lm: Frozen
     assert reward.stages[-1] == "test"
     assert (values["test/sevens"], values["test/rows"]) == (sevens, 6)
     assert "test/accuracy" not in values
+
+
+class Halves(Sevens):
+    """Two groups of prompts on two sources, of which the first is the easier by far."""
+
+    def __call__(self, prompts: Tensor, batch: Batch, seed: int, reduce: Reduce) -> Scores:
+        easy = torch.arange(len(prompts)) < len(prompts) // 2
+        gain = super().__call__(prompts, batch, seed, reduce).gain
+        return Scores(gain + 50 * easy, gain, gain, {}, num_tokens=1000)
+
+
+def test_prompts_on_different_sources_compare_by_their_gains(rl, lm: FrozenLM, tmp_path: Path):
+    reward = Halves()
+    tuner = rl.build(lm, reward=reward, policy={"top_k": 4})
+    rl.fit(tuner, tmp_path, steps=4)  # the same rows at each step, and yet other sources
+    sums: dict[tuple[int, ...], list[float]] = {}
+    for prompts, seed in reward.calls[:4]:
+        gains = Sevens()(torch.tensor(prompts), {}, seed, lambda values: values).gain
+        for ids, gain in zip(prompts, gains.tolist(), strict=True):
+            sums.setdefault(tuple(ids), []).append(gain)
+    for ids, gains in sums.items():
+        assert tuner.ledger[ids].mean_reward == pytest.approx(sum(gains) / len(gains), abs=1e-5)
+    listed = [row for row in tuner.listed_prompts() if row["times"]]
+    assert all("gain" in row and "reward" not in row for row in listed)
+    # What the reward says that it read, and the prompts themselves, which the policy wrote.
+    assert int(tuner.forward_tokens) == 4 * (1000 + K * tuner.prompt_length)
 
 
 def test_the_seed_of_what_is_drawn_follows_from_run_and_step(rl, lm: FrozenLM, tmp_path: Path):

@@ -70,6 +70,26 @@ def fit(tuner: PromptTuner, folder: Path, steps: int = 3, **kwargs: Any) -> Trai
     return trainer
 
 
+class Unsaid(PromptTuner):
+    """A tuner that says all but whether vectors or tokens are in use."""
+
+    def soft_prompt(self) -> Tensor:
+        return self.lm.embedding_table[:3]
+
+    prompt_embeddings = soft_prompt
+
+
+def test_a_tuner_has_to_say_what_is_in_use(lm: FrozenLM):
+    parts = lm, Template("{text}{prompt}", lm), Verbalizer({"0": " bad", "1": " good"}, lm)
+    with pytest.raises(PromptError, match=r"Unsaid does not say .* `soft_in_use = True`"):
+        Unsaid(*parts)
+
+    class Said(Unsaid):
+        soft_in_use = True
+
+    assert Said(*parts).slug == "unsaid"
+
+
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize("text", ["{prompt} {text} It was", "{text}{prompt}"])
 def test_fit_leaves_the_lm_bit_identical(lm: FrozenLM, tmp_path: Path, name: str, text: str):
@@ -285,7 +305,7 @@ def test_padding_is_a_share_of_the_batch(lm: FrozenLM, tmp_path: Path, name: str
             lengths = [len(getattr(example, side)) for example in examples]
             slots += len(lengths) * max(lengths)
             padding += sum(max(lengths) - length for length in lengths)
-        trainer = Trainer(max_epochs=1, limit_val_batches=0, log_every_n_steps=1, **quiet)
+        trainer = Trainer(max_epochs=1, log_every_n_steps=1, **quiet)
         trainer.fit(tuner, DataLoader([batch], batch_size=None))
         assert padding > 0.2 * slots
         assert trainer.callback_metrics["train/padding"] == pytest.approx(padding / slots)
