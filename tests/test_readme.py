@@ -1,5 +1,6 @@
 """The README's commands parse, its targets exist, and its versions are the ones that are pinned."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -114,3 +115,31 @@ def test_named_files_exist():
     paths = set(re.findall(r"(?:configs|docs|lightning_prompts)/[\w/]+\.\w+", README))
     assert paths
     assert all((ROOT / path).is_file() for path in paths), paths
+
+
+@pytest.mark.parametrize("tuner", ["soft", "pez"])
+@pytest.mark.parametrize("template", ["{prompt} {text} It was", "{text}{prompt}"])
+def test_the_python_gives_what_predict_gives(
+    tuner: str, template: str, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch
+):
+    from lightning_prompts.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    options = ["--config", f"configs/tuner/{tuner}.yaml", "--config", "configs/task/demo.yaml"]
+    options += ["--lm.name", str(lm_folder), "--data.path", str(review_folder)]
+    options += ["--data.template", template, "--model.prompt_length", "4", "--data.batch_size", "8"]
+    main(["fit", *options, "--trainer.max_steps", "3", "--experiment", "soft-demo"], show=False)
+    text = "A {warm} and funny film."
+    Path("new.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    run = Path("logs/soft-demo/version_0")
+    resume = ["--config", str(run / "config.yaml"), "--ckpt_path", "best"]
+    main(["predict", *resume, "--data.predict", "new.jsonl"], show=False)
+    (predicted,) = (run / "predictions.jsonl").read_text().splitlines()
+
+    (code,) = blocks("python")
+    shown = '"A warm and funny film."'
+    assert shown in code
+    names: dict = {}
+    exec(code.replace(shown, repr(text)), names)
+    found = dict(zip(names["words"], names["answers"].tolist(), strict=True))
+    assert found == pytest.approx(json.loads(predicted)["probabilities"], abs=1e-5)
