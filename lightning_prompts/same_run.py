@@ -23,7 +23,9 @@ from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 
 RUN = "run"  # its key in a checkpoint
 SPLITS = ("train", "validation")
-FREE = ("name", "num_workers", "val_batch_size", "test", "test_rows", "predict")
+FREE = ("name", "num_workers", "test", "test_rows", "predict")
+# Free as well, unless only some of the validation's batches count.
+VAL_BATCH = "val_batch_size"
 # Options that only say which rows there are; the rows themselves are compared.
 ROWS = (
     *("path", "subset", "data_revision", "text_column", "label_column", "split"),
@@ -36,6 +38,7 @@ TRAINER = (
     "overfit_batches",
 )
 LIMITS = ("limit_train_batches", "limit_val_batches")
+ALL = "1.0"  # no limit, as it is written down
 LM = ("dtype", "add_bos")
 BATCH = "batch_size"  # of each process; what counts is a step's
 
@@ -101,8 +104,10 @@ def refuse_other_run(
     own = run_record(config, trainer, task)
     found = list(_differences(saved["options"], own["options"]))
     chosen = [(name, *values) for name, *values in found if name in _flags(ROWS)]
+    all_batches = own["options"]["trainer"]["limit_val_batches"] == ALL
+    free = _flags(ROWS, FREE, (BATCH,), (VAL_BATCH,) if all_batches else ()) | {START}
     for name, then, now in found:
-        if name not in _flags(ROWS, FREE, (BATCH,)) | {START}:
+        if name not in free:
             before, after = (f"--{name} {_shown(value)}" for value in (then, now))
             _refuse(before, after, f"give --{name} as before")
     sizes = [(r["options"]["data"]["init_args"][BATCH], r["processes"]) for r in (saved, own)]

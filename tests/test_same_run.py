@@ -65,6 +65,7 @@ def refused(fit: Callable[..., PromptCLI], capsys, *args: str) -> str:
         ("model.lr_scheduler.total_steps", "9", "null", "9"),
         ("model.init.top", "7", "5000", "7"),
         ("data.max_tokens", "40", "null", "40"),
+        ("data.val_batch_size", "3", "64", "3"),  # of which one batch is validated
         ("lm.dtype", "bfloat16", "float32", "bfloat16"),
         ("trainer.accumulate_grad_batches", "2", "1", "2"),
         ("trainer.gradient_clip_val", "0.5", "1.0", "0.5"),
@@ -126,13 +127,25 @@ def test_what_does_not_change_the_result(fit):
     lines = [json.dumps({"more": 1, **row}) for row in rows]  # a column that nobody reads
     Path("moved/train.jsonl").write_text("\n".join(lines))
     cli = fit(
-        *("--data.path", "moved", "--data.num_workers", "1", "--data.val_batch_size", "3"),
+        *("--data.path", "moved", "--data.num_workers", "1"),
         *("--data.test_rows", "2", "--trainer.max_steps", "3", "--trainer.log_every_n_steps", "1"),
         *("--trainer.val_check_interval", "3", "--faithfulness.every_n_validations", "2"),
     )
     assert cli.trainer.global_step == 3
     content = torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)
     assert content["run"]["rows"]["train"][0] == 24
+
+
+def test_batches_of_a_whole_validation_are_free(fit, lm_folder: Path):
+    options = ["--config", "configs/tuner/soft.yaml", "--config", "configs/task/demo.yaml"]
+    options += ["--lm.name", str(lm_folder), "--data.path", "reviews", "--data.batch_size", "8"]
+    main(["fit", *options, "--trainer.max_steps", "1", "--experiment", "whole"], show=False)
+    resume = ["fit", "--config", "logs/whole/version_0/config.yaml", "--ckpt_path", "last"]
+    cli = main(
+        [*resume, "--trainer.max_steps", "2", "--data.val_batch_size", "3"],
+        show=False,
+    )
+    assert cli.trainer.global_step == 2
 
 
 def test_a_first_prompt_may_have_been_moved(fit):
