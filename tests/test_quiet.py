@@ -28,7 +28,7 @@ def test_other_ranks_say_nothing(
 def test_hints_of_libraries_are_left_out(caplog: pytest.LogCaptureFixture):
     silence()
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger=logger.name):
         logger.info("GPU available: False, used: False")
         logger.info("Something that matters")
     assert [record.getMessage() for record in caplog.records] == ["Something that matters"]

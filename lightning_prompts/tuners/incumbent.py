@@ -79,7 +79,7 @@ class IncumbentTuner(TokenTuner):
         """
         known = self.ledger.entries.get(tuple(self.token_ids.tolist()))
         chose = self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
-        if not chose or known is None:
+        if not chose or known is None or not known.validated:
             return super()._objective(values)
         return values["loss"].new_tensor(known.objective(self.perplexity_weight))
 

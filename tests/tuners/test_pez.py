@@ -80,7 +80,7 @@ def test_a_step_projects_once_and_the_next_one_anew(
     tuner = build(name, lm, perplexity_weight=0.5)
     batch, projections = make_batch(tuner), []
     monkeypatch.setattr(
-        "lightning_prompts.tuners.base.nearest_tokens",
+        "lightning_prompts.tuners.views.nearest_tokens",
         lambda *args: projections.append(nearest_tokens(*args)) or projections[-1],
     )
     loss = tuner.training_step(batch, 0)
