@@ -39,10 +39,11 @@ class PromptText(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the tokens as text."""
-        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if fitting and (logger := _tensorboard(trainer)) is not None:
-            tuner = cast(PromptTuner, pl_module)
-            logger.experiment.add_text("prompt", prompt_table(tuner), trainer.global_step)
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            # On every process: a language model that is divided over them takes them all to read.
+            table = prompt_table(cast(PromptTuner, pl_module))
+            if (logger := _tensorboard(trainer)) is not None:
+                logger.experiment.add_text("prompt", table, trainer.global_step)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the best prompt's vectors and hyperparameters."""
@@ -76,16 +77,22 @@ class PromptText(Callback):
         )
 
 
+@torch.no_grad()
 def prompt_table(tuner: PromptTuner) -> str:
-    """The hard prompt in Markdown: the whole text, then a token a row with its cosine distance."""
+    """The hard prompt in Markdown: the whole text, then a token a row with what is known of it.
+
+    That is its surprise in nats, after the tokens before it, and where there are vectors behind
+    the tokens their cosine distance.
+    """
     ids = tuner.hard_prompt()
-    distances = token_distances(tuner, ids).tolist()
-    tokens = tuner.lm.token_strings(ids.tolist())
-    rows = [
-        f"| {code(token)} | {value:.4f} |" for token, value in zip(tokens, distances, strict=True)
-    ]
-    head = ["", "| token | cosine distance |", "| --- | --- |"]
-    return "\n".join([code(tuner.lm.decode(ids.tolist())), *head, *rows])
+    columns = {"surprise, nats": [f"{x:.2f}" for x in tuner.lm.token_nll(ids[None])[0].tolist()]}
+    if tuner.has_soft_prompt:
+        columns["cosine distance"] = [f"{x:.4f}" for x in token_distances(tuner, ids).tolist()]
+    tokens = [code(token) for token in tuner.lm.token_strings(ids.tolist())]
+    rows = zip(tokens, *columns.values(), strict=True)
+    lines = [("token", *columns), ("---",) * (1 + len(columns)), *rows]
+    table = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([code(tuner.lm.decode(ids.tolist())), "", *table])
 
 
 def code(text: str) -> str:

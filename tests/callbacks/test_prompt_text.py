@@ -20,7 +20,7 @@ from lightning_prompts.prompt_init import RECORD
 from lightning_prompts.tasks.classification import TextClassification
 from lightning_prompts.tuners import PEZ, GuidedSearch, ManualPrompt, PromptTuner, SoftPrompt
 
-from .conftest import LAST, MakeTask, learned, quick_trainer, written
+from .conftest import LAST, MakeTask, Reference, learned, quick_trainer, written
 
 HOSTILE = ["a", "`", "``` x", " | ", "|`|", "\n", "\t", "\x00\x1b[0m", "<b>x</b>", "\\", "*x*"]
 THREE = {"max_steps": 3, "val_check_interval": 1, "check_val_every_n_epoch": None}
@@ -40,20 +40,26 @@ def test_no_token_breaks_the_markup(text: str) -> None:
     assert drawn == [[repr(text), "0.5"], ["b", "0.7"]]
 
 
-def test_table_has_a_token_a_row_with_its_distance(make_task: MakeTask) -> None:
+def test_table_has_a_token_a_row_with_what_is_known_of_it(
+    make_task: MakeTask, reference: Reference
+) -> None:
     task = make_task()
     tuner = learned(SoftPrompt, task)
     drawn = cells(prompt_table(tuner))
     ids = tuner.hard_prompt()
     cosines = torch.cosine_similarity(tuner.soft_prompt(), task.lm.embed(ids))
-    assert [token for token, _ in drawn] == [repr(task.lm.decode([i])) for i in ids.tolist()]
-    assert [float(far) for _, far in drawn] == pytest.approx((1 - cosines).tolist(), abs=1e-4)
+    assert [row[0] for row in drawn] == [repr(task.lm.decode([i])) for i in ids.tolist()]
+    assert [float(row[2]) for row in drawn] == pytest.approx((1 - cosines).tolist(), abs=1e-4)
+    for n in range(1, len(drawn) + 1):  # the mean of the first n is their log-perplexity
+        mean = sum(float(row[1]) for row in drawn[:n]) / n
+        assert mean == pytest.approx(reference.log_perplexity(ids[:n].tolist()), abs=6e-3)
 
 
 def test_tokens_of_markup_keep_their_rows(make_task: MakeTask) -> None:
     tuner = written(make_task(), "|`\n<*\\`")
     drawn = cells(prompt_table(tuner))
-    assert drawn == [[repr(token), "0.0000"] for token in "|`\n<*\\`"]
+    # Tokens alone have no distance from themselves.
+    assert [[token] for token, _ in drawn] == [[repr(token)] for token in "|`\n<*\\`"]
     assert markdown_to_safe_html(prompt_table(tuner)).count("<code>") == 8  # and the whole text
 
 
