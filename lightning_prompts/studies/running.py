@@ -32,6 +32,7 @@ from lightning_prompts.studies.worker import Worker, parent_lives
 
 ESTIMATE = "estimate"
 POLL_SECONDS = 1.0
+THREADS = "OMP_NUM_THREADS"
 # Workers that die one after the other, with no run finished between, would die for ever.
 MOST_DEATHS = 3
 
@@ -67,7 +68,8 @@ def run(
     if progress.finished:
         notice(progress.said(workers))
     elif ESTIMATE not in study.user_attrs:
-        measured = costs(config, lm)
+        with _threads_of_one(workers):
+            measured = costs(config, lm)
         study.set_user_attr(ESTIMATE, {name: cost.seconds for name, cost in measured.items()})
         for line in _estimated(config, measured, workers):
             notice(line)
@@ -133,9 +135,7 @@ class _Pool:
         command = [sys.executable, "-m", "lightning_prompts", "study", "--worker"]
         command += ["--config", str(self.config.folder / STUDY)]
         environment = dict(os.environ)
-        # Workers that each take all cores would only take turns.
-        threads = max(1, len(_cores()) // self.workers)
-        environment.setdefault("OMP_NUM_THREADS", str(threads))
+        environment[THREADS] = str(_threads(self.workers))
         if (devices := torch.cuda.device_count()) > 1:
             environment.setdefault("CUDA_VISIBLE_DEVICES", str(number % devices))
         with self._log(number).open("ab") as log:
@@ -232,6 +232,23 @@ def _show(config: StudyConfig, study: optuna.Study) -> None:
     console.print(Text(f"Figures: {PROGRAM} report {folder}"), soft_wrap=True)
     if progress.failed == progress.total:
         raise SystemExit(1)
+
+
+def _threads(workers: int) -> int:
+    """Threads of each of several workers: with all cores they would only take turns."""
+    return int(os.environ.get(THREADS) or max(1, len(_cores()) // workers))
+
+
+@contextlib.contextmanager
+def _threads_of_one(workers: int) -> Iterator[None]:
+    """Compute with as many threads as each of several workers will have."""
+    own = torch.get_num_threads()
+    if workers > 1:
+        torch.set_num_threads(min(own, _threads(workers)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
 
 
 def _cores() -> set[int]:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 import yaml
 from optuna.trial import TrialState
 
 from lightning_prompts.cli import PromptCLI, main
 from lightning_prompts.errors import PromptError
+from lightning_prompts.studies import running
 from lightning_prompts.studies.claims import Claims
+from lightning_prompts.studies.estimate import Cost
 from lightning_prompts.studies.limits import limited
 from lightning_prompts.studies.record import from_json, read_run
 from lightning_prompts.studies.running import run
@@ -350,3 +353,27 @@ def test_limits_reach_the_runs(configure):
     config = limited(configure(study={"name": "tiny"}, limits={"trainer.max_steps": 2}))
     Worker(config, opened(config)).work()
     assert read_run(config.folder / "trials" / "0000").steps == 2
+
+
+def test_a_study_is_timed_with_the_threads_of_a_worker(configure, monkeypatch: pytest.MonkeyPatch):
+    seen: list[int] = []
+
+    def timed(config, lm):
+        seen.append(torch.get_num_threads())
+        return {name: Cost(1.0, 0.1, 0.1, 1, 1) for name in config.variants}
+
+    own = torch.get_num_threads()
+    monkeypatch.setattr(running, "costs", timed)
+    monkeypatch.setattr(running, "_cores", lambda: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.set_num_threads(8)
+    try:
+        for i, workers in enumerate((1, 2, 3, 16)):
+            config = configure(study={"name": f"timed-{i}"})
+            running.run(config, workers, only_estimate=True)
+        assert torch.get_num_threads() == 8
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")  # which workers would have, too
+        running.run(configure(study={"name": "asked"}), 2, only_estimate=True)
+    finally:
+        torch.set_num_threads(own)
+    assert seen == [8, 4, 2, 1, 3]
