@@ -192,14 +192,13 @@ class LastPrompt(_RunCheckpoint):
         self._within = learns and trainer.fit_loop._should_accumulate()
         stop = self._stops(trainer) and not self._within
         due = self._validation_is_due(trainer, pl_module)
-        put_off, self._put_off = self._put_off and not self._within, self._put_off and self._within
-        wanted = stop or due or put_off
+        wanted = stop or due or (self._put_off and not self._within)
         if wanted and not self._should_skip_saving_checkpoint(trainer):
             # Here and not in `on_exception`: that comes after a finished epoch has been counted,
             # and a run resumed from there counts it again.
             self._due = due
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
-            self._due = False
+            self._due = self._put_off = False
             self._last_global_step_saved = -1  # it is saved again when it has been validated
             self._saved_unvalidated = trainer.global_step if due else -1
         if stop:

@@ -126,13 +126,12 @@ class GuidedSearch(IncumbentTuner):
 
     def setup(self, stage: str) -> None:
         """Refuse what would search nothing without a word, and mend the start for these rows."""
+        super().setup(stage)
         if stage == "fit" and (batches := self.trainer.accumulate_grad_batches) > 1:
             raise PromptError(
                 f"--trainer.accumulate_grad_batches is {batches}, but a search has no gradients to "
                 "add up: its batches are steps of their own; raise --data.batch_size instead."
             )
-        if stage == "fit":
-            self._refuse_no_validation()
         task: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and task is not None:
             self.allowed.borders = Borders(self.lm, task.texts("train", "validation"))

@@ -38,6 +38,15 @@ class IncumbentTuner(TokenTuner):
     def _contenders(self) -> list[Ids]:
         """Prompts that are worth a validation, some of them perhaps validated before."""
 
+    def setup(self, stage: str) -> None:
+        """Refuse a fit that would throw its result away."""
+        super().setup(stage)
+        if stage == "fit" and self.trainer.limit_val_batches == 0:
+            raise PromptError(
+                f"--trainer.limit_val_batches is 0, but {type(self).__name__} chooses its prompt "
+                "at validations, and would keep the one that it began with; leave them on."
+            )
+
     # ---- validation: which prompt is the best?
 
     def on_validation_model_eval(self) -> None:
@@ -82,13 +91,6 @@ class IncumbentTuner(TokenTuner):
         if not chose or known is None or not known.validated:
             return super()._objective(values)
         return values["loss"].new_tensor(known.objective(self.perplexity_weight))
-
-    def _refuse_no_validation(self) -> None:
-        if self.trainer.limit_val_batches == 0:
-            raise PromptError(
-                f"--trainer.limit_val_batches is 0, but {type(self).__name__} chooses its prompt "
-                "at validations, and would keep the one that it began with; leave them on."
-            )
 
     def _validation_batches(self) -> Iterator[Batch]:
         loader: Any = self.trainer.val_dataloaders

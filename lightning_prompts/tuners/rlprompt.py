@@ -126,11 +126,11 @@ class RLPrompt(IncumbentTuner):
 
     def setup(self, stage: str) -> None:
         """Read what the reward needs before any work."""
+        super().setup(stage)
         if stage != "predict" or not self.classifies:
             self.reward.load()
         if stage == "fit":
             self._check_trainer()
-            self._refuse_no_validation()
 
     def on_train_start(self) -> None:
         """Learn whether all prompts meet the same rows; where rewards are drawn, they do not."""
