@@ -12,15 +12,14 @@ from lightning_prompts import __version__
 from lightning_prompts.callbacks.base import callback_of, task_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.callbacks.prompt_text import token_distances
-from lightning_prompts.tuners.base import PromptTuner, Stage
-
-SPLITS: dict[Stage, str] = {"val": "validation", "test": "test"}
+from lightning_prompts.stages import SPLIT_OF, Stage
+from lightning_prompts.tuners.base import PromptTuner
 
 
 def scored_rows(trainer: Trainer, stage: Stage) -> int | None:
     """Rows of an evaluation, of which `limit_val_batches` may leave some out; None if not known."""
     task = task_of(trainer)
-    rows = None if task is None else task.report.rows.get(SPLITS[stage])
+    rows = None if task is None else task.report.rows.get(SPLIT_OF[stage])
     # A run with nothing left to do has no batches.
     batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
     scored = 0 if rows is None else sum(batches) * task.val_batch_size * trainer.world_size

@@ -1,6 +1,5 @@
 """A frozen causal language model that reads a prompt and a batch of token pieces."""
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
@@ -14,6 +13,7 @@ from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
 from lightning_prompts.kernels import use_attention, use_fast_kernels
 from lightning_prompts.model_files import find_model
+from lightning_prompts.model_identity import refuse_unknown, weights_digest
 from lightning_prompts.prefix_reuse import concatenated, encode_texts, prompts_first, texts_first
 from lightning_prompts.projection import EmbeddingIndex
 from lightning_prompts.ranges import require
@@ -99,7 +99,7 @@ class FrozenLM(nn.Module):
         padding = range(len(self.tokenizer), self.vocab_size)
         self.special_ids = sorted({*self.tokenizer.all_special_ids, *added, *padding})
         self._index: EmbeddingIndex | None = None
-        self._check_head()
+        refuse_unknown(self)
 
     # ---- text and tokens
 
@@ -302,14 +302,9 @@ class FrozenLM(nn.Module):
     def fingerprint(self) -> str:
         """Sixteen hex digits of the architecture and a sample of the weights.
 
-        A moved or re-converted copy keeps it, another model or revision does not. Rounded to
-        bfloat16 first, so that float32 and bfloat16 weights agree; float16 rounds otherwise.
+        A moved or re-converted copy keeps it, another model or revision does not.
         """
-        digest = hashlib.sha256(f"{self.model.config.model_type}{self.vocab_size}".encode())
-        for parameter in self.model.parameters():
-            rows = parameter.detach().flatten()[:64].to("cpu", torch.bfloat16)
-            digest.update(rows.view(torch.int16).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return weights_digest(self.model, f"{self.model.config.model_type}{self.vocab_size}")[:16]
 
     def train(self, mode: bool = True) -> "FrozenLM":
         """Stay in eval mode whatever is asked: dropout would blur the frozen model."""
@@ -324,22 +319,3 @@ class FrozenLM(nn.Module):
                 f"The tokenizer of {self.label} has no BOS and no EOS token; set one."
             )
         return found
-
-    @torch.no_grad()
-    def _check_head(self) -> None:
-        """Refuse a model that reads embeddings or makes logits in a way that we do not know.
-
-        Gemma, for one, scales its embeddings between the table and the first layer. Nor may a token
-        change what stands before it.
-        """
-        ids = torch.tensor([[self.bos_id, 0, 1, 2]])
-        expected = self.model(input_ids=ids, use_cache=False).logits.float()
-        got = self.logits(self.model.base_model(inputs_embeds=self.embed(ids), use_cache=False)[0])
-        other = self.model(input_ids=ids.clone().fill_(self.bos_id)[:, :1], use_cache=False)
-        apart = max((got - expected).abs().max(), (got[:, :1] - other.logits).abs().max())
-        if apart > 0.02 * expected.abs().max():
-            kind = self.model.config.model_type
-            raise PromptError(
-                f"{self.label} ({kind}) reads embeddings or computes logits in a way that "
-                "lightning-prompts does not know; use another model, for example --lm.name gpt2."
-            )

@@ -16,13 +16,14 @@ from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.checkpoint import BestPrompt, LastPrompt
 from lightning_prompts.console import notice
-from lightning_prompts.described import SPLITS, describe, scored_rows
+from lightning_prompts.described import describe, scored_rows
 from lightning_prompts.errors import PromptError, RunError
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
 from lightning_prompts.settings import read_step
+from lightning_prompts.stages import SPLIT_OF, Stage
 from lightning_prompts.summary import Evaluation
 from lightning_prompts.tasks.base import PromptTask
-from lightning_prompts.tuners.base import PromptTuner, Stage
+from lightning_prompts.tuners.base import PromptTuner
 
 # What a disk says that takes no more, and what to do about it.
 DISK = {
@@ -192,6 +193,5 @@ def _evaluation(
     }
     iterate = tuner.has_soft_prompt and not tuner.soft_in_use
     columns, legend = tuner.columns(which), tuner.legend(which)
-    return Evaluation(
-        prompt, metrics, baselines, stage, rows, cut.get(SPLITS[which], 0), iterate, columns, legend
-    )
+    num_cut = cut.get(SPLIT_OF[which], 0)
+    return Evaluation(prompt, metrics, baselines, stage, rows, num_cut, iterate, columns, legend)

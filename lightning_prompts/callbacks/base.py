@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,10 +10,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_prompts.ranges import COUNT, require
+from lightning_prompts.stages import Stage
 from lightning_prompts.template import Batch
 from lightning_prompts.tuners.base import PromptTuner
 
-Stage = Literal["val", "test"]
 C = TypeVar("C", bound=Callback)
 
 

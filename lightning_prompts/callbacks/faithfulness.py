@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from lightning_prompts.callbacks.base import EvaluationCallback, Stage
+from lightning_prompts.callbacks.base import EvaluationCallback
 from lightning_prompts.callbacks.remembered import RememberedPasses
 from lightning_prompts.metrics.faithfulness import (
     OutputDifferential,
@@ -16,6 +16,7 @@ from lightning_prompts.metrics.faithfulness import (
     prompt_hidden,
 )
 from lightning_prompts.metrics.scrutability import round_trip
+from lightning_prompts.stages import Stage
 from lightning_prompts.template import Batch, unpadded, whole_batch
 from lightning_prompts.tuners.base import PromptTuner
 

@@ -6,8 +6,6 @@ Zhang et al. 2020, "BERTScore" (https://arxiv.org/abs/1904.09675), rescaled as i
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +17,9 @@ from torchmetrics.functional.text.bert import bert_score
 from lightning_prompts.features import hidden_states, num_layers, resolve_layer, text_states
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.model_files import cache_folder
+from lightning_prompts.model_identity import weights_digest
 from lightning_prompts.model_loading import load_encoder
+from lightning_prompts.whole_files import write_json
 
 # Encoder to its layer and the mean F1 of random pairs there, from bert-score's released file
 # rescale_baseline/en/roberta-large.tsv.
@@ -102,7 +102,8 @@ class ContentScore:
         if self._published is not None:
             return self._published
         sentences = list(_reviews() if self._sentences is None else self._sentences)
-        key = "\n".join([_fingerprint(self.model), str(self.layer), str(PAIRS), *sentences])
+        digest = weights_digest(self.model, type(self.model).__name__)
+        key = "\n".join([digest, str(self.layer), str(PAIRS), *sentences])
         name = hashlib.sha256(key.encode()).hexdigest()[:16]
         file = cache_folder() / "content" / f"{name}.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -112,7 +113,7 @@ class ContentScore:
             f1 = float(self._f1([(sentences[i], sentences[j]) for i, j in drawn]).mean())
         # Where it cannot be written it is computed again.
         with contextlib.suppress(OSError):
-            _write(file, {"f1": f1, "encoder": self.name, "layer": self.layer, "pairs": PAIRS})
+            write_json(file, {"f1": f1, "encoder": self.name, "layer": self.layer, "pairs": PAIRS})
         return f1
 
     def _f1(self, pairs: Sequence[tuple[str, str]]) -> Tensor:
@@ -211,25 +212,3 @@ def _reviews() -> list[str]:
         for line in file.read_text(encoding="utf-8").splitlines()
     ]
     return [json.loads(line)["text"] for line in lines if line]
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """Of the architecture and a sample of the weights, in bfloat16 as `FrozenLM.fingerprint`."""
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for parameter in model.parameters():
-        rows = parameter.detach().flatten()[:64].to("cpu", torch.bfloat16)
-        digest.update(rows.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _write(file: Path, content: dict[str, object]) -> None:
-    """Write a whole file or none; several processes may race for it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=file.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(content, stream)
-        os.replace(partial, file)
-    except BaseException:
-        os.unlink(partial)
-        raise

@@ -2,16 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
 from lightning_prompts.dtypes import in_double
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.stages import Stage
 from lightning_prompts.template import Batch, Template
 from lightning_prompts.verbalizer import Verbalizer
 
-Stage = Literal["val", "test"]
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all processes; the identity where there is one."""
 

@@ -8,13 +8,8 @@ from torch import Tensor
 
 from lightning_prompts.dtypes import in_double, wide
 from lightning_prompts.ranges import require
-from lightning_prompts.rewards.base import (
-    PromptMeasures,
-    Reduce,
-    Reward,
-    Scores,
-    Stage,
-)
+from lightning_prompts.rewards.base import PromptMeasures, Reduce, Reward, Scores
+from lightning_prompts.stages import Stage
 from lightning_prompts.template import Batch
 
 

@@ -18,7 +18,7 @@ from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.content import ContentScore
 from lightning_prompts.metrics.transfer import best_of
 from lightning_prompts.ranges import require
-from lightning_prompts.rewards.base import EPSILON, PromptMeasures, Reduce, Reward, Scores, Stage
+from lightning_prompts.rewards.base import EPSILON, PromptMeasures, Reduce, Reward, Scores
 from lightning_prompts.rewards.rewrites import (
     FinalMeasures,
     RewriteMeasures,
@@ -27,6 +27,7 @@ from lightning_prompts.rewards.rewrites import (
     style_scores,
     transfer_batch,
 )
+from lightning_prompts.stages import Stage
 from lightning_prompts.style import StyleScorer, load_style
 from lightning_prompts.template import Batch, Template, piece_order
 from lightning_prompts.verbalizer import Verbalizer

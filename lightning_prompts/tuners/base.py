@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,13 +20,13 @@ from lightning_prompts.prompt_init import RECORD
 from lightning_prompts.ranges import require
 from lightning_prompts.schedule import WarmupLinear
 from lightning_prompts.sharding import spread
+from lightning_prompts.stages import Stage
 from lightning_prompts.template import Batch, Template
 from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 from lightning_prompts.tuners.shares import share_of
 from lightning_prompts.tuners.views import PromptViews
 from lightning_prompts.verbalizer import Verbalizer
 
-Stage = Literal["val", "test"]
 FORWARD_TOKENS = "forward_tokens"  # its key in a checkpoint
 
 

@@ -25,8 +25,8 @@ from lightning_prompts.soft_q import (
     policy_gradient,
     soft_q_loss,
 )
+from lightning_prompts.stages import Stage
 from lightning_prompts.template import Batch, Template
-from lightning_prompts.tuners.base import Stage
 from lightning_prompts.tuners.incumbent import IncumbentTuner
 from lightning_prompts.tuners.ledger import DOUBT, Ids, Ledger
 from lightning_prompts.tuners.scoring import PromptScorer, Scored

@@ -6,15 +6,11 @@ from pathlib import Path
 
 import optuna
 import pytest
-import torch
 import yaml
 from optuna.trial import TrialState
 
 from lightning_prompts.cli import PromptCLI, main
 from lightning_prompts.errors import PromptError
-from lightning_prompts.studies import running
-from lightning_prompts.studies.claims import Claims
-from lightning_prompts.studies.estimate import Cost
 from lightning_prompts.studies.limits import limited
 from lightning_prompts.studies.record import from_json, read_run
 from lightning_prompts.studies.running import run
@@ -251,129 +247,7 @@ def test_a_hopeless_run_is_pruned_and_kept(configure, monkeypatch):
     assert from_json(pruned.user_attrs["record"]).steps == 2
 
 
-def test_another_configuration_under_the_same_name_is_refused(configure):
-    config = configure()
-    with Claims(opened(config), config.folder) as claims:
-        assert claims.next() is not None
-    with pytest.raises(PromptError, match=r"began with override.trainer.max_steps None, .* '9'"):
-        opened(configure({"trainer.max_steps": "9"}))
-    opened(configure({"study.description": "other words"}))
-    assert len(planned(opened(configure({"study.seeds": "[0, 1, 5]"})))) == 9
-
-
-def test_a_study_that_never_ran_may_change(configure, study_file, capsys):
-    main(["study", "--config", str(study_file()), "--estimate"])
-    config = configure({"trainer.max_steps": "9"}, space={"model.prompt_length": [3]})
-    assert len(planned(opened(config))) == 6
-    assert planned(opened(config))[0].system_attrs["fixed_params"].keys() > {"variant"}
-    assert opened(config).user_attrs["config"]["override"] == {"trainer.max_steps": "9"}
-
-
-def test_a_half_written_journal_is_mended(configure):
-    config = configure()
-    opened(config)
-    path = config.folder / "journal.log"
-    with path.open("a") as file:
-        file.write('{"op_code": 4, "study')
-    assert len(planned(opened(config))) == 6
-    assert path.read_text().endswith("\n")
-
-
-def test_another_storage(configure):
-    config = configure({"study.storage": "sqlite:///study.db"})
-    assert len(planned(opened(config))) == 6
-    assert Path("study.db").is_file()
-    with pytest.raises(PromptError, match="Optuna cannot open it"):
-        open_storage(configure({"study.storage": "nosuch://x"}))
-
-
-def test_runs_of_dead_workers_are_taken_over(configure):
-    config = configure()
-    with Claims(opened(config), config.folder) as first:
-        trial = first.next()
-        assert trial.number == 0
-        with Claims(opened(config), config.folder) as second:
-            assert second.next().number == 1  # the first one lives
-            assert first.owns(trial)
-            # As the system leaves it where the process is killed.
-            first._file.close()
-            again = second.next()
-            assert again.number == 0
-            assert not first.owns(trial)
-            first.release(trial)  # not its own any more
-            assert opened(config).trials[0].state == TrialState.RUNNING
-            second.release(again)
-            assert opened(config).trials[0].state == TrialState.WAITING
-
-
-@pytest.mark.parametrize(("age", "taken"), [(10.0, 1), (1e4, 0)])
-def test_another_machines_worker_is_known_by_its_signs(configure, age, taken, monkeypatch):
-    config = configure()
-    study = opened(config)
-    with Claims(study, config.folder) as claims:
-        trial = claims.next()
-        import time
-
-        trial.set_user_attr("worker", {"host": "elsewhere", "lock": "/nowhere"})
-        trial.set_user_attr("alive", time.time() - age)
-        assert claims.next().number == taken
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        ([], "Say which study: --config configs/study/demo.yaml"),
-        (["--config", "configs/study/dmeo.yaml"], "did you mean configs/study/demo.yaml?"),
-        (["--config", "study.yaml", "--workers", "none"], "--workers none: give a whole number"),
-        (["--config", "study.yaml", "--trainer.max_steps"], "--trainer.max_steps needs a value"),
-        (["--config", "study.yaml", "fit"], "fit: no option"),
-        (["--config", "study.yaml", "--trainer.max_stesp", "1"], "did you mean"),
-        (["--config", "configs/tuner/soft.yaml"], "model: no such block of a study"),
-    ],
-)
-def test_mistakes_of_the_command_line(study_file, args, said, capsys):
-    study_file()
-    with pytest.raises(SystemExit) as stop:
-        main(["study", *args])
-    assert stop.value.code == 2
-    assert said in capsys.readouterr().err
-
-
-def test_help_and_estimate(study_file, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["study", "--help"])
-    assert not stop.value.code
-    assert "--workers" in capsys.readouterr().out
-    main(["study", "--config", str(study_file()), "--estimate"])
-    assert "about" in capsys.readouterr().err
-    assert not Path("logs/studies/tiny/trials").exists()
-
-
 def test_limits_reach_the_runs(configure):
     config = limited(configure(study={"name": "tiny"}, limits={"trainer.max_steps": 2}))
     Worker(config, opened(config)).work()
     assert read_run(config.folder / "trials" / "0000").steps == 2
-
-
-def test_a_study_is_timed_with_the_threads_of_a_worker(configure, monkeypatch: pytest.MonkeyPatch):
-    seen: list[int] = []
-
-    def timed(config, lm):
-        seen.append(torch.get_num_threads())
-        return {name: Cost(1.0, 0.1, 0.1, 1, 1) for name in config.variants}
-
-    own = torch.get_num_threads()
-    monkeypatch.setattr(running, "costs", timed)
-    monkeypatch.setattr(running, "_cores", lambda: set(range(8)))
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    torch.set_num_threads(8)
-    try:
-        for i, workers in enumerate((1, 2, 3, 16)):
-            config = configure(study={"name": f"timed-{i}"})
-            running.run(config, workers, only_estimate=True)
-        assert torch.get_num_threads() == 8
-        monkeypatch.setenv("OMP_NUM_THREADS", "3")  # which workers would have, too
-        running.run(configure(study={"name": "asked"}), 2, only_estimate=True)
-    finally:
-        torch.set_num_threads(own)
-    assert seen == [8, 4, 2, 1, 3]
