@@ -13,6 +13,7 @@ from lightning_prompts.callbacks.base import callback_of, task_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.callbacks.prompt_text import token_distances
 from lightning_prompts.stages import SPLIT_OF, Stage
+from lightning_prompts.tasks.loading import even_batch_size
 from lightning_prompts.tuners.base import PromptTuner
 
 
@@ -21,9 +22,12 @@ def scored_rows(trainer: Trainer, stage: Stage) -> int | None:
     task = task_of(trainer)
     rows = None if task is None else task.report.rows.get(SPLIT_OF[stage])
     # A run with nothing left to do has no batches.
-    batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
-    scored = 0 if rows is None else sum(batches) * task.val_batch_size * trainer.world_size
-    return int(scored) if rows is not None and 0 < scored < rows else rows
+    batches = sum(trainer.num_val_batches if stage == "val" else trainer.num_test_batches)
+    if not rows or not batches:
+        return rows
+    num_ranks = trainer.world_size
+    scored = batches * even_batch_size(rows, task.val_batch_size, num_ranks) * num_ranks
+    return int(min(rows, scored))
 
 
 @torch.no_grad()

@@ -185,7 +185,7 @@ def _evaluation(
     stage: str,
 ) -> Evaluation:
     which: Stage = "test" if stage == "test" else "val"
-    prefix, rows, cut = f"{stage}/", scored_rows(trainer, which), task.report.cut
+    prefix, split = f"{stage}/", SPLIT_OF[which]
     metrics = {
         name.removeprefix(prefix): value
         for name, value in prompt["metrics"].items()
@@ -193,5 +193,8 @@ def _evaluation(
     }
     iterate = tuner.has_soft_prompt and not tuner.soft_in_use
     columns, legend = tuner.columns(which), tuner.legend(which)
-    num_cut = cut.get(SPLIT_OF[which], 0)
-    return Evaluation(prompt, metrics, baselines, stage, rows, num_cut, iterate, columns, legend)
+    rows, all_rows = scored_rows(trainer, which), task.report.rows.get(split)
+    cut = task.report.cut.get(split, 0)
+    return Evaluation(
+        prompt, metrics, baselines, stage, rows, all_rows, cut, iterate, columns, legend
+    )

@@ -37,6 +37,7 @@ class Evaluation(NamedTuple):
         baselines: Metrics of what every prompt has to beat, by name.
         stage: `val` or `test`.
         rows: Rows that were scored.
+        of_rows: Rows that there are; of these the longest are scored where not all are.
         cut: Rows whose text was cut to fit.
         iterate: Whether there is a continuous iterate beside tokens in use (PEZ).
         columns: Heading to metric of the table, where the task has no accuracy.
@@ -48,6 +49,7 @@ class Evaluation(NamedTuple):
     baselines: Mapping[str, Mapping[str, float]]
     stage: str
     rows: int | None = None
+    of_rows: int | None = None
     cut: int = 0
     iterate: bool = False
     columns: Mapping[str, str] = {}
@@ -148,6 +150,8 @@ def title(evaluation: Evaluation, task: str, lm: str) -> str:
     """What was scored, on how many rows."""
     stage = {"val": "validation", "test": "test"}[evaluation.stage]
     rows = "" if evaluation.rows is None else f", {evaluation.rows:,} rows"
+    if rows and evaluation.of_rows is not None and evaluation.rows < evaluation.of_rows:
+        rows = f", the longest {evaluation.rows:,} of {evaluation.of_rows:,} rows"
     cut = f" ({evaluation.cut:,} cut to fit)" if evaluation.cut else ""
     return f"{task}, {stage}{rows}{cut}, {lm}"
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from lightning_prompts.report.labels import (
     any_setting,
     by_number,
+    chance,
     frozen,
     labels,
     of_problem,
@@ -157,11 +158,16 @@ def compare(records: Iterable[RunRecord]) -> tuple[list[Comparison], list[RunRec
     """
 
     def place(run: RunRecord) -> tuple[Any, ...]:
-        return run.task, run.lm, run.tuner, run.perplexity_weight, run.seed, run.name
+        # version_9 comes before version_10.
+        name = by_number(run.name)
+        return run.task, run.lm, run.tuner, run.perplexity_weight, chance(run), name
+
+    def same(run: RunRecord) -> tuple[Any, ...]:
+        return run.task, run.lm, _key(run, any_setting), chance(run)
 
     known = sorted(records, key=place)
-    latest = {(r.task, r.lm, _key(r, any_setting), r.seed): r for r in known}
-    repeated = [r for r in known if latest[r.task, r.lm, _key(r, any_setting), r.seed] is not r]
+    latest = {same(run): run for run in known}
+    repeated = [run for run in known if latest[same(run)] is not run]
     by_task = _grouped(latest.values(), lambda r: (r.task, r.lm))
     return [_comparison(runs) for runs in by_task], repeated
 

@@ -40,12 +40,16 @@ def _best(
 ) -> str:
     measure = comparison.measure
     setting, score = max(scored, key=lambda entry: entry[1].mean)
-    over = f" over {score.n} seeds" if score.over == "seeds" else " over rows, one value"
+    over = {
+        "seeds": f"95 % over {score.n} seeds",
+        "rows": "95 % over rows, one value",
+        "none": "one value, without an interval",
+    }[score.over]
     likely = setting.perplexity(comparison.split)
     reads = "" if likely is None else f", at perplexity {large(likely.mean)}"
     return (
         f"Highest {ROWS[comparison.split]} {measure.label}: {setting.label}, "
-        f"{interval(score, measure.shown)} (95 %{over}){reads}."
+        f"{interval(score, measure.shown)} ({over}){reads}."
     )
 
 

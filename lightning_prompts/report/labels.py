@@ -22,6 +22,8 @@ _SYMBOLS = {
     "prompt_length": "P",
     "max_steps": "steps",
 }
+# What only repeats a setting with another chance.
+_SEEDS = {"seed_everything", "model.seed", "data.seed"}
 _ABSENT = object()
 MOST_TOLD = 5
 """Options that a label names; more would not be read."""
@@ -87,8 +89,13 @@ def _shown(value: Any) -> str:
 
 
 def any_setting(key: str) -> bool:
-    """Whether a setting can make two runs differ; their seeds are told apart."""
-    return not key.startswith(_OUTPUT) and "seed" not in key.rpartition(".")[2]
+    """Whether a setting can make two runs differ; `chance` tells their seeds apart."""
+    return not key.startswith(_OUTPUT) and key not in _SEEDS
+
+
+def chance(run: RunRecord) -> tuple[int, str]:
+    """In what runs of one setting may differ: the tuner's seed, and that of the rows."""
+    return run.seed, frozen(run, "data.seed")
 
 
 def of_problem(key: str) -> bool:

@@ -77,9 +77,23 @@ def load(paths: Sequence[str]) -> Material:
         _add_folder(material, folder)
     if not material.records:
         raise PromptError(_nothing(material, paths))
-    # A run named twice, or as a part of its study, counts once.
-    material.records = list({record.name: record for record in material.records}.values())
+    material.records = _each_once(material.records)
     return material
+
+
+def _each_once(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Without a run that was named twice, or both by itself and as a part of its study.
+
+    The name alone does not say it: a study whose folder was moved away keeps those of its runs, and
+    the next study of that name has the same.
+    """
+    found: dict[Any, RunRecord] = {}
+    for record in records:
+        measured = tuple(sorted(record.metrics.items()))
+        key = record.name, record.task, record.lm, record.seed, tuple(record.ids), measured
+        if key not in found or record.variant:  # which only a study knows
+            found[key] = record
+    return list(found.values())
 
 
 def _add_folder(material: Material, folder: Path) -> None:

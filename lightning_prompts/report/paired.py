@@ -1,12 +1,14 @@
 """Settings compared two by two, on the seeds that both have and the rows that both scored."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from statistics import fmean
 
-from lightning_prompts.report.comparison import Comparison, Problem, Setting
-from lightning_prompts.report.statistics import McNemar, Paired, holm, mcnemar, paired
+from lightning_prompts.report.comparison import Comparison, Problem, Setting, perplexity
+from lightning_prompts.report.labels import chance
+from lightning_prompts.report.statistics import McNemar, Paired, holm, log_estimate, mcnemar, paired
 
 # So many settings are compared each with each; of more, each one with the best.
 EACH_WITH_EACH = 5
@@ -22,11 +24,11 @@ class Pair:
         second: The other one.
         difference: Mean of first less second over their common seeds.
         seeds: How many seeds they have in common.
-        over_seeds: Paired over them, None below two.
+        over_seeds: Paired over them, None below two or where all differ equally.
         over_rows: Of each common seed, by its number, whose test rows both answered.
-        p_seeds: Of `over_seeds`, adjusted for the number of pairs.
+        p_seeds: Of `over_seeds`, adjusted for the number of all pairs that there are.
         p_rows: The largest of `over_rows`, adjusted likewise.
-        likelier: The first one's perplexity over the second one's.
+        likelier: The first one's perplexity over the second one's, over their common seeds.
     """
 
     first: Setting
@@ -52,13 +54,14 @@ def pairs(comparison: Comparison, problem: Problem) -> list[Pair]:
     else:
         chosen = [(ranked[0], other) for other in ranked[1 : MOST + 1]]
     found = [pair for first, second in chosen if (pair := _pair(comparison, first, second))]
-    return _adjusted(found)
+    # All pairs: the best one, with which others are compared, was chosen by the same numbers.
+    return _adjusted(found, math.comb(len(ranked), 2))
 
 
 def _pair(comparison: Comparison, first: Setting, second: Setting) -> Pair | None:
     name = f"{comparison.split}/{comparison.measure.name}"
     by_seed = [
-        {r.seed: r for r in setting.records if name in r.metrics} for setting in (first, second)
+        {chance(r): r for r in setting.records if name in r.metrics} for setting in (first, second)
     ]
     common = sorted(by_seed[0].keys() & by_seed[1].keys())
     if not common:
@@ -73,7 +76,9 @@ def _pair(comparison: Comparison, first: Setting, second: Setting) -> Pair | Non
         and b.correct
         and len(a.correct) == len(b.correct)
     ]
-    perplexities = [setting.perplexity(comparison.split) for setting in (first, second)]
+    perplexities = [
+        log_estimate(perplexity(run, comparison.split) for run in of_setting) for of_setting in runs
+    ]
     likelier = None
     if perplexities[0] is not None and perplexities[1] is not None:
         likelier = perplexities[0].mean / perplexities[1].mean
@@ -88,14 +93,13 @@ def _pair(comparison: Comparison, first: Setting, second: Setting) -> Pair | Non
     )
 
 
-def _adjusted(found: Sequence[Pair]) -> list[Pair]:
+def _adjusted(found: Sequence[Pair], all_pairs: int) -> list[Pair]:
     """With p values for all pairs looked at together."""
-    over_seeds = [i for i, pair in enumerate(found) if pair.over_seeds is not None]
-    over_rows = [i for i, pair in enumerate(found) if pair.over_rows]
     done = list(found)
-    for i, p in zip(over_seeds, holm([found[i].over_seeds.p for i in over_seeds]), strict=True):  # type: ignore[union-attr]
+    over_seeds = {i: p.over_seeds.p for i, p in enumerate(found) if p.over_seeds is not None}
+    for i, p in zip(over_seeds, holm([*over_seeds.values()], all_pairs), strict=True):
         done[i] = replace(done[i], p_seeds=p)
-    largest = [max(test.p for test in found[i].over_rows) for i in over_rows]
-    for i, p in zip(over_rows, holm(largest), strict=True):
+    over_rows = {i: max(t.p for t in p.over_rows) for i, p in enumerate(found) if p.over_rows}
+    for i, p in zip(over_rows, holm([*over_rows.values()], all_pairs), strict=True):
         done[i] = replace(done[i], p_rows=p)
     return done

@@ -6,6 +6,7 @@ from statistics import NormalDist, fmean, stdev
 from typing import Literal, NamedTuple
 
 LEVEL = 0.95
+ROUNDING = 1e-12
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
@@ -67,9 +68,12 @@ def estimate(values: Iterable[float | None], rows: int | None = None) -> Estimat
 
 def log_estimate(values: Iterable[float | None]) -> Estimate | None:
     """The same of positive values on a log scale: their geometric mean."""
-    known = estimate(math.log(v) for v in _finite(values) if v > 0)
+    positive = [v for v in _finite(values) if v > 0]
+    known = estimate(map(math.log, positive))
     if known is None:
         return None
+    if known.over == "none":  # all the same, and so exactly; exp(log(1000)) is a little less
+        return known._replace(mean=positive[0])
     low, high = (None if end is None else _exp(end) for end in (known.low, known.high))
     return Estimate(_exp(known.mean), low, high, known.n, known.over)
 
@@ -89,6 +93,8 @@ def wilson(share: float, rows: int) -> tuple[float, float]:
 def paired(first: Sequence[float], second: Sequence[float]) -> Paired | None:
     """Mean of `first - second` over pairs, with its t interval; None below two pairs.
 
+    None too where all differences are the same: as in `estimate`, they say nothing of the spread.
+
     Args:
         first: [n] Values.
         second: [n] Their partners (of the same seeds).
@@ -97,9 +103,10 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired | None:
     if len(differences) < 2:
         return None
     mean, n = fmean(differences), len(differences)
+    # Equal but for rounding: 0.9 - 0.7 is not 0.8 - 0.6.
+    if max(differences) - min(differences) <= ROUNDING * max(map(abs, (*first, *second))):
+        return None
     error = stdev(differences) / math.sqrt(n)
-    if error == 0:
-        return Paired(mean, mean, mean, float(mean == 0), n)
     half = t_quantile(n - 1) * error
     return Paired(mean, mean - half, mean + half, 1 - t_within(abs(mean) / error, n - 1), n)
 
@@ -120,15 +127,21 @@ def mcnemar(first: str, second: str) -> McNemar:
     return McNemar(a, b, min(1.0, 2 * tail / 2 ** (a + b)))
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def holm(p: Sequence[float], of: int | None = None) -> list[float]:
     """The p values adjusted for all being looked at together (Holm's step-down).
+
+    Args:
+        p: The values.
+        of: How many there would be with those that were not worked out, where what is shown was
+            chosen by its results. Each is then no smaller than it would be among all.
 
     >>> [round(value, 2) for value in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
+    count = max(len(p), of or 0)
     adjusted, highest = [0.0] * len(p), 0.0
     for place, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        highest = max(highest, min(1.0, (len(p) - place) * p[index]))
+        highest = max(highest, min(1.0, (count - place) * p[index]))
         adjusted[index] = highest
     return adjusted
 

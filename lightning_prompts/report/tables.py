@@ -114,7 +114,7 @@ def differences(pairs: Sequence[Pair], comparison: Comparison) -> Table:
         "First less second, on the same seeds. Over seeds: paired t interval and test, from two "
         "common seeds on. Over rows: McNemar's exact test in each seed (rows that only the first : "
         "only the second answered right), the largest of the seeds' p. Both p are adjusted for the "
-        "number of pairs (Holm). The ratio is of geometric mean perplexities."
+        "number of all pairs of settings (Holm). The ratio is of geometric mean perplexities."
     )
     return Table("Pairs of settings on the same seeds", heads, rows, 2, note=note)
 

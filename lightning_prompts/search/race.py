@@ -112,7 +112,8 @@ class Race:
     def _survivors(self, objective: Tensor, num_beam: int) -> list[int]:
         """Places of the beam and of the best candidates, in their order."""
         others = objective[num_beam:].nan_to_num(nan=math.inf)
-        # No fewer than the beam has places, or the last round could not fill it anew.
+        # No fewer than the beam holds, or the last round could not replace all of it. From a single
+        # start the beam grows over the first steps.
         count = max(num_beam, math.ceil(self.keep * len(others)))
         best = others.argsort(stable=True)[:count] + num_beam
         return [*range(num_beam), *sorted(best.tolist())]

@@ -268,6 +268,8 @@ class PromptTuner(PromptViews):
         if self.trainer.state.fn == TrainerFn.FITTING:
             # Lightning would draw a validation one step early, apart from the prompt's own points.
             logged["step"] = float(self.global_step)
+            # Also between two logged steps: what a validation found cost as much as this.
+            logged["train/forward_tokens"] = self.forward_tokens.float()
         self.log_dict(logged, sync_dist=True)
 
     def _objective(self, values: Mapping[str, Tensor]) -> Tensor:

@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from lightning_prompts.report.comparison import compare
 from lightning_prompts.report.figures.pareto import front
 from lightning_prompts.report.paired import pairs
@@ -87,6 +89,27 @@ def test_a_repeated_seed_counts_once(run):
     assert repeated == [first]
 
 
+def test_the_later_version_is_the_one_with_the_higher_number(run):
+    old, new = run(name="logs/pez-sst2/version_9"), run(name="logs/pez-sst2/version_10")
+    (comparison,), repeated = compare([new, old])
+    assert comparison.settings[0].records == (new,)
+    assert repeated == [old]
+
+
+def test_other_few_shot_rows_are_another_run_of_the_setting(run):
+    drawn = [
+        run(tuner, accuracy=accuracy + 0.01 * rows, settings={"data.seed": rows})
+        for tuner, accuracy in (("SoftPrompt", 0.9), ("PEZ", 0.7))
+        for rows in (1, 2, 4)
+    ]
+    (comparison,), repeated = compare(drawn)
+    assert repeated == []
+    assert [len(setting.records) for setting in comparison.settings] == [3, 3]
+    (pair,) = pairs(comparison, comparison.problems[0])
+    assert pair.seeds == 3
+    assert pair.difference == pytest.approx(0.2)
+
+
 def test_validation_rows_score_where_few_runs_were_tested(run):
     def untested(seed: int):
         metrics = {k: v for k, v in run().metrics.items() if k.startswith("val/")}
@@ -123,3 +146,29 @@ def test_pairs_are_on_common_seeds(run):
     assert abs(pair.difference - (0.09 + 0.08) / 2) < 1e-12
     assert [(m.first, m.second) for m in pair.over_rows] == [(9, 0), (8, 0)]
     assert pair.p_rows == 2 / 2**8
+
+
+def test_perplexities_are_compared_on_common_seeds(run):
+    def runs(tuner: str, perplexities: dict[int, float]):
+        return [
+            run(tuner, seed=seed, metrics={"val/perplexity": value, "test/perplexity": value})
+            for seed, value in perplexities.items()
+        ]
+
+    first, second = {0: 1e6, 1: 10.0, 2: 40.0}, {1: 5.0, 2: 5.0, 3: 1.0}
+    (comparison,), _ = compare(runs("SoftPrompt", first) + runs("PEZ", second))
+    (pair,) = pairs(comparison, comparison.problems[0])
+    assert {pair.first.tuner: pair.likelier, pair.second.tuner: 1 / pair.likelier}[
+        "SoftPrompt"
+    ] == pytest.approx(20.0 / 5.0)
+
+
+def test_the_best_of_many_is_adjusted_for_all_pairs(run):
+    """It was chosen by the same numbers: comparing only with it does not make fewer of them."""
+    tuned = [run("PEZ", weight, accuracy=0.9 - weight) for weight in (0, 0.1, 0.2, 0.3, 0.4, 0.5)]
+    (comparison,), _ = compare(tuned)
+    found = pairs(comparison, comparison.problems[0])
+    assert len(found) == 5
+    assert {pair.first.label for pair in found} == {"PEZ, w = 0"}
+    smallest = min(test.p for pair in found for test in pair.over_rows)
+    assert min(pair.p_rows for pair in found) == pytest.approx(15 * smallest)

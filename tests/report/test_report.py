@@ -76,6 +76,18 @@ def test_a_study_s_variants_have_their_names(study, run):
     assert "GuidedSearch (b) |" in table
 
 
+def test_a_study_that_was_moved_away_is_not_taken_for_the_next_one(study, run, capsys):
+    old = study([run(seed=seed, name=f"trials/{seed}") for seed in (0, 1)], name="old")
+    new = study([run(seed=seed, name=f"trials/{seed}", accuracy=0.9) for seed in (1, 2)])
+    main(["report", str(old), str(new), "--output", "both"])
+    rows = list(csv.DictReader(io.StringIO(Path("both/results.csv").read_text(encoding="utf-8"))))
+    # Seed 1 is in both, with the same settings: one of them stands apart.
+    assert sorted(row["seed"] for row in rows) == ["0", "1", "1", "2"]
+    assert "the settings and the seed of another one" in page_of(Path("both")).text
+    main(["report", str(old), str(old / "."), "--output", "twice"])
+    assert len(Path("twice/results.csv").read_text(encoding="utf-8").splitlines()) == 3
+
+
 def test_untested_runs_are_scored_on_their_validation_rows(study, runs):
     for run in runs:
         run.metrics = {k: v for k, v in run.metrics.items() if k.startswith("val/")}

@@ -66,6 +66,7 @@ def test_perplexities_have_a_geometric_mean():
     assert found.mean == pytest.approx(100.0)
     assert found.low * found.high == pytest.approx(100.0**2)
     assert log_estimate([1e-300, 1e300]).high == math.inf
+    assert log_estimate([1000.0, 1000.0])[:3] == (1000.0, None, None)
 
 
 def test_pairs():
@@ -74,8 +75,13 @@ def test_pairs():
     assert found.high - found.mean == pytest.approx(4.302653 * 0.1 / math.sqrt(3), abs=1e-6)
     assert found.p == pytest.approx(0.0741799, abs=1e-6)  # t = 3.4641, two degrees of freedom
     assert paired([1.0], [0.5]) is None
-    assert paired([0.5, 0.5], [0.5, 0.5]).p == 1
-    assert paired([0.5, 0.75], [0.25, 0.5]).p == 0
+
+
+@pytest.mark.parametrize("second", [(0.773, 0.773, 0.773), (0.807, 0.807, 0.807)])
+def test_equal_differences_say_nothing_of_the_spread(second):
+    assert paired([0.773, 0.773, 0.773], second) is None
+    assert paired([0.9, 0.8], [0.7, 0.6]) is None  # equal but for rounding
+    assert paired([0.9, 0.8], [0.7, 0.61]) is not None
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (2, 9), (0, 8)])
@@ -96,6 +102,18 @@ def test_mcnemar_wants_the_same_rows():
 def test_holm_by_hand():
     assert holm([0.04, 0.01, 0.02, 0.9]) == pytest.approx([0.08, 0.04, 0.06, 0.9])
     assert holm([]) == []
+
+
+def test_holm_of_some_is_no_smaller_than_of_all():
+    draw = random.Random(0)
+    for _ in range(50):
+        p = [draw.random() ** 3 for _ in range(12)]
+        of_all = holm(p)
+        some = draw.sample(range(12), 5)
+        found = holm([p[i] for i in some], of=12)
+        for value, i in zip(found, some, strict=True):
+            assert value >= of_all[i] - 1e-12
+    assert holm([0.01], of=10) == [0.1]
 
 
 def test_the_front_against_all_pairs():

@@ -43,6 +43,10 @@ def test_a_record_is_what_the_run_wrote(run: Path, review_folder: Path):
     best = next(v for v in record.history if v.step == record.step)
     for name, value in best.metrics.items():
         assert record.metrics[name] == pytest.approx(value, rel=1e-6)
+    # Each validation has the tokens read so far, though training itself logs none in 4 steps.
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    tokens = [validation.forward_tokens for validation in record.history]
+    assert 0 < tokens[0] < tokens[1] == record.forward_tokens == last["forward_tokens"]
     assert record.settings["model.prompt_length"] == 10
     assert record.settings["model"] == "lightning_prompts.tuners.SoftPrompt"
     assert record.settings["model.optimizer.lr"] == 0.01
