@@ -150,7 +150,7 @@ def title(evaluation: Evaluation, task: str, lm: str) -> str:
     """What was scored, on how many rows."""
     stage = {"val": "validation", "test": "test"}[evaluation.stage]
     rows = "" if evaluation.rows is None else f", {evaluation.rows:,} rows"
-    if rows and evaluation.of_rows is not None and evaluation.rows < evaluation.of_rows:
+    if evaluation.rows and evaluation.rows < (evaluation.of_rows or 0):
         rows = f", the longest {evaluation.rows:,} of {evaluation.of_rows:,} rows"
     cut = f" ({evaluation.cut:,} cut to fit)" if evaluation.cut else ""
     return f"{task}, {stage}{rows}{cut}, {lm}"

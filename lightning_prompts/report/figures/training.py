@@ -198,8 +198,9 @@ def _measure(comparison: Comparison) -> Measure:
 
 
 def _logged(comparison: Comparison, metric: str) -> bool:
+    """Whether there is something to draw: where all prompts are tokens, all distances are 0."""
     return any(
-        metric in validation.metrics
+        validation.metrics.get(metric)
         for setting in comparison.settings
         for record in setting.records
         for validation in record.history
