@@ -50,12 +50,13 @@ def pairs(comparison: Comparison, problem: Problem) -> list[Pair]:
     scored = [(s, e.mean) for s in problem.settings if (e := comparison.score(s)) is not None]
     ranked = [setting for setting, _ in sorted(scored, key=lambda entry: -entry[1])]
     if len(ranked) <= EACH_WITH_EACH:
-        chosen = list(combinations(ranked, 2))
+        chosen, among = list(combinations(ranked, 2)), None
     else:
         chosen = [(ranked[0], other) for other in ranked[1 : MOST + 1]]
+        # All pairs count: the best one was chosen by the same numbers that it is tested by.
+        among = math.comb(len(ranked), 2)
     found = [pair for first, second in chosen if (pair := _pair(comparison, first, second))]
-    # All pairs: the best one, with which others are compared, was chosen by the same numbers.
-    return _adjusted(found, math.comb(len(ranked), 2))
+    return _adjusted(found, among)
 
 
 def _pair(comparison: Comparison, first: Setting, second: Setting) -> Pair | None:
@@ -93,13 +94,13 @@ def _pair(comparison: Comparison, first: Setting, second: Setting) -> Pair | Non
     )
 
 
-def _adjusted(found: Sequence[Pair], all_pairs: int) -> list[Pair]:
-    """With p values for all pairs looked at together."""
+def _adjusted(found: Sequence[Pair], among: int | None) -> list[Pair]:
+    """With p values for all pairs looked at together; of so many, where these are some of them."""
     done = list(found)
     over_seeds = {i: p.over_seeds.p for i, p in enumerate(found) if p.over_seeds is not None}
-    for i, p in zip(over_seeds, holm([*over_seeds.values()], all_pairs), strict=True):
+    for i, p in zip(over_seeds, holm([*over_seeds.values()], among), strict=True):
         done[i] = replace(done[i], p_seeds=p)
     over_rows = {i: max(t.p for t in p.over_rows) for i, p in enumerate(found) if p.over_rows}
-    for i, p in zip(over_rows, holm([*over_rows.values()], all_pairs), strict=True):
+    for i, p in zip(over_rows, holm([*over_rows.values()], among), strict=True):
         done[i] = replace(done[i], p_rows=p)
     return done
