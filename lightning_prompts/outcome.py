@@ -196,5 +196,5 @@ def _evaluation(
     rows, all_rows = scored_rows(trainer, which), task.report.rows.get(split)
     cut = task.report.cut.get(split, 0)
     return Evaluation(
-        prompt, metrics, baselines, stage, rows, all_rows, cut, iterate, columns, legend
+        prompt, metrics, baselines, which, rows, all_rows, cut, iterate, columns, legend
     )

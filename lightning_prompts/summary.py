@@ -12,6 +12,7 @@ from rich.text import Text
 from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
 from lightning_prompts.console import console
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, PROMPT, PROMPTS
+from lightning_prompts.stages import SPLIT_OF, Stage
 
 NONE = "\N{EN DASH}"  # where a value is not defined, or was not measured
 
@@ -47,7 +48,7 @@ class Evaluation(NamedTuple):
     prompt: Mapping[str, Any]
     metrics: Mapping[str, float | None]
     baselines: Mapping[str, Mapping[str, float]]
-    stage: str
+    stage: Stage
     rows: int | None = None
     of_rows: int | None = None
     cut: int = 0
@@ -148,12 +149,11 @@ def _measure(metric: str, value: float | None) -> str:
 
 def title(evaluation: Evaluation, task: str, lm: str) -> str:
     """What was scored, on how many rows."""
-    stage = {"val": "validation", "test": "test"}[evaluation.stage]
     rows = "" if evaluation.rows is None else f", {evaluation.rows:,} rows"
     if evaluation.rows and evaluation.rows < (evaluation.of_rows or 0):
         rows = f", the longest {evaluation.rows:,} of {evaluation.of_rows:,} rows"
     cut = f" ({evaluation.cut:,} cut to fit)" if evaluation.cut else ""
-    return f"{task}, {stage}{rows}{cut}, {lm}"
+    return f"{task}, {SPLIT_OF[evaluation.stage]}{rows}{cut}, {lm}"
 
 
 def advice(evaluation: Evaluation) -> str:

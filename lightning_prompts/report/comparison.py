@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from lightning_prompts.report.labels import (
     any_setting,
@@ -16,10 +16,9 @@ from lightning_prompts.report.labels import (
 )
 from lightning_prompts.report.statistics import Estimate, estimate, log_estimate
 from lightning_prompts.report.text import NONE
+from lightning_prompts.stages import SPLIT_OF, Stage
 from lightning_prompts.studies.record import RunRecord
 
-Split = Literal["val", "test"]
-ROWS = {"val": "validation", "test": "test"}
 T = TypeVar("T")
 
 
@@ -68,16 +67,16 @@ class Setting:
         """A metric of each seed's best prompt, by its logged name."""
         return [record.metrics.get(metric) for record in self.records]
 
-    def estimate(self, metric: str, split: Split, share: bool = True) -> Estimate | None:
+    def estimate(self, metric: str, split: Stage, share: bool = True) -> Estimate | None:
         """Mean and interval of a metric over the seeds, or of one seed over the rows."""
-        rows = self.records[0].rows.get(ROWS[split]) if share else None
+        rows = self.records[0].rows.get(SPLIT_OF[split]) if share else None
         return estimate(self.values(f"{split}/{metric}"), rows)
 
-    def perplexities(self, split: Split) -> list[float | None]:
+    def perplexities(self, split: Stage) -> list[float | None]:
         """Of each seed's tokens; the rows do not matter, so validation stands in for test."""
         return [perplexity(record, split) for record in self.records]
 
-    def perplexity(self, split: Split) -> Estimate | None:
+    def perplexity(self, split: Stage) -> Estimate | None:
         """Geometric mean and interval over the seeds."""
         return log_estimate(self.perplexities(split))
 
@@ -96,7 +95,7 @@ class Problem:
         """All runs."""
         return [record for setting in self.settings for record in setting.records]
 
-    def baselines(self, split: Split, measure: str) -> dict[str, tuple[float, float]]:
+    def baselines(self, split: Stage, measure: str) -> dict[str, tuple[float, float]]:
         """Lowest and highest value over the runs of what every prompt has to beat, by name."""
         found: dict[str, list[float]] = defaultdict(list)
         for record in self.records:
@@ -112,7 +111,7 @@ class Comparison:
 
     task: str
     lm: str
-    split: Split
+    split: Stage
     """Whose rows score the prompts: the test rows, where most runs have them."""
     measure: Measure
     problems: tuple[Problem, ...]
@@ -127,21 +126,22 @@ class Comparison:
     @property
     def rows(self) -> str:
         """The rows that score the prompts, in words."""
-        known = (s.records[0].rows.get(ROWS[self.split]) for s in self.settings)
+        known = (s.records[0].rows.get(SPLIT_OF[self.split]) for s in self.settings)
         counts = {rows for rows in known if rows is not None}
-        return f"{' or '.join(f'{n:,}' for n in sorted(counts))} {ROWS[self.split]} rows".strip()
+        numbers = " or ".join(f"{n:,}" for n in sorted(counts))
+        return f"{numbers} {SPLIT_OF[self.split]} rows".strip()
 
     def score(self, setting: Setting) -> Estimate | None:
         """Performance of a setting's prompts in use."""
         return setting.estimate(self.measure.name, self.split, self.measure.share)
 
 
-def perplexity(record: RunRecord, split: Split) -> float | None:
+def perplexity(record: RunRecord, split: Stage) -> float | None:
     """Of the tokens of a run's best prompt."""
     return record.metrics.get(f"{split}/perplexity", record.metrics.get("val/perplexity"))
 
 
-def of_split(record: RunRecord, split: Split) -> dict[str, dict[str, float]]:
+def of_split(record: RunRecord, split: Stage) -> dict[str, dict[str, float]]:
     """A run's baselines on validation or test rows."""
     return record.baselines if split == "val" else record.test_baselines
 
@@ -186,9 +186,9 @@ def _comparison(runs: Sequence[RunRecord]) -> Comparison:
     return Comparison(runs[0].task, runs[0].lm, split, measure, problems, unmeasured)
 
 
-def _scored_by(runs: Sequence[RunRecord]) -> tuple[Split, Measure]:
+def _scored_by(runs: Sequence[RunRecord]) -> tuple[Stage, Measure]:
     """Test rows if most runs have them, and the first measure that most have on these rows."""
-    splits: tuple[Split, ...] = ("test", "val")
+    splits: tuple[Stage, ...] = ("test", "val")
     for split in splits:
         for measure in MEASURES:
             if 2 * sum(f"{split}/{measure.name}" in r.metrics for r in runs) > len(runs):

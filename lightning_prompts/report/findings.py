@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from lightning_prompts.report.comparison import ROWS, Comparison, Problem, Setting
+from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures.faithfulness import views
 from lightning_prompts.report.figures.pareto import front
 from lightning_prompts.report.load import Material
 from lightning_prompts.report.statistics import Estimate
 from lightning_prompts.report.tables import interval, large
+from lightning_prompts.stages import SPLIT_OF
 from lightning_prompts.studies.record import RunRecord
 
 CALIBRATED = "no prompt, calibrated"
@@ -48,7 +49,7 @@ def _best(
     likely = setting.perplexity(comparison.split)
     reads = "" if likely is None else f", at perplexity {large(likely.mean)}"
     return (
-        f"Highest {ROWS[comparison.split]} {measure.label}: {setting.label}, "
+        f"Highest {SPLIT_OF[comparison.split]} {measure.label}: {setting.label}, "
         f"{interval(score, measure.shown)} ({over}){reads}."
     )
 
@@ -119,8 +120,8 @@ def _of_comparison(comparison: Comparison) -> Iterator[str]:
         names = ", ".join(run.name for run in comparison.unmeasured[:5])
         more = " and others" if len(comparison.unmeasured) > 5 else ""
         yield (
-            f"{named}{len(comparison.unmeasured)} runs have no {ROWS[comparison.split]} score and "
-            f"are left out: {names}{more}."
+            f"{named}{len(comparison.unmeasured)} runs have no {SPLIT_OF[comparison.split]} score "
+            f"and are left out: {names}{more}."
         )
     counts = {len(setting.records) for setting in comparison.settings}
     if counts == {1}:
@@ -130,7 +131,7 @@ def _of_comparison(comparison: Comparison) -> Iterator[str]:
             f"{named}some settings have fewer than 3 seeds; an interval over 2 is wide, over 1 "
             "there is none."
         )
-    rows = {run.rows.get(ROWS[comparison.split]) for run in runs} - {None}
+    rows = {run.rows.get(SPLIT_OF[comparison.split]) for run in runs} - {None}
     if len(rows) > 1:
         yield f"{named}the runs were scored on different numbers of rows, {comparison.rows}."
     late = [run for run in runs if len(run.history) > 1 and run.step == run.history[-1].step]

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lightning_prompts.report.comparison import ROWS, Comparison, Setting, perplexity
+from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures.looks import Drawn, foremost
 from lightning_prompts.report.figures.prompts import chosen
 from lightning_prompts.report.shading import Scale, scales, spaced
 from lightning_prompts.report.tables import Table, large
 from lightning_prompts.report.text import page as escaped
 from lightning_prompts.report.text import quoted, shorten
+from lightning_prompts.stages import SPLIT_OF
 from lightning_prompts.studies.record import RunRecord
 
 MOST_PROMPTS = 24
@@ -182,7 +183,7 @@ def _tokens(run: RunRecord, surprise: Scale, distance: Scale) -> Iterable[str]:
 def _numbers(comparison: Comparison, run: RunRecord) -> str:
     measure, split = comparison.measure, comparison.split
     score = measure.shown(run.metrics.get(f"{split}/{measure.name}"))
-    return f"{ROWS[split]} {measure.label} {score}, perplexity {large(perplexity(run, split))}"
+    return f"{SPLIT_OF[split]} {measure.label} {score}, perplexity {large(perplexity(run, split))}"
 
 
 def _key(scale: Scale) -> str:

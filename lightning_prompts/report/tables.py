@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.report.comparison import ROWS, Comparison, Problem, of_split
+from lightning_prompts.report.comparison import Comparison, Problem, of_split
 from lightning_prompts.report.figures.pareto import front
 from lightning_prompts.report.load import Unfinished
 from lightning_prompts.report.paired import Pair
 from lightning_prompts.report.statistics import Estimate
 from lightning_prompts.report.text import MINUS, NONE, cell, markdown, quoted
+from lightning_prompts.stages import SPLIT_OF
 from lightning_prompts.studies.record import RunRecord
 
 ON_FRONT = "\N{BLACK CIRCLE}"
@@ -59,7 +60,7 @@ def results(comparison: Comparison, problem: Problem, most: int | None = None) -
         chose[f"validation {unit}"] = [measure.shown(_or_none(value)) for value in validated]
     columns = {
         "seeds": [str(len(s.records)) for s in shown],
-        f"{ROWS[split]} {unit}": [interval(comparison.score(s), measure.shown) for s in shown],
+        f"{SPLIT_OF[split]} {unit}": [interval(comparison.score(s), measure.shown) for s in shown],
         **chose,
         "its nearest tokens": [
             measure.shown(_or_none(s.estimate(f"hard_{measure.name}", split))) if s.vectors else ""
@@ -208,8 +209,8 @@ def _run_row(
 ) -> dict[str, Any]:
     baselines: Mapping[str, float] = {
         f"{split}/{name}/{metric}": value
-        for split in ROWS
-        for name, values in of_split(run, split).items()  # type: ignore[arg-type]
+        for split in SPLIT_OF
+        for name, values in of_split(run, split).items()
         for metric, value in values.items()
     }
     return {

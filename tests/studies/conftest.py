@@ -4,12 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 
 from lightning_prompts.quiet import silence
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.files import read_config
+from lightning_prompts.studies.storage import open_storage, open_study
+
+
+def opened(config: StudyConfig) -> optuna.Study:
+    """The study in its storage, with its runs planned."""
+    return open_study(config, open_storage(config))
 
 
 @pytest.fixture

@@ -3,18 +3,15 @@
 import time
 from pathlib import Path
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
 from lightning_prompts.cli import main
 from lightning_prompts.errors import PromptError
 from lightning_prompts.studies.claims import Claims
-from lightning_prompts.studies.storage import open_storage, open_study, planned
+from lightning_prompts.studies.storage import open_storage, planned
 
-
-def opened(config) -> optuna.Study:
-    return open_study(config, open_storage(config))
+from .conftest import opened
 
 
 def test_another_configuration_under_the_same_name_is_refused(configure):

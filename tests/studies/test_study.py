@@ -14,13 +14,11 @@ from lightning_prompts.errors import PromptError
 from lightning_prompts.studies.limits import limited
 from lightning_prompts.studies.record import from_json, read_run
 from lightning_prompts.studies.running import run
-from lightning_prompts.studies.storage import open_storage, open_study, planned
+from lightning_prompts.studies.storage import planned
 from lightning_prompts.studies.worker import Worker
 from lightning_prompts.whole_files import write_text
 
-
-def opened(config) -> optuna.Study:
-    return open_study(config, open_storage(config))
+from .conftest import opened
 
 
 def states(config) -> list[TrialState]:

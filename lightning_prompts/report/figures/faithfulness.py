@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
-from lightning_prompts.report.comparison import ROWS, Comparison, Problem, Setting
+from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures.looks import (
     BLUE,
     INK,
@@ -22,6 +22,7 @@ from lightning_prompts.report.figures.looks import (
 )
 from lightning_prompts.report.statistics import Estimate, estimate, paired
 from lightning_prompts.report.text import MINUS, shorten, visible
+from lightning_prompts.stages import SPLIT_OF
 
 MOST = 14
 # Metric, name, marker, colour, how far above its line: so that equal values are all seen.
@@ -86,7 +87,7 @@ def faithfulness(comparison: Comparison, name: str) -> Drawn | None:
         for axes, problem in zip(grid[:, 0], problems, strict=True):
             _rows(axes, comparison, problem, shown[id(problem)])
         measure = comparison.measure
-        grid[-1, 0].set_xlabel(f"{ROWS[comparison.split]} {measure.label} ({measure.unit})")
+        grid[-1, 0].set_xlabel(f"{SPLIT_OF[comparison.split]} {measure.label} ({measure.unit})")
         handles = [
             Line2D([], [], ls="", marker=marker, color=colour, ms=6, label=label, mew=1.4)
             for label, marker, colour, _ in VIEWS.values()
@@ -180,7 +181,11 @@ def _rows(axes: Axes, comparison: Comparison, problem: Problem, settings: list[S
 def _estimate(
     setting: Setting, comparison: Comparison, values: list[float | None]
 ) -> Estimate | None:
-    rows = setting.records[0].rows.get(ROWS[comparison.split]) if comparison.measure.share else None
+    rows = (
+        setting.records[0].rows.get(SPLIT_OF[comparison.split])
+        if comparison.measure.share
+        else None
+    )
     return estimate(values, rows)
 
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lightning_prompts.report.comparison import ROWS, Comparison, Problem, Setting
+from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures.looks import (
     INK,
     MUTED,
@@ -24,6 +24,7 @@ from lightning_prompts.report.figures.looks import (
 from lightning_prompts.report.figures.names import names
 from lightning_prompts.report.statistics import Estimate, non_dominated
 from lightning_prompts.report.text import shorten, visible
+from lightning_prompts.stages import SPLIT_OF
 
 # More intervals or names than this hide each other: then only the front has them.
 CROWD = 16
@@ -56,7 +57,7 @@ def pareto(comparison: Comparison, name: str) -> Drawn | None:
         log_axis(grid[0, 0].xaxis)
         measure = comparison.measure
         for axes in grid[:, 0]:
-            axes.set_ylabel(f"{ROWS[comparison.split]} {measure.label} ({measure.unit})")
+            axes.set_ylabel(f"{SPLIT_OF[comparison.split]} {measure.label} ({measure.unit})")
         for column in range(columns):
             bottom = [a for a in grid[:, column] if a.get_visible()][-1]
             bottom.xaxis.set_tick_params(labelbottom=True)
