@@ -66,6 +66,17 @@ class TextCache:
         self.room = self.bound
         self._lookups = self._hits = self._evictions = 0
 
+    @property
+    def num_texts(self) -> int:
+        """Texts that are kept."""
+        return len(self._kept)
+
+    def clear(self) -> None:
+        """Keep no text from before."""
+        self._kept.clear()
+        self._latest = {}
+        self.used = 0
+
     @torch.no_grad()
     def __call__(self, lm: "FrozenLM", batch: Batch) -> TextStates:
         """The states of a batch's texts, of which only those that are not kept are computed."""
@@ -75,7 +86,7 @@ class TextCache:
         setting = (tuple(lm.prefix_ids), str(device), dtype, _precision(device))
         known = next(iter(self._kept or self._latest), None)
         if known is not None and str(device) not in known:
-            self._clear()  # the model has moved, and nobody asks for them there again
+            self.clear()  # the model has moved, and nobody asks for them there again
         states = self._find(lm, batch, setting)
         num_before, like = batch["before_ids"].shape[1], states[0]
         num_layers, _, heads, _, width = like.shape
@@ -137,14 +148,9 @@ class TextCache:
                     "so only a batch's own are kept from now on; --lm.text_cache sets the bound.",
                     self.gib,
                 )
-                self._clear()
+                self.clear()
                 self.room = 0
             self._lookups = self._hits = self._evictions = 0
-
-    def _clear(self) -> None:
-        self._kept.clear()
-        self._latest = {}
-        self.used = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the texts: another process makes its own."""

@@ -147,7 +147,7 @@ def test_the_numbers_stay_when_nothing_is_kept_any_more(lm: FrozenLM):
     lm.text_cache = TextCache(1.0)
     expected = lm.answers(prompt, batch)
     lm.text_cache.room = 0
-    lm.text_cache._clear()
+    lm.text_cache.clear()
     assert torch.equal(lm.answers(prompt, batch), expected)
 
 
@@ -208,7 +208,7 @@ def test_a_batch_above_the_bound_is_not_held(lm: FrozenLM, reads: list[int]):
     probe(lm, batch)
     for bound, computed in ((probe.used, 0), (probe.used - 1, 2)):
         cache.bound, cache.room = bound, 0
-        cache._clear()
+        cache.clear()
         cache(lm, batch)
         cache(lm, batch)
         assert reads[-1] == computed

@@ -208,8 +208,9 @@ def _estimated(config: StudyConfig, measured: Mapping[str, Cost], workers: int) 
         total += drawn if name is None else measured[str(name)].seconds
     for name, cost in measured.items():
         yield (
-            f"  {name or 'a run'}: {cost.steps} steps of {cost.step:.2f} s, {cost.batches} batches "
-            f"of evaluation of {cost.batch:.2f} s: about {duration(cost.seconds)}"
+            f"  {name or 'a run'}: {cost.steps} steps of {cost.training / cost.steps:.2f} s, "
+            f"{cost.batches} batches of evaluation of {cost.evaluation / cost.batches:.2f} s: "
+            f"about {duration(cost.seconds)}"
         )
     several = f" with {workers} workers, if there are cores for each" if workers > 1 else ""
     yield f"All {len(plan)} runs: about {duration(total / min(workers, len(plan)))}{several}."

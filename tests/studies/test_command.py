@@ -7,7 +7,7 @@ import torch
 
 from lightning_prompts.cli import main
 from lightning_prompts.studies import running
-from lightning_prompts.studies.estimate import Cost
+from lightning_prompts.studies.estimate import Cost, Price, Size
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,12 @@ def test_help_and_estimate(study_file, capsys):
 
 def test_a_study_is_timed_with_the_threads_of_a_worker(configure, monkeypatch: pytest.MonkeyPatch):
     seen: list[int] = []
+    price, size = Price(0.1, 0.1), Size(1, 1)
+    cost = Cost(1.0, price, price, 1, 1, size, size, size)
 
     def timed(config, lm):
         seen.append(torch.get_num_threads())
-        return {name: Cost(1.0, 0.1, 0.1, 1, 1) for name in config.variants}
+        return dict.fromkeys(config.variants, cost)
 
     own = torch.get_num_threads()
     monkeypatch.setattr(running, "costs", timed)
