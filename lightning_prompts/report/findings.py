@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures.faithfulness import views
 from lightning_prompts.report.figures.pareto import front
@@ -11,7 +12,12 @@ from lightning_prompts.report.tables import interval, large
 from lightning_prompts.stages import SPLIT_OF
 from lightning_prompts.studies.record import RunRecord
 
-CALIBRATED = "no prompt, calibrated"
+# What needs no prompt; how it is named in a sentence.
+FREE = {
+    MAJORITY: "always the most frequent label",
+    NO_PROMPT: "no prompt",
+    CALIBRATED: "no prompt, calibrated",
+}
 
 
 def findings(comparison: Comparison, problem: Problem) -> list[str]:
@@ -95,15 +101,17 @@ def _gaps(comparison: Comparison, settings: Sequence[Setting]) -> Iterator[str]:
 def _no_better(
     comparison: Comparison, problem: Problem, scored: Sequence[tuple[Setting, Estimate]]
 ) -> Iterator[str]:
-    bar = problem.baselines(comparison.split, comparison.measure.name).get(CALIBRATED)
-    if bar is None:
+    known = problem.baselines(comparison.split, comparison.measure.name)
+    free = {name: known[name][1] for name in FREE if name in known}
+    if not free:
         return
-    weak = [s.label for s, e in scored if (e.low if e.low is not None else e.mean) <= bar[1]]
+    name, bar = max(free.items(), key=lambda entry: entry[1])
+    weak = [s.label for s, e in scored if (e.low if e.low is not None else e.mean) <= bar]
     if weak:
         shown = ", ".join(weak[:8]) + (f" and {len(weak) - 8} more" if len(weak) > 8 else "")
         yield (
-            f"Not clearly above the model without a prompt, calibrated "
-            f"({comparison.measure.shown(bar[1])}): {shown}."
+            f"Not clearly above the best that needs no prompt, which is {FREE[name]} "
+            f"({comparison.measure.shown(bar)}): {shown}."
         )
 
 
