@@ -12,12 +12,8 @@ from lightning_prompts.report.tables import interval, large
 from lightning_prompts.stages import SPLIT_OF
 from lightning_prompts.studies.record import RunRecord
 
-# What needs no prompt; how it is named in a sentence.
-FREE = {
-    MAJORITY: "always the most frequent label",
-    NO_PROMPT: "no prompt",
-    CALIBRATED: "no prompt, calibrated",
-}
+# Of the baselines those that need no prompt: a written text is one.
+FREE = (MAJORITY, NO_PROMPT, CALIBRATED)
 
 
 def findings(comparison: Comparison, problem: Problem) -> list[str]:
@@ -110,8 +106,8 @@ def _no_better(
     if weak:
         shown = ", ".join(weak[:8]) + (f" and {len(weak) - 8} more" if len(weak) > 8 else "")
         yield (
-            f"Not clearly above the best that needs no prompt, which is {FREE[name]} "
-            f"({comparison.measure.shown(bar)}): {shown}."
+            f"Not clearly above the best baseline without a prompt ({name}: "
+            f"{comparison.measure.shown(bar)}): {shown}."
         )
 
 

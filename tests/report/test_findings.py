@@ -31,11 +31,14 @@ def test_the_best_the_front_and_the_gap(runs: list[RunRecord]):
 @pytest.mark.parametrize(
     ("baselines", "named"),
     [
-        ({"majority": 0.61, "no prompt": 0.5, "no prompt, calibrated": 0.53}, "always the most"),
-        ({"majority": 0.5, "no prompt": 0.61, "no prompt, calibrated": 0.53}, "no prompt ("),
-        ({"majority": 0.5, "no prompt": 0.5, "no prompt, calibrated": 0.61}, "no prompt, calib"),
+        ({"majority": 0.61, "no prompt": 0.5, "no prompt, calibrated": 0.53}, "majority"),
+        ({"majority": 0.5, "no prompt": 0.61, "no prompt, calibrated": 0.53}, "no prompt"),
+        (
+            {"majority": 0.5, "no prompt": 0.5, "no prompt, calibrated": 0.61},
+            "no prompt, calibrated",
+        ),
         # A written text is a prompt.
-        ({"majority": 0.61, "Good or bad?": 0.99}, "always the most"),
+        ({"majority": 0.61, "Good or bad?": 0.99}, "majority"),
     ],
 )
 def test_prompts_are_held_against_the_best_answer_without_one(
@@ -48,9 +51,8 @@ def test_prompts_are_held_against_the_best_answer_without_one(
         for tuner, accuracy in (("SoftPrompt", 0.75), ("PEZ", 0.7), ("GuidedSearch", 0.4))
     ]
     said = said_of(records)[-1]
-    assert said.startswith(f"Not clearly above the best that needs no prompt, which is {named}")
-    assert said.endswith("(0.610): GuidedSearch, PEZ.")
-    assert "SoftPrompt" not in said
+    bar = f"Not clearly above the best baseline without a prompt ({named}: 0.610)"
+    assert said == f"{bar}: GuidedSearch, PEZ."
 
 
 def test_nothing_is_held_against_what_was_not_measured(run: Run):
