@@ -104,7 +104,7 @@ def _no_better(
     name, bar = max(free.items(), key=lambda entry: entry[1])
     weak = [s.label for s, e in scored if (e.low if e.low is not None else e.mean) <= bar]
     if weak:
-        shown = ", ".join(weak[:8]) + (f" and {len(weak) - 8} more" if len(weak) > 8 else "")
+        shown = "; ".join(weak[:8]) + (f" and {len(weak) - 8} more" if len(weak) > 8 else "")
         yield (
             f"Not clearly above the best baseline without a prompt ({name}: "
             f"{comparison.measure.shown(bar)}): {shown}."

@@ -52,7 +52,7 @@ def test_prompts_are_held_against_the_best_answer_without_one(
     ]
     said = said_of(records)[-1]
     bar = f"Not clearly above the best baseline without a prompt ({named}: 0.610)"
-    assert said == f"{bar}: GuidedSearch, PEZ."
+    assert said == f"{bar}: GuidedSearch; PEZ."
 
 
 def test_nothing_is_held_against_what_was_not_measured(run: Run):
