@@ -67,9 +67,13 @@ class Setting:
         """A metric of each seed's best prompt, by its logged name."""
         return [record.metrics.get(metric) for record in self.records]
 
+    def rows(self, split: Stage) -> int | None:
+        """Rows that a split has, where it is known."""
+        return self.records[0].rows.get(SPLIT_OF[split])
+
     def estimate(self, metric: str, split: Stage, share: bool = True) -> Estimate | None:
         """Mean and interval of a metric over the seeds, or of one seed over the rows."""
-        rows = self.records[0].rows.get(SPLIT_OF[split]) if share else None
+        rows = self.rows(split) if share else None
         return estimate(self.values(f"{split}/{metric}"), rows)
 
     def perplexities(self, split: Stage) -> list[float | None]:
@@ -126,7 +130,7 @@ class Comparison:
     @property
     def rows(self) -> str:
         """The rows that score the prompts, in words."""
-        known = (s.records[0].rows.get(SPLIT_OF[self.split]) for s in self.settings)
+        known = (setting.rows(self.split) for setting in self.settings)
         counts = {rows for rows in known if rows is not None}
         numbers = " or ".join(f"{n:,}" for n in sorted(counts))
         return f"{numbers} {SPLIT_OF[self.split]} rows".strip()

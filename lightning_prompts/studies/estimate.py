@@ -76,7 +76,7 @@ class Cost:
     def training(self) -> float:
         """Seconds of all training steps."""
         # What a validation reads drives out what training has read, unless there is room for both.
-        passes = 1 if self._holds_all else max(1, self.validations)
+        passes = 1 if self._holds_all else self.validations
         most = self.steps if self.train.rows > self.room else passes * self.train.batches
         read = min(self.steps, most)
         return read * self.step.read + (self.steps - read) * self.step.kept

@@ -181,11 +181,7 @@ def _rows(axes: Axes, comparison: Comparison, problem: Problem, settings: list[S
 def _estimate(
     setting: Setting, comparison: Comparison, values: list[float | None]
 ) -> Estimate | None:
-    rows = (
-        setting.records[0].rows.get(SPLIT_OF[comparison.split])
-        if comparison.measure.share
-        else None
-    )
+    rows = setting.rows(comparison.split) if comparison.measure.share else None
     return estimate(values, rows)
 
 
