@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 
 from lightning_prompts import summary
 from lightning_prompts.callbacks.base import callback_of
@@ -18,6 +19,7 @@ from lightning_prompts.checkpoint import BestPrompt, LastPrompt
 from lightning_prompts.console import notice
 from lightning_prompts.described import describe, scored_rows
 from lightning_prompts.errors import PromptError, RunError
+from lightning_prompts.predictions import Predictions
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
 from lightning_prompts.settings import read_step
 from lightning_prompts.stages import SPLIT_OF, Stage
@@ -114,8 +116,7 @@ def fitted(
         start: The step that it began from.
         stopped: Whether a signal ended it.
     """
-    if getattr(trainer, "fast_dev_run", 0):
-        notice("fast_dev_run: every part ran, nothing was saved.")
+    if _rehearsed(trainer):
         return
     run = folder(trainer)
     best = callback_of(trainer, BestPrompt)
@@ -136,6 +137,51 @@ def fitted(
         summary.show(evaluation, task.slug, tuner.lm.label, run, notes)
     else:
         summary.unmeasured(run, notes)
+
+
+def require_steps(trainer: Any, tuner: PromptTuner, start: int) -> None:
+    """Refuse to call a fit a success that was asked for steps and took none.
+
+    Args:
+        trainer: After a `fit` that no signal ended.
+        tuner: Of the run.
+        start: The step that it began from.
+
+    Raises:
+        PromptError: If so, with what kept it from its first step.
+    """
+    unasked = trainer.max_steps == 0 or trainer.max_epochs == 0
+    if trainer.global_step > 0 or start > 0 or unasked or not tuner.learns:
+        return
+    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]
+    if trainer.limit_train_batches == 0:
+        cause = "--trainer.limit_train_batches is 0; leave it out"
+    elif any((timer.time_remaining() or 0) <= 0 for timer in timers):
+        cause = "the time of --trainer.max_time or of a Timer was over; give more"
+    else:
+        own = "lightning_prompts."
+        guests = [type(c) for c in trainer.callbacks if not type(c).__module__.startswith(own)]
+        names = ", ".join(dict.fromkeys(guest.__name__ for guest in guests))
+        cause = f"a callback asked to stop before the first one ({names}); leave it out"
+    raise PromptError(f"No step was taken: {cause}.")
+
+
+def predicted(trainer: Trainer) -> None:
+    """Say where the predictions are.
+
+    Args:
+        trainer: After `predict`.
+    """
+    if not _rehearsed(trainer):
+        summary.written(callback_of(trainer, Predictions).path)
+
+
+def _rehearsed(trainer: Trainer) -> bool:
+    """Whether a few batches were all that was asked for; says so."""
+    rehearsed = bool(getattr(trainer, "fast_dev_run", 0))
+    if rehearsed:
+        notice("fast_dev_run: every part ran, nothing was saved.")
+    return rehearsed
 
 
 def folder(trainer: Trainer) -> Path:
@@ -173,7 +219,8 @@ def evaluated(
         return
     baselines = tuner.comparisons or callback_of(trainer, Baselines).results
     evaluation = _evaluation(trainer, prompt, baselines, tuner, task, stage)
-    summary.show(evaluation, task.slug, tuner.lm.label, folder(trainer))
+    run = None if _rehearsed(trainer) else folder(trainer)
+    summary.show(evaluation, task.slug, tuner.lm.label, run)
 
 
 def _evaluation(
