@@ -37,7 +37,7 @@ from lightning_prompts.checkpoint_io import use_whole_checkpoints
 from lightning_prompts.commands import DESCRIPTION, PROGRAM, RUNS, answer, command_of
 from lightning_prompts.console import fail
 from lightning_prompts.demo import demo
-from lightning_prompts.endings import ending, leave_group
+from lightning_prompts.endings import ending
 from lightning_prompts.errors import PromptError
 from lightning_prompts.finite_numbers import FiniteNumbers
 from lightning_prompts.language_model import FrozenLM
@@ -326,5 +326,4 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
             raise
         code, message = found
     fail(message)
-    leave_group()
     raise SystemExit(code)

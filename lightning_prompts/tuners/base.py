@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 from lightning_prompts.errors import PromptError, RunError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.task import task_metrics
+from lightning_prompts.process_group import leave_group_at_exit
 from lightning_prompts.projection import Distance
 from lightning_prompts.prompt_init import RECORD
 from lightning_prompts.ranges import require
@@ -76,6 +77,7 @@ class PromptTuner(PromptViews):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        leave_group_at_exit()  # every run has a tuner, from the command line or not
         if not hasattr(self, "soft_in_use"):
             raise PromptError(
                 f"{type(self).__name__} does not say whether the model reads its vectors; write "
