@@ -101,9 +101,9 @@ def ended_at(trainer: Trainer, checkpoint: Mapping[str, Any]) -> EarlyEnd | None
             if found := _exhausted(callback, state, None if value is None else torch.tensor(value)):
                 return found
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        state = states.get(callback.state_key)
-        if isinstance(callback, Timer) and state is not None:
-            if (found := _over(callback, state["time_elapsed"]["train"])) is not None:
+        if isinstance(callback, Timer):
+            elapsed = states.get(callback.state_key, {}).get("time_elapsed", {})
+            if found := _over(callback, elapsed.get("train", 0.0)):
                 return found
     return None
 
@@ -120,12 +120,9 @@ def limit_reached(trainer: Trainer) -> str | None:
     loop = trainer.fit_loop
     if 0 <= loop.epoch_loop.max_steps <= loop.epoch_loop.global_step:
         return STEPS
-    if (
-        loop.max_epochs is not None
-        and 0 <= loop.max_epochs <= loop.epoch_progress.current.processed
-    ):
-        return EPOCHS
-    return None
+    done: Any = loop.epoch_progress.current
+    most = -1 if loop.max_epochs is None else loop.max_epochs
+    return EPOCHS if 0 <= most <= done.processed else None
 
 
 def planned_steps(trainer: Trainer, module: LightningModule) -> int | None:
@@ -164,7 +161,9 @@ def closing_notes(
             at = f"at step {step} of {trainer.max_steps}, after the {count(most or 0, 'epoch')}"
             return [f"Ended {at} of {limit}; to go on, raise it:\n  {go_on}"]
         return []
-    end = end or asked_by(trainer)
+    if end is None:
+        asked = trainer.should_stop or trainer.fit_loop.max_batches
+        end = asked_by(trainer) if asked else EarlyEnd("there are no batches to train on")
     place = at_step(trainer, module)
     fix = f", {end.fix}" if end.fix else ""
     begin = f"Nothing was trained, still {place}" if idle else f"Ended early, {place}"
