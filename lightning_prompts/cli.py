@@ -17,7 +17,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 import lightning_prompts.tasks
 import lightning_prompts.tuners
-from lightning_prompts import summary
 from lightning_prompts.arguments import (
     LINKED,
     PromptParser,
@@ -42,7 +41,7 @@ from lightning_prompts.errors import PromptError
 from lightning_prompts.finite_numbers import FiniteNumbers
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.nulls import refuse_nulls
-from lightning_prompts.outcome import announce, evaluated, explained, fitted
+from lightning_prompts.outcome import announce, evaluated, explained, fitted, predicted
 from lightning_prompts.predictions import Predictions
 from lightning_prompts.progress import StepProgress
 from lightning_prompts.prompt_list import PromptList
@@ -274,7 +273,7 @@ class PromptCLI(LightningCLI):
         self._announce(**kwargs)
         self.trainer.predict(**kwargs)
         if self.trainer.is_global_zero:
-            summary.written(callback_of(self.trainer, Predictions).path)
+            predicted(callback_of(self.trainer, Predictions), self.datamodule)
 
     def _announce(self, ckpt_path: str | None, **_: Any) -> int:
         step = announce(self.trainer, self.model, self.datamodule, ckpt_path)

@@ -15,9 +15,12 @@ from lightning_prompts import summary
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.checkpoint import BestPrompt, LastPrompt
+from lightning_prompts.commands import command
 from lightning_prompts.console import notice
 from lightning_prompts.described import describe, scored_rows
+from lightning_prompts.early_end import at_step, closing_notes, limit_reached
 from lightning_prompts.errors import PromptError, RunError
+from lightning_prompts.predictions import Predictions
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
 from lightning_prompts.settings import read_step
 from lightning_prompts.stages import SPLIT_OF, Stage
@@ -79,7 +82,7 @@ def _left(trainer: Trainer) -> str:
         return "no checkpoint was saved before."
     return (
         f"the last good checkpoint is {summary.shown(last)} (step {read_step(last)}); to go on "
-        f"from it: lightning-prompts fit --config {summary.shown(run / CONFIG)} --ckpt_path last"
+        f"from it: {_command(run)}"
     )
 
 
@@ -115,27 +118,35 @@ def fitted(
         stopped: Whether a signal ended it.
     """
     if getattr(trainer, "fast_dev_run", 0):
-        notice("fast_dev_run: every part ran, nothing was saved.")
+        ran = "stopped by a signal" if stopped else "every part ran"
+        notice(f"fast_dev_run: {ran}, nothing was saved.")
         return
     run = folder(trainer)
-    best = callback_of(trainer, BestPrompt)
+    best, last = callback_of(trainer, BestPrompt), callback_of(trainer, LastPrompt)
     notes: list[str | None] = []
     if stopped:
-        notes.append(
-            f"Stopped at step {trainer.global_step} of {trainer.max_steps}; to go on:\n"
-            f"  lightning-prompts fit --config {summary.shown(run / CONFIG)} --ckpt_path last"
-        )
-    elif 0 < start == trainer.global_step:
-        notes.append(
-            f"Nothing left to train: the checkpoint is at step {start} of {trainer.max_steps}; "
-            "raise --trainer.max_steps."
-        )
-    elif tuner.learns:
-        notes.append(summary.convergence(best.history, best.mode))
+        notes.append(f"Stopped {at_step(trainer, tuner)}{_go_on(run)}")
+    else:
+        notes += closing_notes(trainer, tuner, last.ends.end, start, _command(run))
+        if tuner.learns and start < trainer.global_step:
+            limit = limit_reached(trainer)
+            notes.append(summary.convergence(best.history, best.mode, limit))
     if evaluation := best_evaluation(trainer, tuner, task):
         summary.show(evaluation, task.slug, tuner.lm.label, run, notes)
     else:
         summary.unmeasured(run, notes)
+
+
+def _command(run: Path) -> str:
+    """What goes on with a run."""
+    return command("fit", "--config", summary.shown(run / CONFIG), "--ckpt_path", "last")
+
+
+def _go_on(run: Path) -> str:
+    """The end of a sentence on a run that was stopped."""
+    if not (run / CHECKPOINTS / LAST).is_file():
+        return ", before anything was saved; start it anew."
+    return f"; to go on:\n  {_command(run)}"
 
 
 def folder(trainer: Trainer) -> Path:
@@ -151,7 +162,9 @@ def best_evaluation(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> E
     if not Path(callback_of(trainer, BestPrompt).best_model_path).is_file():
         return None
     prompt = json.loads((folder(trainer) / PROMPT).read_text(encoding="utf-8"))
-    return _evaluation(trainer, prompt, prompt["baselines"], tuner, task, "val")
+    return _evaluation(
+        prompt, prompt["baselines"], tuner, task, "val", prompt.get("rows", {}).get("validation")
+    )
 
 
 def evaluated(
@@ -172,29 +185,53 @@ def evaluated(
     if not trainer.is_global_zero:
         return
     baselines = tuner.comparisons or callback_of(trainer, Baselines).results
-    evaluation = _evaluation(trainer, prompt, baselines, tuner, task, stage)
-    summary.show(evaluation, task.slug, tuner.lm.label, folder(trainer))
+    which: Stage = "test" if stage == "test" else "val"
+    run = folder(trainer)
+    evaluation = _evaluation(prompt, baselines, tuner, task, which, scored_rows(trainer, which))
+    evaluation = evaluation._replace(saved=_saved_ids(run) == prompt["ids"])
+    summary.show(evaluation, task.slug, tuner.lm.label, run)
+
+
+def predicted(predictions: Predictions, task: PromptTask) -> None:
+    """Say where predictions were written, of how many rows, and how many of these were cut."""
+    if predictions.path is None:
+        return
+    rows, of_rows = predictions.num_rows, task.report.rows.get("predict")
+    cut = task.cut_rows("predict", rows)
+    what = summary.scored(rows, of_rows) + (f", {summary.cut_to_fit(cut)}" if cut else "")
+    summary.written(predictions.path, what)
+
+
+def _saved_ids(run: Path) -> Any:
+    """Of the prompt that a run's prompt.json describes; it may be another one's, or none."""
+    path = run / PROMPT
+    return json.loads(path.read_text(encoding="utf-8")).get("ids") if path.is_file() else None
 
 
 def _evaluation(
-    trainer: Trainer,
     prompt: dict[str, Any],
     baselines: Any,
     tuner: PromptTuner,
     task: PromptTask,
-    stage: str,
+    stage: Stage,
+    rows: int | None,
 ) -> Evaluation:
-    which: Stage = "test" if stage == "test" else "val"
-    prefix, split = f"{stage}/", SPLIT_OF[which]
+    prefix, split = f"{stage}/", SPLIT_OF[stage]
     metrics = {
         name.removeprefix(prefix): value
         for name, value in prompt["metrics"].items()
         if name.startswith(prefix)
     }
-    iterate = tuner.has_soft_prompt and not tuner.soft_in_use
-    columns, legend = tuner.columns(which), tuner.legend(which)
-    rows, all_rows = scored_rows(trainer, which), task.report.rows.get(split)
-    cut = task.report.cut.get(split, 0)
     return Evaluation(
-        prompt, metrics, baselines, which, rows, all_rows, cut, iterate, columns, legend
+        prompt,
+        metrics,
+        baselines,
+        stage,
+        rows,
+        of_rows=task.report.rows.get(split),
+        cut=task.cut_rows(split, rows) if rows else 0,
+        iterate=tuner.has_soft_prompt and not tuner.soft_in_use,
+        columns=tuner.columns(stage),
+        legend=tuner.legend(stage),
+        judged="joint" in tuner.columns("test").values(),
     )

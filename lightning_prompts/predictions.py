@@ -20,6 +20,8 @@ class Predictions(Callback):
     def __init__(self) -> None:
         self.path: Path | None = None
         """Where they were written."""
+        self.num_rows = 0
+        """How many there are."""
         self._scored: list[tuple[int, dict[str, Any]]] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,6 +55,7 @@ class Predictions(Callback):
         if not trainer.is_global_zero:
             return
         scored = sorted(itertools.chain.from_iterable(parts), key=lambda item: item[0])
+        self.num_rows = len(scored)
         write_lines(self.path, ({"row": number, **record} for number, record in scored))
 
 

@@ -212,8 +212,13 @@ class StyleTransfer(Reward):
             if scorer is not None and scorer.accuracy is not None
         ]
         return (
-            f"{shown}; judge by another one; joint, mean of content times judge; GM of their "
-            "means; BLEU against rewrites by people; PPL, perplexity of the rewrites."
+            shown
+            + (
+                "; judge by another one; joint, mean of content times judge; GM of their means"
+                if self.judge is not None
+                else ""
+            )
+            + "; BLEU against rewrites by people; PPL, perplexity of the rewrites."
             + (f" Of the classifiers {' and '.join(accuracies)}." if accuracies else "")
         )
 
