@@ -194,7 +194,7 @@ def _evaluation(
     iterate = tuner.has_soft_prompt and not tuner.soft_in_use
     columns, legend = tuner.columns(which), tuner.legend(which)
     rows, all_rows = scored_rows(trainer, which), task.report.rows.get(split)
-    cut = task.report.cut.get(split, 0)
+    cut, left_out = task.report.cut.get(split, 0), task.report.left_out.get(split, 0)
     return Evaluation(
-        prompt, metrics, baselines, which, rows, all_rows, cut, iterate, columns, legend
+        prompt, metrics, baselines, which, rows, all_rows, cut, iterate, columns, legend, left_out
     )

@@ -43,6 +43,7 @@ class Evaluation(NamedTuple):
         iterate: Whether there is a continuous iterate beside tokens in use (PEZ).
         columns: Heading to metric of the table, where the task has no accuracy.
         legend: What these headings mean.
+        left_out: Bad rows of the data that were left out, of all parts where one file was cut.
     """
 
     prompt: Mapping[str, Any]
@@ -55,6 +56,7 @@ class Evaluation(NamedTuple):
     iterate: bool = False
     columns: Mapping[str, str] = {}
     legend: str = ""
+    left_out: int = 0
 
     @property
     def vectors(self) -> bool:
@@ -152,8 +154,11 @@ def title(evaluation: Evaluation, task: str, lm: str) -> str:
     rows = "" if evaluation.rows is None else f", {evaluation.rows:,} rows"
     if evaluation.rows and evaluation.rows < (evaluation.of_rows or 0):
         rows = f", the longest {evaluation.rows:,} of {evaluation.of_rows:,} rows"
-    cut = f" ({evaluation.cut:,} cut to fit)" if evaluation.cut else ""
-    return f"{task}, {SPLIT_OF[evaluation.stage]}{rows}{cut}, {lm}"
+    notes = [f"{evaluation.cut:,} cut to fit"] if evaluation.cut else []
+    if evaluation.left_out:
+        notes.append(f"{evaluation.left_out:,} bad rows of the data left out")
+    noted = f" ({'; '.join(notes)})" if notes else ""
+    return f"{task}, {SPLIT_OF[evaluation.stage]}{rows}{noted}, {lm}"
 
 
 def advice(evaluation: Evaluation) -> str:
