@@ -234,4 +234,5 @@ def _evaluation(
         columns=tuner.columns(stage),
         legend=tuner.legend(stage),
         judged="joint" in tuner.columns("test").values(),
+        left_out=task.report.left_out.get(split, 0),
     )

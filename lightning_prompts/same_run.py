@@ -23,13 +23,14 @@ from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 
 RUN = "run"  # its key in a checkpoint
 SPLITS = ("train", "validation")
-FREE = ("name", "num_workers", "test", "test_rows", "predict")
+FREE = ("name", "num_workers", "test", "test_rows", "predict", "id_column")
 # Free as well, unless only some of the validation's batches count.
 VAL_BATCH = "val_batch_size"
 # Options that only say which rows there are; the rows themselves are compared.
 ROWS = (
     *("path", "subset", "data_revision", "text_column", "label_column", "split"),
-    *("train", "validation", "shots", "train_rows", "validation_rows"),
+    *("train", "validation", "shots", "train_rows", "validation_rows", "skip_bad_rows"),
+    *("separator", "encoding", "header", "columns"),
 )
 # Where a run's first prompt lay, which what goes on has no use for.
 START = "model.init.path"

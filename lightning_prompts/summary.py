@@ -45,6 +45,7 @@ class Evaluation(NamedTuple):
         legend: What these headings mean.
         judged: Whether a test of such a task asks another classifier.
         saved: Whether the run's prompt.json is of this prompt.
+        left_out: Bad rows of the data that were left out, of all parts where one file was cut.
     """
 
     prompt: Mapping[str, Any]
@@ -59,6 +60,7 @@ class Evaluation(NamedTuple):
     legend: str = ""
     judged: bool = True
     saved: bool = True
+    left_out: int = 0
 
     @property
     def vectors(self) -> bool:
@@ -156,8 +158,11 @@ def title(evaluation: Evaluation, task: str, lm: str) -> str:
     rows = ""
     if evaluation.rows is not None:
         rows = f", {scored(evaluation.rows, evaluation.of_rows)}"
-    cut = f" ({cut_to_fit(evaluation.cut)})" if evaluation.cut else ""
-    return f"{task}, {SPLIT_OF[evaluation.stage]}{rows}{cut}, {lm}"
+    notes = [cut_to_fit(evaluation.cut)] if evaluation.cut else []
+    if evaluation.left_out:
+        notes.append(f"{count(evaluation.left_out, 'bad row')} of the data left out")
+    noted = f" ({'; '.join(notes)})" if notes else ""
+    return f"{task}, {SPLIT_OF[evaluation.stage]}{rows}{noted}, {lm}"
 
 
 def scored(rows: int, of_rows: int | None) -> str:

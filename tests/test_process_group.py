@@ -12,14 +12,16 @@ from lightning_prompts.process_group import leave_group, leave_group_at_exit
 
 # Registered before all others, so it runs after them, when only threads of C++ are left.
 LOOK = """
-import atexit, os
+import atexit, os, sys
 
 def look():
     import torch
-    with open(f"left-{os.environ.get('LOCAL_RANK', 0)}", "w") as file:
+    name = f"left-{os.environ.get('LOCAL_RANK', 0)}"
+    with open(os.path.join(os.path.dirname(__file__), name), "w") as file:
         file.write(str(not torch.distributed.is_initialized()))
 
-atexit.register(look)
+if "lightning_prompts" in sys.orig_argv:  # not in multiprocessing's own processes
+    atexit.register(look)
 """
 # What ends the run within its third step, on one of the processes.
 WAYS = """

@@ -255,6 +255,7 @@ class PromptTask(LightningDataModule, ABC):
         counts = Counter(rows.labels)
         self.report.sources[split] = rows.source
         self.report.rows[split] = len(rows)
+        self.report.left_out[split] = len(rows.left_out)
         self.report.classes[split] = {name: counts[i] for i, name in enumerate(names)}
         return rows
 
