@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from lightning_prompts.errors import PromptError
 from lightning_prompts.gguf_parts import whole_file
 from lightning_prompts.hub import offline_unless_reachable
+from lightning_prompts.known_tokens import refuse_unread_marks
 from lightning_prompts.model_files import SMOLLM2, ModelSource, converted_folder, refuse_adapter
 from lightning_prompts.model_weights import read_whole
 
@@ -110,6 +111,8 @@ def _load_pair(name: str, kind: Any, what: str, unread: str = "") -> tuple[Any, 
             weights = {**options, "dtype": torch.float32}
             model = read_whole(kind, place, f"{what} {name}", unread, **weights)
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
+            num_rows = model.get_input_embeddings().weight.shape[0]
+            refuse_unread_marks(tokenizer, num_rows, f"{what} {name}")
         except UNREADABLE as error:
             if is_folder:
                 cause = f"cannot be read with its tokenizer ({_first_line(error)})"
