@@ -114,7 +114,7 @@ def sample_texts(
     starts = lengths.tolist()
     limits = []
     for source, start in zip(batch["sources"], starts, strict=True):
-        limit = min(token_limit(len(lm.encode(source))), lm.max_positions - start)
+        limit = min(token_limit(len(lm.tokenize([source])[0])), lm.max_positions - start)
         if limit < 1:
             raise PromptError(
                 f"Prompt and text have {start} tokens, which leaves no room to write in the "
@@ -275,7 +275,7 @@ def _stop_tokens(lm: FrozenLM) -> Tensor:
     as_bytes = {f"<0x{ord(mark):02X}>" for mark in marks}
     stops = torch.zeros(lm.vocab_size, dtype=torch.bool)
     # Punctuation stands for itself in byte-level vocabularies, or as a byte in others.
-    tokens = lm.tokenizer.get_vocab().items()
+    tokens = lm.vocabulary.items()
     ends = [i for token, i in tokens if not marks.isdisjoint(token) or token in as_bytes]
     stops[[*lm.special_ids, *ends]] = True
     return stops

@@ -12,6 +12,7 @@ from lightning_prompts.compiled import CompiledPasses
 from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
 from lightning_prompts.kernels import use_attention, use_fast_kernels
+from lightning_prompts.known_tokens import find_ends, find_special, refuse_unread
 from lightning_prompts.model_files import find_model
 from lightning_prompts.model_identity import refuse_unknown, weights_digest
 from lightning_prompts.prefix_reuse import concatenated, encode_texts, prompts_first, texts_first
@@ -90,22 +91,49 @@ class FrozenLM(nn.Module):
         config = self.model.config.get_text_config()
         self.max_positions: int = getattr(config, "max_position_embeddings", 1 << 30)
         self.vocab_size, self.hidden_size = self.embedding_table.shape
-        self.bos_id = self._find_bos()
+        self.bos_id, self.eos_id = find_ends(self.tokenizer, self.vocab_size, self.label)
         if add_bos == "auto":
             add_bos = self.tokenizer("a").input_ids[:1] == [self.bos_id]
         self.prefix_ids: list[int] = [self.bos_id] if add_bos else []
-        # Rows past the tokenizer's last id pad the table to a round size; no text has them.
-        added = [i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special]
-        padding = range(len(self.tokenizer), self.vocab_size)
-        self.special_ids = sorted({*self.tokenizer.all_special_ids, *added, *padding})
+        self.special_ids = find_special(self.tokenizer, self.vocab_size)
         self._index: EmbeddingIndex | None = None
         refuse_unknown(self)
 
     # ---- text and tokens
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, no special token added."""
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+    def encode(self, text: str, what: str = "The text") -> list[int]:
+        """Token ids of a text that somebody gave, no special token added.
+
+        Args:
+            text: Any.
+            what: What the text is called in a message.
+
+        Raises:
+            PromptError: If the tokenizer makes it into a token that the model has no row for.
+        """
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        refuse_unread(self.tokenizer, text, ids, self.vocab_size, self.label, what)
+        return ids
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts at once: the tokenizer's own threads are many times faster."""
+        rows = self.tokenize(texts)
+        for text, ids in zip(texts, rows, strict=True):
+            refuse_unread(self.tokenizer, text, ids, self.vocab_size, self.label)
+        return rows
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """What the tokenizer makes of texts: to compare, and to read where `reads` says so."""
+        return self.tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []
+
+    def reads(self, token_ids: Sequence[int]) -> bool:
+        """Whether the model has a row for each; a tokenizer may have more tokens than it has."""
+        return max(token_ids, default=0) < self.vocab_size
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """The tokens that the model has a row for, and their ids."""
+        return {token: i for token, i in self.tokenizer.get_vocab().items() if self.reads([i])}
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The exact text of token ids: nothing skipped, no space cleaned up."""
@@ -309,13 +337,3 @@ class FrozenLM(nn.Module):
     def train(self, mode: bool = True) -> "FrozenLM":
         """Stay in eval mode whatever is asked: dropout would blur the frozen model."""
         return super().train(False)
-
-    def _find_bos(self) -> int:
-        """The id that stands before a text; models without a BOS use their end-of-text token."""
-        candidates = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
-        found = next((i for i in candidates if i is not None), None)
-        if found is None:
-            raise PromptError(
-                f"The tokenizer of {self.label} has no BOS and no EOS token; set one."
-            )
-        return found

@@ -91,7 +91,8 @@ class Policy(nn.Module):
         self.settings, self.prompt_length = settings, prompt_length
         self.mlp = _first_mlp(lm.hidden_size, settings.mlp_size, settings.start, seed)
         self.target = copy.deepcopy(self.mlp).requires_grad_(False)
-        source = [lm.bos_id, *(lm.encode(settings.source_text) if settings.source_text else [])]
+        source, text = [lm.bos_id], settings.source_text
+        source += lm.encode(text, "--model.policy.source_text") if text else []
         if len(source) + prompt_length > lm.max_positions:
             raise PromptError(
                 f"--model.policy.source_text and the prompt have {len(source) + prompt_length} "
@@ -231,7 +232,9 @@ def other_writer(settings: PolicySettings, lm: FrozenLM) -> FrozenLM | None:
     if settings.lm in (None, lm.name):
         return None
     other = FrozenLM(settings.lm)
-    if other.tokenizer.get_vocab() != lm.tokenizer.get_vocab():
+    if other.tokenizer.get_vocab() != lm.tokenizer.get_vocab() and (
+        other.vocabulary != lm.vocabulary
+    ):
         raise PromptError(
             f"--model.policy.lm {settings.lm} has other tokens than {lm.label}, and the policy "
             "writes token ids; use a model with the same tokenizer, or leave it out."

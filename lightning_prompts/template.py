@@ -127,12 +127,12 @@ class Template:
     def paste(self, prompt_text: str, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
         """Token ids of whole strings with the prompt's text pasted in, as a user would do it.
 
-        Tokens may merge across the prompt's border, and the prompt's own text may tokenize anew.
+        Tokens may merge across the prompt's border, and the prompt's own text may tokenize anew,
+        even into tokens that the model has no row for.
         """
         strings = [before + prompt_text + after for before, after in texts]
         # All at once: one call a string takes twice as long.
-        encoded = self._lm.tokenizer(strings, add_special_tokens=False).input_ids
-        return [self._lm.prefix_ids + ids for ids in encoded]
+        return [self._lm.prefix_ids + ids for ids in self._lm.tokenize(strings)]
 
 
 def collate(

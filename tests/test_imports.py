@@ -19,7 +19,7 @@ LAYERS = (
     | {"template", "verbalizer", "projection", "prompt_init", "generation", "features", "style"}
     | {"prefix_reuse", "text_cache", "reuse_choice", "kernels", "compiled"}
     | {"tree_attention", "dtypes", "ranges", "inert", "model_identity", "stages", "whole_files"}
-    | {"process_group"},
+    | {"process_group", "model_weights", "gguf_parts", "known_tokens"},
 )
 SIBLINGS = {"tuners", "tasks", "callbacks"}  # these three never import one another
 KNOW_TRANSFORMERS = {

@@ -65,7 +65,7 @@ class Baselines(EvaluationCallback):
         num_classes = len(tuner.verbalizer.labels)
         names = [NO_PROMPT] if task is None else [MAJORITY, NO_PROMPT, CALIBRATED]
         names += [] if self.text is None else [WRITTEN]
-        self._written = tuner.lm.encode(self.text or "")
+        self._written = tuner.lm.encode(self.text or "", "--baselines.text")
         self._metrics = {name: task_metrics(num_classes).to(tuner.device) for name in names}
         if task is not None:
             self._majority = tuner.verbalizer.index(task.report.majority_label)

@@ -55,6 +55,10 @@ class Scrutability(EvaluationCallback):
         """Nats per token of a text under the scorer; remembered until the text changes."""
         if self._scored is None or self._scored[0] != text:
             scorer.to(device)
-            ids = torch.tensor([scorer.encode(text)], dtype=torch.long, device=device)
-            self._scored = text, log_perplexity(scorer.token_nll(ids))
+            (ids,) = scorer.tokenize([text])
+            if scorer.reads(ids):
+                nll = scorer.token_nll(torch.tensor([ids], dtype=torch.long, device=device))
+                self._scored = text, log_perplexity(nll)
+            else:  # what it has no token for has no probability
+                self._scored = text, torch.tensor(torch.inf, device=device)
         return self._scored[1]

@@ -172,7 +172,7 @@ class StyleTransfer(Reward):
         _, lengths = piece_order(batch, prompts.shape[1])
         before = sum(int(lengths[b]) * len(rewrites.texts[i]) for i, (_, b) in enumerate(pairs))
         written = [text for texts in rewrites.texts for text in texts]
-        return before + sum(len(self.lm.encode(text)) for text in written)
+        return before + sum(map(len, self.lm.tokenize(written)))
 
     def measures(self, stage: Stage, reduce: Reduce) -> PromptMeasures:
         """Of the best rewrite of each sentence; in a test with what only a test may know."""
