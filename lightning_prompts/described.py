@@ -48,6 +48,7 @@ def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float])
         "token_nats": lm.token_nll(token_ids[None])[0].tolist(),
         "token_distances": distances,
         "in_use": "vectors" if tuner.soft_in_use else "tokens",
+        "averaged_by": tuner.averaged_by,
         "step": trainer.global_step,
         "metrics": dict(sorted(metrics.items())),
         "baselines": {name: dict(values) for name, values in baselines.items()},

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
+from lightning_prompts.kept_ids import KeepsIds
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.prefix_reuse import repeat_cache
 from lightning_prompts.ranges import require
@@ -61,7 +62,7 @@ class Sampled(NamedTuple):
     hidden: Tensor
 
 
-class Policy(nn.Module):
+class Policy(KeepsIds):
     """Writes hard prompts token by token.
 
     The language model is not its own: it is handed in, so that one copy serves all.
@@ -100,10 +101,8 @@ class Policy(nn.Module):
             )
         self.source_ids: Tensor
         self.forbidden_ids: Tensor
-        self.register_buffer("source_ids", torch.tensor(source), persistent=False)
-        self.register_buffer(
-            "forbidden_ids", torch.tensor(list(forbidden)).long(), persistent=False
-        )
+        self.keep_ids("source_ids", torch.tensor(source))
+        self.keep_ids("forbidden_ids", torch.tensor(list(forbidden)).long())
 
     def forward(self, lm: FrozenLM, hidden: Tensor, target: bool = False) -> Tensor:
         """[..., H] hidden states to [..., V] float32 Q-values, those of forbidden tokens -inf.

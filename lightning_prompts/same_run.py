@@ -10,10 +10,12 @@ compared instead.
 import math
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from importlib import import_module
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.prompt_init import RECORD
@@ -76,6 +78,7 @@ def run_record(config: Namespace, trainer: Trainer, task: PromptTask) -> dict[st
     options["trainer"] = {name: _plain(getattr(trainer, name)) for name in TRAINER}
     # As texts: 1 is one batch, and 1.0 is all of them.
     options["trainer"] |= {name: str(getattr(trainer, name)) for name in LIMITS}
+    options["trainer"]["callbacks"] = _averaging(config.trainer.callbacks)
     return {
         "options": options,
         "processes": trainer.world_size,
@@ -132,6 +135,18 @@ def refuse_other_run(
             then, now = f"{then}, {before}", f"{now}, {after}"
             fix = f"give --{name} as before"
         _refuse(then, now, fix)
+
+
+def _averaging(callbacks: Any) -> str | None:
+    """The callbacks that average weights, which change what a run's prompt is, as a text."""
+    found = []
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        module, _, name = getattr(callback, "class_path", "").rpartition(".")
+        if module and issubclass(getattr(import_module(module), name), WeightAveraging):
+            options = _plain({**callback.get("init_args", {}), **callback.get("dict_kwargs", {})})
+            shown = ", ".join(f"{k} {v}" for k, v in options.items() if k != "device")
+            found.append(f"{name} ({shown})")
+    return ", ".join(found) or None
 
 
 def _refuse(then: str, now: str, fix: str) -> None:

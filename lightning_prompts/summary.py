@@ -298,6 +298,8 @@ def show(
         console.print(
             "The prompt in use is its tokens, so prompt and tokens agree by construction."
         )
+    if by := evaluation.prompt.get("averaged_by"):
+        console.print(f"It is the average that {by} keeps, in best.ckpt and prompt.json too.")
     console.print(prompt_text(evaluation.prompt))
     if evaluation.columns:  # the table's perplexities are of rewrites
         console.print(f"Its perplexity: {_large(evaluation.metrics.get('perplexity'))}.")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
+from lightning_prompts.averaging import PromptAverage, average_of
 from lightning_prompts.errors import PromptError, RunError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.task import task_metrics
@@ -91,17 +93,21 @@ class PromptTuner(PromptViews):
         self.exclude_special, self.seed = exclude_special, seed
         # Not persistent: the verbalizer is the task's, and a checkpoint holds the prompt alone.
         self.class_ids: Tensor
-        self.register_buffer("class_ids", torch.tensor(verbalizer.token_ids), persistent=False)
-        self.register_buffer("special_ids", torch.tensor(lm.special_ids), persistent=False)
+        self.keep_ids("class_ids", torch.tensor(verbalizer.token_ids))
+        self.keep_ids("special_ids", torch.tensor(lm.special_ids).long())
         num_classes = len(verbalizer.labels)
         self.val_metrics, self.test_metrics = (task_metrics(num_classes) for _ in range(2))
-        # Integers, which no precision converts; in a checkpoint they stand by themselves.
+        # In a checkpoint they stand by themselves.
         self.forward_tokens: Tensor
         """Tokens read in training so far, over all processes: each (prompt, row) pair counts as a
         whole sequence, whatever is reused, and backward passes do not count."""
-        self.register_buffer("forward_tokens", torch.zeros((), dtype=torch.long), persistent=False)
+        self.keep_ids("forward_tokens", torch.zeros((), dtype=torch.long))
         self.leaves_validation: Callable[[], bool] = lambda: False
         """Asks, on all processes, whether to leave a validation; a resumed run begins with it."""
+        self.averaging: PromptAverage | None = None
+        """The callback of this fit that averages the prompt."""
+        self.averaged_by: str | None = None
+        """What the present prompt is an average of, by the callback's name; None if it is none."""
         self.loss_parts: dict[str, Tensor] = {}
         """What the latest training step's loss was made of, by a name for messages."""
         self.comparisons: dict[str, dict[str, float]] = {}
@@ -130,6 +136,25 @@ class PromptTuner(PromptViews):
     def legend(self, stage: Stage) -> str:
         """What these headings mean."""
         return ""
+
+    # ---- averages
+
+    def configure_callbacks(self) -> list[Any]:
+        """Let callbacks that average weights see the prompt alone, or refuse them; adds none."""
+        found = average_of(self.trainer, self)
+        self.averaging = found if self.trainer.state.fn == TrainerFn.FITTING else None
+        return []
+
+    def on_validation_model_eval(self) -> None:
+        """Put the average in place, where one is kept, before anything is measured or chosen."""
+        super().on_validation_model_eval()
+        if self.averaging is not None:
+            self.averaging.put_in_place()
+
+    def on_validation_end(self) -> None:
+        """Go on with what is trained, once the callbacks have saved what was measured."""
+        if self.averaging is not None:
+            self.averaging.take_back()
 
     # ---- forward
 
@@ -285,7 +310,9 @@ class PromptTuner(PromptViews):
         """Drop the language model's weights and add what the prompt belongs to."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(self.frozen)}
-        checkpoint[RECORD] = prompt_record(self)
+        # Of the prompt that the state holds, also between validations.
+        with nullcontext() if self.averaging is None else self.averaging.in_place():
+            checkpoint[RECORD] = prompt_record(self)
         checkpoint[FORWARD_TOKENS] = int(self.forward_tokens)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -296,6 +323,7 @@ class PromptTuner(PromptViews):
                 or prompt length.
         """
         refuse_other_setting(checkpoint.get(RECORD), prompt_record(self), self.lengths)
+        self.averaged_by = checkpoint[RECORD].get("averaged_by")
         self.forward_tokens.fill_(checkpoint.get(FORWARD_TOKENS, 0))
         # Loading stays strict, so that a missing or misspelt prompt cannot go unnoticed.
         own = {k: v for k, v in self.state_dict().items() if k.startswith(self.frozen)}

@@ -104,7 +104,7 @@ class GuidedSearch(IncumbentTuner):
         # differ more from one another than prompts do.
         self.ledger = Ledger(standardised=False, doubt=DOUBT)
         self.scorer = PromptScorer(lm, self.reward, self.ledger, self._sum)
-        self.register_buffer("token_ids", torch.tensor(start))
+        self.keep_ids("token_ids", torch.tensor(start), persistent=True)
         self.beam: list[Ids] = [start]
         """The best prompts of the last step, the best first."""
         self._written: dict[Ids, Choice] = {}

@@ -111,7 +111,7 @@ class RLPrompt(IncumbentTuner):
         self.reward.attach(lm, template, verbalizer)
         self.ledger = Ledger(doubt=DOUBT)
         self.scorer = PromptScorer(lm, self.reward, self.ledger, self._sum)
-        self.register_buffer("token_ids", self._start(init, prompt_length))
+        self.keep_ids("token_ids", self._start(init, prompt_length), persistent=True)
         self._greedy_ids: Ids = ()
         self._greedy: dict[str, float] = {}
         self._measures: PromptMeasures | None = None
