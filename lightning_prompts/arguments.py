@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_prompts.errors import PromptError
 from lightning_prompts.explain import explain, suggest
 from lightning_prompts.strict_yaml import load_yaml
+from lightning_prompts.unions import narrowest_first
 
 # In a wheel the configurations lie inside the package, in a checkout beside it.
 _PACKAGE = Path(__file__).resolve().parent
@@ -32,6 +33,18 @@ class PromptParser(LightningArgumentParser):
 
     makers: Sequence[tuple[Callable[..., Any], type, bool]] = ()
     """Who makes instances of a class: (maker, class, whether of its subclasses too)."""
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """Add an option whose value does not depend on what was imported before.
+
+        jsonargparse does the same in groups of options and in the classes that options name.
+        """
+        if "type" in kwargs:
+            kwargs["type"] = narrowest_first(kwargs["type"])
+        action = kwargs.get("action")
+        if hasattr(action, "_typehint"):  # where the option is one of a class
+            action._typehint = narrowest_first(action._typehint)
+        return super().add_argument(*args, **kwargs)
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Any:
         """Build what was parsed, by `makers` where they say so."""
