@@ -146,6 +146,7 @@ def _rows(path: Path, reading: Reading, reader: Any, skipped: int, hint: str) ->
             faults[len(rows)] = BadRow(f"Data file {path}, line {number} {fault}.", reason)
             rows.append({})
     except csv.Error as error:
+        hint += "" if rows or reading.columns else ADVICE
         refuse_line(path, reader.line_num + skipped, f"cannot be parsed ({error}); {hint}")
     while len(rows) - 1 in blank:  # spreadsheets write empty lines after the last row
         rows.pop()
