@@ -54,7 +54,7 @@ def text_of(raw: Rows, index: int, column: str, names: Sequence[str]) -> str:
         inner = next(iter(value), "") if isinstance(value, dict) else 0
         fix = "give one text a row"
         if value and not isinstance(value, bytes):
-            fix += f", or name the part that is meant, such as {found}.{inner}"
+            fix += f", or name the part that is meant, such as {{{found}.{inner}}} in the template"
         raise BadRow(
             f"{raw.place(index)} has {type(value).__name__} {shorten(repr(value), 40)} in the "
             f"column {found!r}, not a text; {fix}.",
