@@ -5,22 +5,21 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.ranges import SHARE, require
+from lightning_prompts.ranges import require
 from lightning_prompts.tasks.base import PromptTask
-from lightning_prompts.tasks.columns import EmptyText, id_of, label_of, text_of
+from lightning_prompts.tasks.cutting import SPLITS, cut, shares_of
 from lightning_prompts.tasks.files import stem
-from lightning_prompts.tasks.left_out import leave_out
+from lightning_prompts.tasks.labelled import Columns, labelled, unlabelled
 from lightning_prompts.tasks.reading import Reading, columns_of, encoding_of, separator_of
-from lightning_prompts.tasks.rows import SPLIT_SEED, BadRow, Row, Rows, few_shot, stratified_order
+from lightning_prompts.tasks.rows import SPLIT_SEED, Rows, few_shot, stratified_order
 from lightning_prompts.tasks.sources import DataSource
+from lightning_prompts.tasks.split_files import is_pattern
 
 log = logging.getLogger(__name__)
-
-SPLITS = ("train", "validation", "test")
 
 
 class TextClassification(PromptTask):
@@ -131,7 +130,7 @@ class TextClassification(PromptTask):
             separator_of(separator), encoding_of(encoding), header, columns_of(columns)
         )
         self.files = {"train": train, "validation": validation, "test": test, "predict": predict}
-        self.shares = _shares(split)
+        self.shares = shares_of(split)
         self._found: dict[str, Rows | None] = {}
         self.shots = shots
         if path == "":
@@ -151,7 +150,8 @@ class TextClassification(PromptTask):
         """`name`, else the last part of `path` without its suffixes."""
         if self.name:
             return self.name
-        return stem(Path(Path(self.path or "text").name)).strip("*?-_. ") or "text"
+        last = stem(Path(Path(self.path or "text").name))
+        return (last.strip("*?[]-_.") if is_pattern(last) else last) or "text"
 
     @property
     def origin(self) -> dict[str, str | None]:
@@ -179,18 +179,8 @@ class TextClassification(PromptTask):
             raise PromptError(self._source.missing("test" if split == "predict" else split))
         if split == "predict":
             return rows
-        if -1 in rows.labels and self.skip_bad_rows:
-            unlabelled = {i: "no label" for i, label in enumerate(rows.labels) if label < 0}
-            if len(unlabelled) < len(rows):
-                rows = leave_out(rows, unlabelled)
         if -1 in rows.labels:
-            raise PromptError(
-                f"{rows.place(rows.labels.index(-1))} has no label (column {self.label_column!r} "
-                f"is absent, empty or -1; columns found: {', '.join(rows.columns)}), so these "
-                f"{split} rows cannot be used; name the column with --data.label_column, leave "
-                "such rows out with --data.skip_bad_rows true, or use `predict`, which needs no "
-                "labels."
-            )
+            raise unlabelled(rows, rows.labels.index(-1), self.label_column, split)
         if split == "train" and self.shots is not None:
             return rows.take(self._few_shot(rows, self.shots))
         count = self.num_rows[split]
@@ -203,12 +193,10 @@ class TextClassification(PromptTask):
 
     @functools.cached_property
     def _source(self) -> DataSource:
-        needed = tuple(self._names(name) for name in self.template.columns)
-        ids = ((self.id_column,),) if self.id_column else ()
         reading = replace(
             self._table,
-            needed=needed,
-            wanted=(self._names("label"), *ids, *((name,) for name in self.extra_columns)),
+            needed=tuple(self._columns.texts.values()),
+            wanted=self._columns.wanted,
             skip_bad_rows=self.skip_bad_rows,
         )
         return DataSource(self.path, self.subset, self.data_revision, reading)
@@ -224,18 +212,17 @@ class TextClassification(PromptTask):
         if split == "predict" and not self.files["predict"]:
             if self._source.is_file and not self.files["test"]:
                 test = self._find("test")
-                return {
-                    split: test and replace(test, left_out={})
-                }  # of other parts of the file too
+                # What was left out may be of other parts of the file.
+                return {split: None if test is None else replace(test, left_out={})}
             return {split: self._own(split, "test") if self._has_own("test") else None}
         if split in ("train", "validation") and self._must_cut_train:
-            parts = self._cut(self._own("train"), ["train", "validation"])
+            parts = cut(self._own("train"), ["train", "validation"], self.shares)
             kept = {name: len(part or ()) for name, part in parts.items()}
             log.info("There are no validation rows; the training rows are divided: %s.", kept)
             return parts
         if self._source.is_file and not self.files[split]:
             free = [name for name in SPLITS if not self.files[name]]
-            return self._cut(self._labelled(self._source.whole_file()), free)
+            return cut(self._labelled(self._source.whole_file()), free, self.shares)
         return {split: self._own(split) if self._has_own(split) else None}
 
     def _has_own(self, split: str) -> bool:
@@ -246,8 +233,28 @@ class TextClassification(PromptTask):
         """The rows of a split that has files, or is on the Hub; those of another one's `place`."""
         place = place or split
         given = self.files[place]
-        raw = self._source.named(given, place) if given else self._source.split(place)
-        return self._labelled(raw, strict=split != "predict")
+        if given is None:
+            raw = self._source.split(place)
+        else:
+            self._refuse_overlap(place, given)
+            raw = self._source.named(given, place)
+        return self._labelled(raw, to_predict=split == "predict")
+
+    def _refuse_overlap(self, split: str, pattern: str) -> None:
+        """Refuse a pattern that takes in another split's rows, which nobody meant to train on."""
+        if not is_pattern(pattern):
+            return
+        own = set(self._source.paths(pattern, split))
+        for other in SPLITS:
+            given = self.files[other]
+            if other == split or not self._has_own(other) or self._source.is_hub:
+                continue
+            theirs = self._source.paths(given, other) if given else self._source.files(other)
+            if both := sorted(own.intersection(theirs)):
+                raise PromptError(
+                    f"--data.{split} {pattern} takes in {both[0]}, which has {other} rows; give a "
+                    "narrower pattern."
+                )
 
     @property
     def _must_cut_train(self) -> bool:
@@ -255,19 +262,6 @@ class TextClassification(PromptTask):
         if self.files["validation"] or self._source.is_file or self._source.has("validation"):
             return False
         return bool(self.files["train"]) or self._source.has("train")
-
-    def _cut(self, rows: Rows, names: list[str]) -> dict[str, Rows | None]:
-        """Divide rows among splits by their shares, the classes evenly."""
-        order = stratified_order(rows.labels, SPLIT_SEED)
-        total = sum(self.shares[name] for name in names)
-        parts: dict[str, Rows | None] = {}
-        start, reached = 0, 0.0
-        for name in names:
-            reached += self.shares[name]
-            end = round(len(order) * reached / total) if total else 0
-            parts[name] = rows.take(sorted(order[start:end])) if end > start else None
-            start = end
-        return parts
 
     def _few_shot(self, rows: Rows, shots: int) -> list[int]:
         drawn = few_shot(rows.labels, shots, self.seed)
@@ -281,55 +275,18 @@ class TextClassification(PromptTask):
 
     # ---- from cells to texts and classes
 
-    def _labelled(self, raw: Rows, strict: bool = True) -> Rows:
-        """The template's columns as text, and each row's class.
+    def _labelled(self, raw: Rows, to_predict: bool = False) -> Rows:
+        """The template's columns as text, and each row's class."""
+        labels = self.verbalizer.labels
+        return labelled(raw, self._columns, labels, self.skip_bad_rows, to_predict)
 
-        Args:
-            raw: Rows as they are in their source.
-            strict: Whether unknown labels are refused; else the rows are to predict, and one
-                without a text is left out.
-        """
-        columns = {name: self._names(name) for name in self.template.columns}
-        names, labels = self._names("label"), self.verbalizer.labels
-        rows: list[Row] = []
-        classes: list[int] = []
-        ids: dict[int, Any] = {}
-        bad: dict[int, BadRow] = {}
-        for i in range(len(raw)):
-            try:
-                if i in raw.faults:
-                    raise raw.faults[i]
-                if self.id_column:  # only predictions have a use for it
-                    ids[raw.numbers[i]] = id_of(raw, i, self.id_column, strict=not strict)
-                row = {name: text_of(raw, i, name, given) for name, given in columns.items()}
-                classes.append(label_of(raw, i, names, labels, strict))
-                rows.append(row)
-            except BadRow as error:
-                if not self.skip_bad_rows and (strict or not isinstance(error, EmptyText)):
-                    raise
-                bad[i] = error
-        if bad and not rows:
-            first = bad[min(bad)]
-            raise PromptError(f"No row of {raw.source} can be used; the first: {first}")
-        kept = leave_out(raw, {i: error.reason for i, error in bad.items()})
-        return replace(kept, rows=rows, labels=classes, ids=ids, class_names={})
-
-    def _names(self, column: str) -> tuple[str, ...]:
-        """The names that the data may have for a column of the template, or for `label`."""
-        own = {"text": self.text_column, "label": self.label_column}.get(column, column)
-        return (own, *self.other_columns.get(column, ()))
-
-
-def _shares(split: str) -> dict[str, float]:
-    """The three shares of `--data.split`."""
-    try:
-        shares = [float(share) for share in split.split(",")]
-    except ValueError:
-        shares = []
-    good = len(shares) == 3 and all(map(SHARE.has, shares)) and shares[0] > 0
-    if not good or abs(sum(shares) - 1) > 1e-6:
-        raise PromptError(
-            f"--data.split is {split!r}; give the shares of training, validation and test rows, "
-            "which add up to 1, for example 0.8,0.1,0.1."
-        )
-    return dict(zip(SPLITS, shares, strict=True))
+    @functools.cached_property
+    def _columns(self) -> Columns:
+        """The names that the data may have for what is read."""
+        own = {"text": self.text_column, "label": self.label_column}
+        names = {
+            column: (own.get(column, column), *self.other_columns.get(column, ()))
+            for column in (*self.template.columns, "label")
+        }
+        texts = {column: names[column] for column in self.template.columns}
+        return Columns(texts, names["label"], self.id_column, self.extra_columns)

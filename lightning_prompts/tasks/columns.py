@@ -54,7 +54,7 @@ def text_of(raw: Rows, index: int, column: str, names: Sequence[str]) -> str:
         inner = next(iter(value), "") if isinstance(value, dict) else 0
         fix = "give one text a row"
         if value and not isinstance(value, bytes):
-            fix += f", or name the part that is meant, such as {found}.{inner}"
+            fix += f", or name the part that is meant, such as {{{found}.{inner}}} in the template"
         raise BadRow(
             f"{raw.place(index)} has {type(value).__name__} {shorten(repr(value), 40)} in the "
             f"column {found!r}, not a text; {fix}.",
@@ -80,20 +80,20 @@ class EmptyText(BadRow):
     """A row has no text, for which there is nothing to predict."""
 
 
-def id_of(raw: Rows, index: int, name: str, strict: bool) -> str | int | float | bool | None:
+def id_of(raw: Rows, index: int, name: str, needed: bool) -> str | int | float | bool | None:
     """What a row is called in the data; None where it has no name and need not have one.
 
     Args:
         raw: Rows as they are in their source.
         index: Of the row.
         name: Of the column.
-        strict: Whether the row must have it.
+        needed: Whether the row must have it.
 
     Raises:
         BadRow: If it must and does not.
     """
     found, value = first_of(raw, index, (name,))
-    if found is None and not strict:
+    if found is None and not needed:
         return None
     if found is None:
         known = ", ".join(map(repr, raw.columns if raw.table else raw.rows[index]))

@@ -93,17 +93,18 @@ def _separator(path: Path, reading: Reading, usual: str, first: Callable[[str], 
     """
     if reading.has_header and not reading.columns:
         fits = {s: reading.fits(_names(first(s)).__contains__) for s in (usual, *SEPARATORS)}
-    elif reading.columns:
-        fits = {s: len(first(s)) == len(reading.columns) for s in (usual, *SEPARATORS)}
     else:
-        fits = {s: len(first(s)) > 1 for s in (usual, *SEPARATORS)}
-    found = [separator for separator, fit in fits.items() if fit]
+        counts = {s: len(first(s)) for s in (usual, *SEPARATORS)}
+        names = len(reading.columns)
+        fits = {s: count == names if names else count > 1 for s, count in counts.items()}
+    # What leaves a line undivided is no separator of it.
+    found = [separator for separator, fit in fits.items() if fit and len(first(separator)) > 1]
     if fits[usual] or not found:
         return usual
     if len(found) > 1:
-        names = " and by ".join(map(shown_separator, found))
+        ways = " and by ".join(map(shown_separator, found))
         raise PromptError(
-            f"Data file {path} can be divided into columns by {names}; say by which with "
+            f"Data file {path} can be divided into columns by {ways}; say by which with "
             "--data.separator."
         )
     return found[0]
@@ -146,6 +147,7 @@ def _rows(path: Path, reading: Reading, reader: Any, skipped: int, hint: str) ->
             faults[len(rows)] = BadRow(f"Data file {path}, line {number} {fault}.", reason)
             rows.append({})
     except csv.Error as error:
+        hint += "" if rows or reading.columns else ADVICE
         refuse_line(path, reader.line_num + skipped, f"cannot be parsed ({error}); {hint}")
     while len(rows) - 1 in blank:  # spreadsheets write empty lines after the last row
         rows.pop()

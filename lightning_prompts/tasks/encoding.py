@@ -129,8 +129,9 @@ def refuse_unknown(path: Path) -> NoReturn:
             text = b"".join(odd).decode(name)
         except UnicodeDecodeError:
             continue
-        shown.setdefault(repr(_around(text)), name)
-    may_be = ", ".join(f"{name} reads it as {text}" for text, name in shown.items())
+        if (word := _around(text)).isprintable():
+            shown.setdefault(word, name)
+    may_be = ", ".join(f"{name} reads {word!r}" for word, name in shown.items())
     raise PromptError(
         f"Data file {path}, line {first} is not UTF-8 text; give its encoding with --data.encoding"
         f"{f': {may_be}' if may_be else ''}."
@@ -138,7 +139,8 @@ def refuse_unknown(path: Path) -> NoReturn:
 
 
 def _around(text: str) -> str:
-    """What stands around the first character outside ASCII."""
+    """The word with the first character outside ASCII."""
     place = next((i for i, character in enumerate(text) if not character.isascii()), 0)
-    start = text.rfind("\n", 0, place) + 1
-    return text[max(start, place - AROUND) : place + AROUND].splitlines()[0]
+    before = re.search(r"\w*$", text[max(0, place - AROUND) : place])
+    after = re.match(r"\S\w*", text[place : place + AROUND])
+    return (before[0] if before else "") + (after[0] if after else "")

@@ -101,22 +101,23 @@ def _rows_of_object(path: Path, given: Row, reading: Reading) -> list[Any]:
     """The rows that one object holds in a field or column by column; else it is the only row."""
     if rows := _of_columns(given, reading):
         return rows
-    if reading.needed and reading.fits(lambda name: has(given, name)):
+    if reading.needed and _fits(reading, given):
         return [given]
     lists = {
         name: value
         for name, value in given.items()
         if isinstance(value, list) and value and all(isinstance(row, dict) for row in value)
     }
-    if FIELD in lists:
+    fitting = {name: rows for name, rows in lists.items() if _fits(reading, rows[0])}
+    if FIELD in lists and (FIELD in fitting or not fitting):
         return lists[FIELD]
-    if len(lists) > 1:
-        names = ", ".join(map(repr, lists))
+    if len(fitting) > 1:
+        names = ", ".join(map(repr, fitting))
         raise PromptError(
             f"Data file {path} is one object with rows in {names}; write those that are meant to a "
             f"file of their own, or name their field {FIELD!r}."
         )
-    return next(iter(lists.values()), [given])
+    return next(iter(fitting.values()), [given])
 
 
 def _of_columns(given: Row, reading: Reading) -> list[Row]:
@@ -134,6 +135,10 @@ def _of_columns(given: Row, reading: Reading) -> list[Row]:
     if not read <= columns.keys() or not reading.fits(columns.__contains__):
         return []
     return [{name: value[key] for name, value in columns.items()} for key in keys]
+
+
+def _fits(reading: Reading, row: Row) -> bool:
+    return reading.fits(lambda name: has(row, name))
 
 
 def _keys(column: dict[str, Any] | list[Any]) -> list[Any]:

@@ -11,7 +11,13 @@ from lightning_prompts.tasks.arrow_rows import is_saved, read_saved
 from lightning_prompts.tasks.files import READERS, read_file, suffix
 from lightning_prompts.tasks.reading import Reading
 from lightning_prompts.tasks.rows import ALL, Rows
-from lightning_prompts.tasks.split_files import FILE_NAMES, GLOB, SplitFiles, files_below, matching
+from lightning_prompts.tasks.split_files import (
+    FILE_NAMES,
+    SplitFiles,
+    files_below,
+    is_pattern,
+    matching,
+)
 
 
 class DataSource:
@@ -35,12 +41,13 @@ class DataSource:
         self.path, self.subset, self.revision, self.reading = path, subset, revision, reading
         self._commit: str | None = None
         self.local = Path(path).expanduser() if path else None
-        self._several = path is not None and self.local is not None and not self.local.exists()
-        self._several = self._several and bool(GLOB.search(str(path)))
-        saved = self.local is not None and is_saved(self.local)
+        there = self.local is not None and self.local.exists()
+        self._several = path is not None and not there and is_pattern(path)
         # One table that is to be cut, as a file is.
-        self.is_file = self.local is not None and (self.local.is_file() or self._several or saved)
-        self.is_hub = self.local is not None and not self.local.exists() and not self._several
+        self.is_file = self._several or (
+            self.local is not None and (self.local.is_file() or is_saved(self.local))
+        )
+        self.is_hub = self.local is not None and not there and not self._several
         if self.local is not None and not self.is_hub:
             for flag, given in (("subset", subset), ("data_revision", revision)):
                 if given is not None and (flag != "subset" or self.is_file):
@@ -63,21 +70,21 @@ class DataSource:
         """All rows, where `path` is one file, or several that are one table."""
         assert self.local is not None
         if self._several:
-            return self._read(self._matching(Path(), str(self.local), "path"))
+            return self._read(self.paths(str(self.local), "path"))
         return self._read([self.local])
 
     def has(self, split: str) -> bool:
         """Whether the folder or the Hub data set has a split."""
         if self.is_hub:
             return split in self._hub_splits
-        return self.local is not None and not self.is_file and bool(self._files.of(split))
+        return self.local is not None and not self.is_file and bool(self.files(split))
 
     def split(self, name: str) -> Rows:
         """The rows of a split that is there."""
         if self.is_hub:
             source = f"{self.path} ({name})"
             return Rows.of_dataset(source, self._hub_splits[name], self.reading)
-        return self._read(self._files.of(name))
+        return self._read(self.files(name))
 
     def named(self, name: str, split: str = "train") -> Rows:
         """The rows that an option names: a file, a folder, several files (`part-*.csv`), a split.
@@ -86,34 +93,40 @@ class DataSource:
             name: Of a file, here or in the folder, or of a split on the Hub (`train[:500]`).
             split: That the option is for.
         """
-        file = Path(name).expanduser()
-        pattern = not file.exists() and GLOB.search(name) is not None
-        if self.is_hub and not file.exists() and not _looks_like_a_path(name):
+        if self.is_hub and not Path(name).expanduser().exists() and not _looks_like_a_path(name):
             return Rows.of_dataset(f"{self.path} ({name})", self._load_from_hub(name), self.reading)
-        inside = self.local is not None and self.local.is_dir()
-        if pattern:
-            if inside and self.local is not None and not matching(Path(), name):
-                return self._read(self._matching(self.local, name, split))
-            return self._read(self._matching(Path(), name, split))
-        if not file.exists() and inside and self.local is not None and (self.local / name).exists():
-            file = self.local / name
-        if file.is_dir():
-            files = files_below(file)
-            if not files:
-                raise PromptError(
-                    f"--data.{split} {name}: the folder has no data files ({', '.join(READERS)}); "
-                    "name a file."
-                )
-            return self._read(files)
-        return self._read([file])
+        return self._read(self.paths(name, split))
 
-    def _matching(self, folder: Path, pattern: str, flag: str) -> list[Path]:
-        if found := matching(folder, pattern):
-            return found
-        raise PromptError(
-            f"--data.{flag} {pattern}: no data file is called so ({', '.join(READERS)}, plain or "
-            "packed); check the pattern."
-        )
+    def files(self, split: str) -> list[Path]:
+        """The files of a split that is there, on a local disk."""
+        return self._files.of(split)
+
+    def paths(self, name: str, option: str) -> list[Path]:
+        """The files that an option names, here or in the folder.
+
+        Args:
+            name: A file, a folder, or a pattern.
+            option: Its name, for messages.
+
+        Raises:
+            PromptError: If a pattern or a folder has none.
+        """
+        inside = self.local if self.local is not None and self.local.is_dir() else Path()
+        file = Path(name).expanduser()
+        if not file.exists() and (inside / name).exists():
+            file = inside / name
+        if file.is_dir():
+            found = files_below(file)
+        elif file.exists() or not is_pattern(name):
+            return [file]
+        else:
+            found = matching(Path(), name) or matching(inside, name)
+        if not found:
+            raise PromptError(
+                f"--data.{option} {name}: there are no such data files ({', '.join(READERS)}, "
+                "plain or packed); check the name."
+            )
+        return found
 
     def _read(self, files: list[Path]) -> Rows:
         """The rows of files, one after another."""

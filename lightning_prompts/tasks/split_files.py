@@ -25,7 +25,6 @@ FILE_NAMES = {
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]{16})?")  # as the hub names them
 INNER = ("data",)  # where a repository's files may lie
 README = "README.md"
-GLOB = re.compile(r"[*?\[]")
 
 
 class SplitFiles:
@@ -47,10 +46,13 @@ class SplitFiles:
         """
         if self._named_by_readme is not None:
             return self._by_readme(split)
-        for place in self._places:
-            if found := _files_in(place, split):
-                return found
-        return []
+        return [] if self._place is None else _files_in(self._place, split)
+
+    @functools.cached_property
+    def _place(self) -> Path | None:
+        """The first place that has any split: copies of another's files may lie elsewhere."""
+        holds = (place for place in self._places for split in FILE_NAMES if _groups(place, split))
+        return next(holds, None)
 
     @functools.cached_property
     def _places(self) -> list[Path]:
@@ -117,12 +119,17 @@ class SplitFiles:
         return files
 
 
+def is_pattern(name: str) -> bool:
+    """Whether a name stands for all files that are called so."""
+    return bool(set(name) & set("*?["))
+
+
 def matching(folder: Path, pattern: str) -> list[Path]:
     """The files that a path with `*`, `?` or `[...]` names, sorted by name."""
     given = Path(pattern).expanduser()
     if given.is_absolute():
         folder, pattern = Path(given.anchor), str(given.relative_to(given.anchor))
-    if not GLOB.search(pattern):
+    if not is_pattern(pattern):
         return [folder / pattern] if (folder / pattern).is_file() else []
     return sorted(path for path in folder.glob(pattern) if path.is_file() and suffix(path))
 
@@ -131,32 +138,40 @@ def files_below(folder: Path) -> list[Path]:
     """The data files that lie in a folder, sorted by name; a folder that was saved is one."""
     if is_saved(folder):
         return [folder]
-    return sorted(path for path in folder.iterdir() if path.is_file() and suffix(path))
+    files = sorted(path for path in folder.iterdir() if path.is_file() and suffix(path))
+    _check_shards(files)
+    return files
 
 
 def _files_in(folder: Path, split: str) -> list[Path]:
     """The files of a split in one folder."""
-    whole: dict[str, list[Path]] = {}  # by what makes them one: a name, or shards of one name
+    groups = _groups(folder, split)
+    if len(groups) > 1:
+        raise PromptError(
+            f"Folder {folder} has {len(groups)} {split} files ({', '.join(groups)}); say which "
+            f"with --data.{split} FILE."
+        )
+    files = next(iter(groups.values()), [])
+    _check_shards(files)
+    return files
+
+
+def _groups(folder: Path, split: str) -> dict[str, list[Path]]:
+    """What may be a split: single files, all shards of one name, and folders, by their names."""
+    groups: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             # `train.jsonl` as a folder is no split.
             if path.name.lower() in FILE_NAMES[split] and (found := files_below(path)):
-                whole[f"{path.name}/"] = found
+                groups[f"{path.name}/"] = found
         elif path.is_file() and suffix(path):
             # What is left of the name must be the split's: `train.old.csv` is not meant.
             name = stem(path).lower()
             shard = SHARD.fullmatch(name)
             if (shard[1] if shard else name) in FILE_NAMES[split]:
                 key = f"{shard[1]}-*-of-{shard[3]}{suffix(path)}" if shard else path.name
-                whole.setdefault(key, []).append(path)
-    if len(whole) > 1:
-        raise PromptError(
-            f"Folder {folder} has {len(whole)} {split} files ({', '.join(whole)}); say which with "
-            f"--data.{split} FILE."
-        )
-    files = next(iter(whole.values()), [])
-    _check_shards(files)
-    return files
+                groups.setdefault(key, []).append(path)
+    return groups
 
 
 def _check_shards(files: list[Path]) -> None:

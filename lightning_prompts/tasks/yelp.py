@@ -102,8 +102,8 @@ class YelpTransfer(TextClassification):
     def _evaluation_loader(self, split: str) -> DataLoader[Any]:
         return _of_transfer(super()._evaluation_loader(split))
 
-    def _labelled(self, raw: Rows, strict: bool = True) -> Rows:
-        rows = super()._labelled(raw, strict)
+    def _labelled(self, raw: Rows, to_predict: bool = False) -> Rows:
+        rows = super()._labelled(raw, to_predict)
         for row, number in zip(rows.rows, rows.numbers, strict=True):
             row[REFERENCES] = _references(raw.rows[number].get(REFERENCES))
         # What has no label may have been given for prediction, or else is refused by `read`.
