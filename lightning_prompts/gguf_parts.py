@@ -53,7 +53,10 @@ def whole_file(parts: Sequence[Path], name: str, folder: Path) -> Path:
     """
     from gguf import GGUFReader
 
-    readers = [GGUFReader(part) for part in parts]
+    try:
+        readers = [GGUFReader(part) for part in parts]
+    except (IndexError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError("it is damaged, or was cut off") from error
     counts = [_number(reader, "split.count", 1) for reader in readers]
     if len(parts) == 1 and counts[0] > 1:
         number = _number(readers[0], "split.no", 0) + 1

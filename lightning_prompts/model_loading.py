@@ -53,7 +53,7 @@ def load_model(
     trust = {"trust_remote_code": trust_remote_code}  # where it is left out, transformers asks
     if source.kind == "hub":
         return _load_from_hub(source, options, trust)
-    name = f"--lm.name {source.location}"
+    name = source.given
     if source.kind == "gguf":
         folder = _converted(source)
         name, remedy = f"{name} (converted in {folder})", "remove that folder: it is made again"
@@ -67,8 +67,8 @@ def load_model(
             raise ValueError("its tokenizer's files are missing")
         return model, tokenizer
     except UNREADABLE as error:
-        _refuse_code(error, source.location)
-        _refuse_pickle(error, source.location)
+        _refuse_code(error, source)
+        _refuse_pickle(error, source)
         raise PromptError(
             f"{name}: cannot be read as a causal language model with its tokenizer "
             f"({_first_line(error)}); {remedy}."
@@ -133,12 +133,12 @@ def _load_from_hub(
     with offline_unless_reachable() as reachable:
         try:
             given: dict[str, Any] = {"revision": source.revision, **trust}
-            name = f"--lm.name {source.location}"
+            name = source.given
             model = read_whole(AutoModelForCausalLM, source.location, name, **given, **options)
             return model, AutoTokenizer.from_pretrained(source.location, **given)
         except UNREADABLE as error:
-            _refuse_code(error, source.location)
-            _refuse_pickle(error, source.location)
+            _refuse_code(error, source)
+            _refuse_pickle(error, source)
             if reachable:
                 cause = f"could not be loaded from the hub ({_first_line(error)})"
             else:
@@ -146,8 +146,8 @@ def _load_from_hub(
             at = f" at revision {source.revision}" if source.revision else ""
             raise PromptError(
                 f"Language model {source.location!r}{at} {cause}; check the name and the network, "
-                f"or give a local copy with --lm.name FOLDER, or use --lm.name {SMOLLM2} (a real "
-                "model from PyPI)."
+                f"or give a local copy with {source.option} FOLDER, or use {source.option} "
+                f"{SMOLLM2} (a real model from PyPI)."
             ) from error
 
 
@@ -171,7 +171,7 @@ def _converted(source: ModelSource) -> Path:
         ) from error
     try:
         with tempfile.TemporaryDirectory(prefix="joined-", dir=folder.parent) as joined:
-            name = f"--lm.name {source.location}"
+            name = source.given
             file = whole_file(source.parts, name, Path(joined))
             files: dict[str, Any] = {"gguf_file": file.name}
             # What is not whole is not kept: later runs would find it, without a word.
@@ -186,29 +186,28 @@ def _converted(source: ModelSource) -> Path:
     except UNREADABLE as error:
         if not (folder / "config.json").is_file():  # not simply the loser of a race
             raise PromptError(
-                f"--lm.name {source.location}: the GGUF file cannot be converted "
-                f"({_first_line(error)})."
+                f"{source.given}: the GGUF file cannot be converted ({_first_line(error)})."
             ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
-def _refuse_code(error: BaseException, location: str) -> None:
+def _refuse_code(error: BaseException, source: ModelSource) -> None:
     """Say it plainly where a model was not read because it wants to run its own code."""
     if "trust_remote_code" in str(error):
         raise PromptError(
-            f"--lm.name {location}: the model brings Python code of its own, which was not run; "
+            f"{source.given}: the model brings Python code of its own, which was not run; "
             "use another model, or, where you trust it, give --lm.trust_remote_code true and pin "
             "it with --lm.revision."
         ) from error
 
 
-def _refuse_pickle(error: BaseException, location: str) -> None:
+def _refuse_pickle(error: BaseException, source: ModelSource) -> None:
     """Say it plainly where weights are a pickle with more than tensors in it."""
     if isinstance(error, pickle.UnpicklingError):
         raise PromptError(
-            f"--lm.name {location}: the weights are damaged, or a pickle that holds more than "
+            f"{source.given}: the weights are damaged, or a pickle that holds more than "
             "tensors, which was not run; use a copy with safetensors."
         ) from error
 

@@ -79,7 +79,7 @@ def _refuse_incomplete(
     place = {key: i for i, key in enumerate(values)}
     ordered = sorted(absent, key=lambda key: (place.get(key, len(place)), key))
     raise PromptError(
-        f"{name}: of its {len(first_names)} weights {len(ordered)} "
+        f"{name}: {len(ordered)} of its {len(first_names)} weights "
         f"{'is' if len(ordered) == 1 else 'are'} missing (the first is {ordered[0]}) and would be "
         f"random numbers; {_remedy(model, ordered, unexpected)}."
     )

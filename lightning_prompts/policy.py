@@ -222,6 +222,12 @@ class Policy(KeepsIds):
         return torch.full_like(logits, -torch.inf).scatter(-1, likely, logits.gather(-1, likely))
 
 
+class PolicyLM(FrozenLM):
+    """A language model of the policy's own."""
+
+    option = "--model.policy.lm"
+
+
 def other_writer(settings: PolicySettings, lm: FrozenLM) -> FrozenLM | None:
     """The policy's own language model, None where it writes with the task's.
 
@@ -230,7 +236,7 @@ def other_writer(settings: PolicySettings, lm: FrozenLM) -> FrozenLM | None:
     """
     if settings.lm in (None, lm.name):
         return None
-    other = FrozenLM(settings.lm)
+    other = PolicyLM(settings.lm)
     if other.tokenizer.get_vocab() != lm.tokenizer.get_vocab() and (
         other.vocabulary != lm.vocabulary
     ):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
@@ -46,6 +46,12 @@ class Baselines(EvaluationCallback):
         self._known: dict[str, dict[str, Any]] = {}
         self._stage: Stage = "val"
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Tokenize the written prompt: one that cannot be read is said before any training."""
+        if self.text is not None and stage != "predict":
+            assert isinstance(pl_module, PromptTuner)
+            pl_module.lm.encode(self.text, "--baselines.text")
+
     def wanted(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> bool:
         """Whether the baselines of this stage, on this data, are not known yet."""
         if not tuner.classifies:
@@ -65,7 +71,7 @@ class Baselines(EvaluationCallback):
         num_classes = len(tuner.verbalizer.labels)
         names = [NO_PROMPT] if task is None else [MAJORITY, NO_PROMPT, CALIBRATED]
         names += [] if self.text is None else [WRITTEN]
-        self._written = tuner.lm.encode(self.text or "", "--baselines.text")
+        self._written = tuner.lm.encode(self.text or "")
         self._metrics = {name: task_metrics(num_classes).to(tuner.device) for name in names}
         if task is not None:
             self._majority = tuner.verbalizer.index(task.report.majority_label)

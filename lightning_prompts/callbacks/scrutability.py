@@ -15,6 +15,12 @@ from lightning_prompts.tuners.base import PromptTuner
 log = logging.getLogger(__name__)
 
 
+class ScorerLM(FrozenLM):
+    """A language model that only scores prompts."""
+
+    option = "--scrutability.scorer"
+
+
 class Scrutability(EvaluationCallback):
     """Logs `log_perplexity` (nats per token) and `perplexity` of the hard prompt.
 
@@ -39,7 +45,7 @@ class Scrutability(EvaluationCallback):
         if self.scorer is not None and self._lm is None and stage != "predict":
             log.info("Loading the scorer of perplexity, %s.", self.scorer)
             # No submodule of the tuner: it belongs in no checkpoint and no optimizer.
-            self._lm = FrozenLM(self.scorer)
+            self._lm = ScorerLM(self.scorer)
 
     def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:
         """Log-perplexity and its exponential."""
