@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch import Tensor
 
+from lightning_prompts.dtypes import HALF_WEIGHTS
 from lightning_prompts.errors import PromptError
 
 if TYPE_CHECKING:
@@ -111,8 +112,7 @@ class PromptAverage(Callback):
         if stage != "fit":
             return
         part = TrainedPart(pl_module, trainer.strategy.root_device)
-        # The prompt is converted later.
-        if str(trainer.precision) in ("bf16-true", "16-true"):
+        if str(trainer.precision) in HALF_WEIGHTS:
             raise PromptError(
                 f"--trainer.precision {trainer.precision} keeps the prompt in half precision, "
                 f"which swallows the small steps of {self.name}; use bf16-mixed or 32-true."

@@ -66,6 +66,7 @@ from lightning_prompts.style_command import style
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tested import Tested
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.unusable import refuse_unusable
 from lightning_prompts.writable import require_writable
 
 # Sections of a configuration, at its top level: a YAML's own `trainer.callbacks` cannot lose them.
@@ -167,6 +168,7 @@ class PromptCLI(LightningCLI):
             refuse_linked(self.given)
             self.config = parser.parse_args(args)
         else:
+            refuse_unusable("", dict(args or {}))
             self.config = parser.parse_object(args)
             self.given.update(flat_names(dict(args or {})[self.config.subcommand]))
             refuse_linked(self.given)

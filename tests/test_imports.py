@@ -32,6 +32,7 @@ KNOW_TRANSFORMERS = {
     "tree_attention.py",
     "generation.py",
     "style_classifier.py",
+    "schedule.py",
     "tasks/base.py",
 }
 MAY_PRINT = {"cli.py", "summary.py"}

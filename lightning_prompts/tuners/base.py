@@ -1,6 +1,5 @@
 """What every tuner is: a LightningModule around a frozen language model and one prompt."""
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, ClassVar
@@ -9,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightning_prompts.averaging import PromptAverage, average_of
@@ -21,10 +19,10 @@ from lightning_prompts.process_group import leave_group_at_exit
 from lightning_prompts.projection import Distance
 from lightning_prompts.prompt_init import RECORD
 from lightning_prompts.ranges import require
-from lightning_prompts.schedule import WarmupLinear
 from lightning_prompts.sharding import spread
 from lightning_prompts.stages import Stage
 from lightning_prompts.template import Batch, Template
+from lightning_prompts.tuners.optimization import Optimized
 from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 from lightning_prompts.tuners.shares import share_of
 from lightning_prompts.tuners.views import PromptViews
@@ -33,7 +31,7 @@ from lightning_prompts.verbalizer import Verbalizer
 FORWARD_TOKENS = "forward_tokens"  # its key in a checkpoint
 
 
-class PromptTuner(PromptViews):
+class PromptTuner(Optimized, PromptViews):
     """Learns one prompt for one task on a frozen language model.
 
     A subclass says what the prompt is (`PromptViews`). Loss, in nats:
@@ -46,7 +44,8 @@ class PromptTuner(PromptViews):
         template: Where text and prompt sit; given by `--data.template`.
         verbalizer: The answer word of each label; given by `--data.verbalizer`.
         optimizer: Made from the trainable parameters.
-        lr_scheduler: Made from the optimizer and stepped every step; none keeps the rate constant.
+        lr_scheduler: Made from the optimizer and stepped every step, or after every validation
+            where it goes by a metric; none keeps the rate constant.
         perplexity_weight: w in [0, 1], the weight of the prompt's log-perplexity in the loss.
         projection: Distance by which nearest tokens are chosen.
         exclude_special: Whether special tokens are kept out of the hard prompt.
@@ -240,6 +239,8 @@ class PromptTuner(PromptViews):
     def on_validation_epoch_end(self) -> None:
         """Log the task's metrics and the objective that chooses the best prompt."""
         self._log_metrics("val", self.val_metrics)
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self.step_by_metric()
 
     def on_test_epoch_end(self) -> None:
         """As `on_validation_epoch_end`."""
@@ -248,24 +249,6 @@ class PromptTuner(PromptViews):
     def configure_model(self) -> None:
         """Divide the language model over the devices, where the strategy says so."""
         spread(self)
-
-    def configure_optimizers(self) -> Any:
-        """Optimizer over the trainable parameters, its schedule stepped every step."""
-        optimizer: Optimizer = self._make_optimizer(self._trainable())
-        if self._make_scheduler is None:
-            return optimizer
-        scheduler = self._make_scheduler(optimizer)
-        if isinstance(scheduler, WarmupLinear) and scheduler.total_steps is None:
-            steps = self.trainer.estimated_stepping_batches
-            # Unlimited where only time ends the run: then the rate stays at its full height.
-            scheduler.total_steps = int(steps) if math.isfinite(steps) else None
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
-
-    def _trainable(self) -> list[nn.Parameter]:
-        return [p for p in self.parameters() if p.requires_grad]
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> dict[str, Tensor]:
         hidden = self.answer_hidden(self.prompt_embeddings(), batch)

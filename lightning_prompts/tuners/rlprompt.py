@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from lightning_prompts.dtypes import HALF_WEIGHTS
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.policy import Policy, PolicySettings, Sampled, other_writer
@@ -279,7 +280,7 @@ class RLPrompt(IncumbentTuner):
 
     def _check_trainer(self) -> None:
         """Refuse what would train nothing without a word."""
-        if next(self.policy.mlp.parameters()).dtype in (torch.bfloat16, torch.float16):
+        if str(self.trainer.precision) in HALF_WEIGHTS:
             raise PromptError(
                 f"--trainer.precision {self.trainer.precision} keeps the policy in half precision, "
                 "which swallows its small steps; use bf16-mixed or 32-true."
