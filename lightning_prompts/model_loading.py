@@ -61,6 +61,7 @@ def load_model(
     except UNREADABLE as error:
         _refuse_code(error, source.location)
         _refuse_pickle(error, source.location)
+        _refuse_attention(error, source.location, options)
         raise PromptError(
             f"--lm.name {source.location}: cannot be read as a causal language model with its "
             f"tokenizer ({_first_line(error)}); save both there with save_pretrained."
@@ -135,6 +136,7 @@ def _load_from_hub(
         except UNREADABLE as error:
             _refuse_code(error, source.location)
             _refuse_pickle(error, source.location)
+            _refuse_attention(error, source.location, options)
             if reachable:
                 cause = f"could not be loaded from the hub ({_first_line(error)})"
             else:
@@ -202,6 +204,16 @@ def _refuse_pickle(error: BaseException, location: str) -> None:
         raise PromptError(
             f"--lm.name {location}: the weights are damaged, or a pickle that holds more than "
             "tensors, which was not run; use a copy with safetensors."
+        ) from error
+
+
+def _refuse_attention(error: BaseException, location: str, options: dict[str, Any]) -> None:
+    """Say it plainly where the attention that was asked for is what is missing."""
+    asked = options.get("attn_implementation")
+    if asked and isinstance(error, ValueError | ImportError) and "attention" in str(error).lower():
+        raise PromptError(
+            f"--lm.attn_implementation {asked}: not to be had for {location} here "
+            f"({_first_line(error)}); leave the option out, which takes what the model has."
         ) from error
 
 
