@@ -69,6 +69,7 @@ def load_model(
     except UNREADABLE as error:
         _refuse_code(error, source)
         _refuse_pickle(error, source)
+        _refuse_attention(error, source.location, options)
         raise PromptError(
             f"{name}: cannot be read as a causal language model with its tokenizer "
             f"({_first_line(error)}); {remedy}."
@@ -139,6 +140,7 @@ def _load_from_hub(
         except UNREADABLE as error:
             _refuse_code(error, source)
             _refuse_pickle(error, source)
+            _refuse_attention(error, source.location, options)
             if reachable:
                 cause = f"could not be loaded from the hub ({_first_line(error)})"
             else:
@@ -209,6 +211,16 @@ def _refuse_pickle(error: BaseException, source: ModelSource) -> None:
         raise PromptError(
             f"{source.given}: the weights are damaged, or a pickle that holds more than "
             "tensors, which was not run; use a copy with safetensors."
+        ) from error
+
+
+def _refuse_attention(error: BaseException, location: str, options: dict[str, Any]) -> None:
+    """Say it plainly where the attention that was asked for is what is missing."""
+    asked = options.get("attn_implementation")
+    if asked and isinstance(error, ValueError | ImportError) and "attention" in str(error).lower():
+        raise PromptError(
+            f"--lm.attn_implementation {asked}: not to be had for {location} here "
+            f"({_first_line(error)}); leave the option out, which takes what the model has."
         ) from error
 
 

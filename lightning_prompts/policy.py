@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
+from lightning_prompts.growing_rows import GrowingRows
 from lightning_prompts.kept_ids import KeepsIds
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.prefix_reuse import repeat_cache
 from lightning_prompts.ranges import require
 
 # Start of the published MLP: Xavier with this gain, and this bias in both layers.
@@ -197,20 +197,16 @@ class Policy(KeepsIds):
         """Write `count` prompts; `choose` takes [K, V] Q-values and the step, gives [K] ids."""
         # Without autocast: casting all weights would cost more than it saves on so few tokens.
         with torch.autocast(self.source_ids.device.type, enabled=False):
-            embeds = lm.embed(self.source_ids)[None]
-            hidden_states, tokens = [], []
-            cache = None
+            rows = GrowingRows(lm, lm.embed(self.source_ids), count)
+            hidden_states: list[Tensor] = []
+            tokens: list[Tensor] = []
             for step in range(self.prompt_length):
-                out = lm.model.base_model(
-                    inputs_embeds=embeds, past_key_values=cache, use_cache=True
-                )
-                cache, hidden = out.past_key_values, wide(out[0][:, -1])
-                if step == 0:  # the source text once, whatever K
-                    hidden, cache = hidden.expand(count, -1), repeat_cache(cache, count)
+                if step:
+                    rows.add(lm.embed(tokens[-1]))
+                hidden = wide(rows.hidden)
                 logits = self._fluent(lm, self(lm, hidden), hidden)
                 hidden_states.append(hidden)
                 tokens.append(choose(logits, step))
-                embeds = lm.embed(tokens[-1])[:, None]
         return Sampled(torch.stack(tokens, 1), torch.stack(hidden_states, 1))
 
     def _fluent(self, lm: FrozenLM, logits: Tensor, hidden: Tensor) -> Tensor:

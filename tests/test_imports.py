@@ -17,7 +17,8 @@ LAYERS = (
     {"metrics", "rewards", "policy", "soft_q", "search"},
     {"language_model", "model_files", "model_loading", "hub", "errors", "schedule"}
     | {"template", "verbalizer", "projection", "prompt_init", "generation", "features", "style"}
-    | {"prefix_reuse", "text_cache", "reuse_choice", "kernels", "compiled"}
+    | {"prefix_reuse", "text_cache", "reuse_choice", "reuse_check", "growing_rows"}
+    | {"kernels", "compiled"}
     | {"tree_attention", "dtypes", "ranges", "inert", "model_identity", "stages", "whole_files"}
     | {"process_group", "model_weights", "gguf_parts", "known_tokens", "kept_ids"},
 )
