@@ -95,7 +95,7 @@ def check_advice(found: Evaluation) -> str:
 def test_the_advice_holds_for_what_it_prints():
     kinds = Counter(check_advice(e) for e in evaluations(random.Random(0), 3000))
     # Every sentence there is came out, each many times.
-    assert len(kinds) == 10 and min(kinds.values()) > 5, kinds
+    assert len(kinds) == 10 and min(kinds.values()) > 3, kinds
 
 
 @pytest.mark.parametrize("in_use", ["vectors", "tokens"])
