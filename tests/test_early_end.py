@@ -102,6 +102,7 @@ def test_early_stopping_ends_a_run_for_good(fit):
     assert last(RUN)["global_step"] == 8
 
 
+@pytest.mark.slow
 def test_a_threshold_is_named_with_values_that_show_it(fit):
     given = impatient(Path("stop.yaml"), stopping_threshold=100.0, patience=9)
     said = fit("--config", given)
@@ -111,6 +112,7 @@ def test_a_threshold_is_named_with_values_that_show_it(fit):
     assert "still at step 2 of 40: EarlyStopping found" in fit(resume=True)
 
 
+@pytest.mark.slow
 def test_a_callback_that_asks_is_named(fit):
     said = fit(own=Asks())
     assert "Ended early, at step 3 of 40: Asks asked the trainer to stop (should_stop);" in said

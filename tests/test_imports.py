@@ -18,7 +18,8 @@ LAYERS = (
     {"language_model", "model_files", "model_loading", "hub", "errors", "schedule"}
     | {"template", "verbalizer", "projection", "prompt_init", "generation", "features", "style"}
     | {"prefix_reuse", "text_cache", "reuse_choice", "kernels", "compiled"}
-    | {"tree_attention", "dtypes", "ranges", "inert", "model_identity", "stages", "whole_files"},
+    | {"tree_attention", "dtypes", "ranges", "inert", "model_identity", "stages", "whole_files"}
+    | {"amounts"},
 )
 SIBLINGS = {"tuners", "tasks", "callbacks"}  # these three never import one another
 KNOW_TRANSFORMERS = {
