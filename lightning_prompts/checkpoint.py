@@ -248,6 +248,10 @@ class LastPrompt(StopSignals, _RunCheckpoint):
         """Lightning's state, and whether this has yet to be validated, or is within a step."""
         return {**super().state_dict(), DUE: self._due, WITHIN: self._within}
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the trainer's limits as they were."""
+        self.ends.finish(trainer)
+
     def _leaves_validation(self, trainer: Trainer) -> bool:
         return self._saved_unvalidated == trainer.global_step and self.came(trainer)
 

@@ -1,4 +1,4 @@
-"""Why a fit ends before its limits, and that one which is resumed does not go past such an end."""
+"""Where a fit ends, and why; one that is resumed goes neither past that end nor short of it."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, Timer
 from torch import Tensor
 
 from lightning_prompts.amounts import apart, count
@@ -33,9 +33,13 @@ class EarlyEnds:
         self.comes = False
         """Whether the fit ends as soon as what is due has been validated."""
         self._measured: Mapping[str, float] = {}
+        self._limits: tuple[int, int] | None = None
 
     def resume(self, trainer: Trainer, checkpoint: dict[str, Any], due: bool) -> None:
         """End a fit at once that goes on from where a callback or its time had ended it.
+
+        A limit of epochs becomes one of steps: Lightning counts a resumed run's epochs otherwise
+        than an uninterrupted one's, and would make more steps, or fewer.
 
         Args:
             trainer: Of the fit.
@@ -47,6 +51,16 @@ class EarlyEnds:
         self.end = None if due else ended_at(trainer, checkpoint)
         if self.end is not None:
             trainer.should_stop = True
+        loop, planned = trainer.fit_loop, planned_steps(trainer, trainer.lightning_module)
+        if (loop.max_epochs or -1) > 0 and planned and not _changes_steps(trainer):
+            self._limits = loop.epoch_loop.max_steps, loop.max_epochs or -1
+            loop.epoch_loop.max_steps, loop.max_epochs = planned, -1
+
+    def finish(self, trainer: Trainer) -> None:
+        """Put the limits back."""
+        if self._limits is not None:
+            trainer.fit_loop.epoch_loop.max_steps, trainer.fit_loop.max_epochs = self._limits
+            self._limits = None
 
     def watch(self, trainer: Trainer) -> None:
         """Learn at once who asks for an end: later, others may ask as well."""
@@ -118,11 +132,15 @@ def keep_options(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
 def limit_reached(trainer: Trainer) -> str | None:
     """The option whose limit a fit has reached, None where it has reached none."""
     loop = trainer.fit_loop
-    if 0 <= loop.epoch_loop.max_steps <= loop.epoch_loop.global_step:
+    step, most = loop.epoch_loop.global_step, loop.epoch_loop.max_steps
+    if 0 <= most <= step:
         return STEPS
+    if loop.max_epochs is None or loop.max_epochs < 0:
+        return None
     done: Any = loop.epoch_progress.current
-    most = -1 if loop.max_epochs is None else loop.max_epochs
-    return EPOCHS if 0 <= most <= done.processed else None
+    planned = planned_steps(trainer, trainer.lightning_module)
+    counted = planned is not None and planned <= step and not _changes_steps(trainer)
+    return EPOCHS if counted or done.processed >= loop.max_epochs else None
 
 
 def planned_steps(trainer: Trainer, module: LightningModule) -> int | None:
@@ -175,6 +193,12 @@ def at_step(trainer: Trainer, module: LightningModule) -> str:
     planned = planned_steps(trainer, module)
     of = "" if planned is None or planned < trainer.global_step else f" of {planned}"
     return f"at step {trainer.global_step}{of}"
+
+
+def _changes_steps(trainer: Trainer) -> bool:
+    """Whether the steps of an epoch change from one to the next."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return any(isinstance(each, GradientAccumulationScheduler) for each in callbacks)
 
 
 def _early_stopping(trainer: Trainer) -> list[EarlyStopping]:

@@ -20,7 +20,8 @@ LAYERS = (
     | {"prefix_reuse", "text_cache", "reuse_choice", "reuse_check", "growing_rows"}
     | {"kernels", "compiled"}
     | {"tree_attention", "dtypes", "ranges", "inert", "model_identity", "stages", "whole_files"}
-    | {"process_group", "model_weights", "gguf_parts", "known_tokens", "kept_ids"},
+    | {"process_group", "model_weights", "gguf_parts", "known_tokens", "kept_ids"}
+    | {"amounts"},
 )
 SIBLINGS = {"tuners", "tasks", "callbacks"}  # these three never import one another
 KNOW_TRANSFORMERS = {

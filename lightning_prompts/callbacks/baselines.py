@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
+from lightning_prompts.amounts import count
 from lightning_prompts.callbacks.base import EvaluationCallback, task_of
 from lightning_prompts.errors import PromptError
 from lightning_prompts.metrics.task import task_metrics
@@ -116,7 +117,7 @@ class Baselines(EvaluationCallback):
         ids, lm = self._written, tuner.lm
         if batch["num_tokens"] + len(ids) > lm.max_positions:
             raise PromptError(
-                f"--baselines.text has {len(ids)} tokens, which do not fit beside a text of "
+                f"--baselines.text, {count(len(ids), 'token')}, does not fit beside a text of "
                 f"{batch['num_tokens']} in the {lm.max_positions} positions of {lm.label}; shorten "
                 "it, or lower --data.max_tokens."
             )

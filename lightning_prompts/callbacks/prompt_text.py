@@ -65,8 +65,8 @@ class PromptText(Callback):
         step = record.get("step", trainer.global_step)
         with _holding(tuner, best["state_dict"] if best else {}):
             vectors, labels = prompt_neighbourhood(tuner, self.neighbours)
-        # A resumed run whose best is an earlier one writes it anew; the writer would take that for a
-        # step that was forgotten, and say so.
+        # A resumed run whose best is an earlier one writes it anew; the writer would take that for
+        # a step that was forgotten, and say so.
         shutil.rmtree(Path(str(logger.log_dir), f"{step:05d}", TAG), ignore_errors=True)
         logger.experiment.add_embedding(
             vectors, labels, metadata_header=COLUMNS, tag=TAG, global_step=step

@@ -268,8 +268,10 @@ class PromptTuner(Optimized, PromptViews):
         values = self._evaluated(metrics)
         objective = self._objective(values)
         if not torch.isfinite(objective):
+            # `validate` and `test` know the step of their prompt, though they made none.
+            step = self.global_step or self.trainer.fit_loop.epoch_loop._batches_that_stepped
             raise RunError(
-                f"At step {self.global_step} {stage}/objective is {float(objective)}; lower "
+                f"At step {step} {stage}/objective is {float(objective)}; lower "
                 "--model.optimizer.lr or compute in --trainer.precision 32-true"
             )
         logged: dict[str, Tensor | float]
