@@ -45,7 +45,7 @@ def lines(*rows: Any) -> str:
 
 def tweets(label: str = "0", text: str = "café, so bad") -> bytes:
     """Sentiment140: no header, latin-1, everything quoted."""
-    fields = (label, "1467810369", "Mon Apr 06 22:19:45 PDT 2009", "NO_QUERY", "_A_", text)
+    fields = (label, "0", "Mon Apr 06 22:19:45 PDT 2009", "NO_QUERY", "_A_", text)
     return (",".join(f'"{field}"' for field in fields) + "\n").encode("latin-1")
 
 
