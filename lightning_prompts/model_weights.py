@@ -98,16 +98,20 @@ def _remedy(model: Any, missing: list[str], unexpected: Collection[str]) -> str:
             f"the files have it as {renamed}: take what is before the model's own name off all "
             "names, or save the model itself and not what is around it"
         )
-    if all(not key.startswith(base) for key in missing):
-        if model.get_output_embeddings() is None:
+    body = [key for key in missing if key.startswith(base) and not key.startswith(f"{base}pooler.")]
+    if model.base_model is not model and not body:
+        if (head := model.get_output_embeddings()) is None:
             return (
                 "it has no trained classification head: give a model that was trained to classify "
                 "texts"
             )
-        return (
-            "it is a model without its head: give the whole one, or, where its head is its "
-            "embedding table, set tie_word_embeddings to true in config.json"
-        )
+        whole = "it is a model without its head: give the whole one"
+        if [key for key, value in model.named_parameters() if value is head.weight] == missing:
+            whole += (
+                ", or, where its head is its embedding table, set tie_word_embeddings to true in "
+                "config.json"
+            )
+        return whole
     return "get all of its files again, config.json among them, from the same model"
 
 

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification, GPT2Model
 
 from lightning_prompts.callbacks.scrutability import Scrutability
 from lightning_prompts.cli import main
 from lightning_prompts.errors import PromptError
 from lightning_prompts.features import text_states
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.metrics.content import ContentScore
 from lightning_prompts.metrics.transfer import text_nats
 from lightning_prompts.policy import Policy, PolicySettings, other_writer
 from lightning_prompts.prompt_init import FromModel, FromText
+from lightning_prompts.style import load_style
 from lightning_prompts.template import Template
 from lightning_prompts.tuners.manual import ManualPrompt
 from lightning_prompts.verbalizer import Verbalizer
@@ -170,3 +172,27 @@ def test_the_policys_tokens_are_those_that_it_can_write(padded: FrozenLM, lm: Fr
     writer = other_writer(PolicySettings(lm=padded.name), lm)
     assert writer is not None
     assert writer.label == padded.label
+
+
+@pytest.mark.parametrize("kind", ["classifier", "encoder"])
+def test_other_models_tokenizers_are_looked_at_too(
+    lm_folder: Path, lm: FrozenLM, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    """What stands in every text is said at loading, what stands in one with the text."""
+    monkeypatch.setenv("LIGHTNING_PROMPTS_CACHE", str(tmp_path / "cache"))
+    make = {"classifier": GPT2ForSequenceClassification, "encoder": GPT2Model}[kind]
+    with torch.random.fork_rng():
+        model = make(GPT2Config.from_pretrained(lm_folder, num_labels=2))
+
+    def use(folder: Path) -> object:
+        model.save_pretrained(folder)
+        if kind == "classifier":
+            return load_style(str(folder), lm)(["A song", "A film"])
+        return ContentScore(lm, str(folder), sentences=["a", "b", "c"])(["A song"], ["A film"])
+
+    added(lm_folder, tmp_path / "pad", [], pad_token="[PAD]")
+    with pytest.raises(PromptError, match=rf"(?i)^(style )?{kind} .* puts '\[PAD\]' .*101 tokens"):
+        use(tmp_path / "pad")
+    added(lm_folder, tmp_path / "word", [" film"])
+    with pytest.raises(PromptError, match=r"^The text 'A film' needs the token ' film' \(id 101"):
+        use(tmp_path / "word")
