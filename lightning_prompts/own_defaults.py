@@ -2,8 +2,8 @@
 
 jsonargparse hands on whatever the new class knows by the same name: SGD had AdamW's weight decay,
 and Adafactor its `eps`, which is another thing. What was written for one class says nothing of
-another. Only what the new class cannot do without, a data set's `path` for example, stays as it was
-given; everything else is given with the new class, or after it.
+another. Only what the new class has no default for, a logger's `save_dir` for example, stays as it
+was given; everything else is given with the new class, or after it.
 """
 
 from collections.abc import Iterator

@@ -217,6 +217,10 @@ def test_a_schedule_does_what_its_class_does(build, name: str):
             lambda o: schedules.SequentialLR(o, [warm(o), fall(o)], milestones=[2]),
         ),
         (
+            spec("torch.optim.swa_utils.SWALR", {"swa_lr": 0.05, "anneal_epochs": 2}),
+            functools.partial(torch.optim.swa_utils.SWALR, swa_lr=0.05, anneal_epochs=2),
+        ),
+        (
             spec("ChainedSchedule", {"schedulers": [WARM, FALL]}),
             lambda o: schedules.ChainedScheduler([warm(o), fall(o)], o),
         ),
@@ -276,3 +280,28 @@ def goes_on(build: Any, full: PromptCLI, *parts: Any) -> None:
     own, expected = last(Path("logs/short/version_0")), last(Path(full.trainer.log_dir))
     for key in ("state_dict", "optimizer_states", "lr_schedulers"):
         assert_same(own[key], expected[key], key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "args", "message"),
+    [
+        ("SparseAdam", {}, (), "SparseAdam does not support dense gradients"),
+        ("Adam", {"capturable": True}, (), "Adam: If capturable=True"),
+        ("LBFGS", {}, ("--trainer.accumulate_grad_batches", "2"), "several times"),
+        ("SGD", ("OneCycleLR", {"max_lr": 1.0, "total_steps": 3}), (), "ends after 3 steps but"),
+        ("SGD", ("LambdaLR", {"lr_lambda": "math.cos"}), (), "cannot be saved in a checkpoint"),
+        ("SGD", ("StepLR", {"step_size": 0}), (), "StepLR: integer modulo by zero"),
+    ],
+)
+def test_what_does_not_fit_is_refused(build, optimizer, schedule, args, message, capsys):
+    options = {"lr": 0.1} if isinstance(schedule, tuple) else schedule
+    made = (
+        spec(f"torch.optim.lr_scheduler.{schedule[0]}", schedule[1])
+        if isinstance(schedule, tuple)
+        else None
+    )
+    with pytest.raises(SystemExit) as refused:
+        build(spec(f"torch.optim.{optimizer}", options), made, *args, run=True)
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
