@@ -150,7 +150,8 @@ class _Trial:
         prompts = [rest[:PROMPT], rest[:1] + rest[PROMPT : 2 * PROMPT - 1]]
         self.after = [rest[-AFTER[0] :][:size] for size in AFTER]
         self.ids = torch.tensor(prompts, device=lm.embedding_table.device)
-        self.scored = torch.arange(min(SCORED, lm.vocab_size), device=self.ids.device)
+        size = len(lm.model.get_output_embeddings().weight)  # some tables have a row more
+        self.scored = torch.arange(min(SCORED, size), device=self.ids.device)
         self.tolerance = TOLERANCE.get(lm.embedding_table.dtype, EXACT)
         # For each text [K, T, H], the prompts' rows side by side: of one length, so without padding
         # or mask, and without cache.

@@ -24,9 +24,9 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(["bos_token_id", "eos_token_id", "pad_token_id"], 0),
     **dict.fromkeys(["sliding_window", "attention_window_size", "local_attention"], 6),
     **dict.fromkeys(["attention_chunk_size", "window_size"], 6),
-    **dict.fromkeys(["head_dim", "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim"], 8),
+    **dict.fromkeys(["head_dim", "qk_rope_head_dim", "qk_nope_head_dim"], 8),
     **dict.fromkeys(["rotary_dim", "query_pre_attn_scalar", "attn_head_dim"], 8),
-    **dict.fromkeys(["q_lora_rank", "mamba_d_head", "mamba_head_dim"], 16),
+    **dict.fromkeys(["kv_lora_rank", "q_lora_rank", "mamba_d_head", "mamba_head_dim"], 16),
     **dict.fromkeys(["mamba_d_state", "state_size", "mamba_chunk_size", "chunk_size"], 8),
     **dict.fromkeys(["linear_key_head_dim", "linear_value_head_dim"], 8),
     **dict.fromkeys(["mamba_n_heads", "mamba_num_heads", "linear_num_value_heads"], 4),
@@ -55,16 +55,45 @@ OWN: dict[str, dict[str, Any]] = {
     "mixtral": {"sliding_window": None},
     "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
     "recurrent_gemma": {"num_hidden_layers": 6},
-    **dict.fromkeys(
-        ["granitemoehybrid"], {"layer_types": ["mamba", "attention", "mamba", "attention"]}
-    ),
-    **dict.fromkeys(
-        ["lfm2", "lfm2_moe"], {"layer_types": ["conv", "full_attention", "conv", "full_attention"]}
-    ),
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
 }
 LATENT = ("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "kimi_linear", "longcat_flash", "youtu")
 # Their layers follow from other settings.
 DERIVED = ("bamba", "falcon_h1", "falcon_mamba", "jamba", "mamba", "mamba2", "recurrent_gemma")
+
+
+# How each type is read, as docs/models.md tells it: `reused` or `concatenated` where prompts come
+# first, then where texts do; or `refused`. A slow test builds and reads each.
+READ: dict[str, tuple[str, ...]] = {
+    "reused": (
+        *("afmoe", "apertus", "arcee", "aria_text", "axk1", "beam", "bitnet", "bloom", "codegen"),
+        *("cohere", "cohere2", "cohere2_moe", "ctrl", "cwm", "diffllama", "doge", "ernie4_5"),
+        *("ernie4_5_moe", "exaone4", "exaone_moe", "falcon", "falcon (ALiBi)", "flex_olmo"),
+        *("flint", "glm", "glm4", "glm4_moe", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox"),
+        *("gpt_neox_japanese", "gpt_oss", "gptj", "granite", "granite_swa", "granitemoe"),
+        *("granitemoe_swa", "granitemoeshared", "helium", "hrm_text", "hunyuan_v1_dense"),
+        *("hunyuan_v1_moe", "hy_v3", "hyperclovax", "jais2", "jetmoe", "kolibri1", "laguna"),
+        *("llama", "mellum", "minimax_m2", "minimax_m3_vl_text", "ministral", "ministral3"),
+        *("mistral", "mixtral", "moshi", "mpt", "nanochat", "nemotron", "olmo", "olmo2", "olmo3"),
+        *("olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3"),
+        *("qwen3_moe", "seed_oss", "smollm3", "solar_open", "stablelm", "starcoder2"),
+    ),
+    "reused, concatenated": (
+        *("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "marian", "mimo_v2_flash", "youtu"),
+    ),
+    "concatenated": (
+        *("axk2", "bamba", "deepseek_v32", "falcon_h1", "falcon_mamba", "glm_moe_dsa"),
+        *("granitemoehybrid", "hy_v4", "inkling2_text", "jamba", "lfm2", "lfm2_moe", "lfm3"),
+        *("mamba", "mamba2", "minimax", "nemotron_h", "olmo_hybrid", "openai-gpt"),
+        *("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "recurrent_gemma", "rwkv", "xlstm"),
+    ),
+    "refused": (
+        *("bert", "biogpt", "deepseek_v4", "gemma", "gemma2", "gemma3_text", "inkling_text"),
+        *("llama4_text", "minicpm3", "modernbert-decoder", "roberta", "vaultgemma", "xglm"),
+    ),
+}
 
 
 def save_type(name: str, tokenizer: Path, folder: Path) -> None:
@@ -82,7 +111,8 @@ def save_type(name: str, tokenizer: Path, folder: Path) -> None:
     known = set(vars(stock)) | set(type(stock).attribute_map)
     given = {key: size for key, size in SIZES.items() if key in known}
     given = {k: v for k, v in given.items() if k not in OPTIONAL or getattr(stock, k) is not None}
-    if not isinstance(stock.pad_token_id, int) or 0 <= stock.pad_token_id < SIZES["vocab_size"]:
+    padding = getattr(stock, "pad_token_id", None)
+    if padding is None or 0 <= padding < SIZES["vocab_size"]:
         given.pop("pad_token_id", None)
     if name in LATENT:
         given.pop("head_dim", None)
