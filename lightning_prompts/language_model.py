@@ -14,7 +14,7 @@ from lightning_prompts.errors import PromptError
 from lightning_prompts.kernels import use_attention, use_fast_kernels
 from lightning_prompts.known_tokens import find_ends, find_special, refuse_unread
 from lightning_prompts.model_files import find_model
-from lightning_prompts.model_identity import refuse_unknown, weights_digest
+from lightning_prompts.model_identity import own_logits, refuse_unknown, weights_digest
 from lightning_prompts.prefix_reuse import concatenated, encode_texts, prompts_first, texts_first
 from lightning_prompts.projection import EmbeddingIndex
 from lightning_prompts.ranges import require
@@ -308,12 +308,7 @@ class FrozenLM(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             bias = None if bias is None else bias.to(weight.dtype)
             logits = wide(F.linear(hidden.to(weight.dtype), weight, bias))
-        config = self.model.config.get_text_config()
-        if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
-            logits = logits / divisor
-        if (factor := getattr(config, "logit_scale", None)) is not None:  # Cohere
-            logits = logits * factor
-        return logits
+        return own_logits(logits, self.model.config.get_text_config())
 
     def token_nll(
         self, token_ids: Tensor, embeds: Tensor | None = None, autocast: bool = False

@@ -102,7 +102,7 @@ def check_ways(lm: "FrozenLM") -> None:
     wider = lm.window + PROMPT if lm.window and lm.window <= LARGEST_WINDOW else 0
     with _few_blocks(lm):
         trial = _Trial(lm, min(room, max(TEXT, wider)))
-        if not trial.apart(trial.whole) <= REFUSED:
+        if not trial.exact(trial.whole, REFUSED):
             raise PromptError(
                 f"{lm.label} ({lm.model.config.model_type}) gives rows that are padded to one "
                 "length other numbers than single ones, so nothing can be measured with it; use "
@@ -150,7 +150,8 @@ class _Trial:
         prompts = [rest[:PROMPT], rest[:1] + rest[PROMPT : 2 * PROMPT - 1]]
         self.after = [rest[-AFTER[0] :][:size] for size in AFTER]
         self.ids = torch.tensor(prompts, device=lm.embedding_table.device)
-        self.scored = torch.arange(min(SCORED, lm.vocab_size), device=self.ids.device)
+        size = len(lm.model.get_output_embeddings().weight)  # some tables have a row more
+        self.scored = torch.arange(min(SCORED, size), device=self.ids.device)
         self.tolerance = TOLERANCE.get(lm.embedding_table.dtype, EXACT)
         # For each text [K, T, H], the prompts' rows side by side: of one length, so without padding
         # or mask, and without cache.
@@ -162,10 +163,12 @@ class _Trial:
             for t, a in zip(self.texts, self.after, strict=True)
         ]
 
-    def exact(self, way: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> bool:
+    def exact(
+        self, way: Callable[[], Iterator[tuple[Tensor, Tensor]]], tolerance: float | None = None
+    ) -> bool:
         """Whether a way runs and agrees."""
         try:
-            return self.apart(way) <= self.tolerance
+            return self.apart(way) <= (tolerance or self.tolerance)
         except Exception:  # whatever a model raises that does not know this way
             log.debug("%s fails", getattr(way, "__name__", way), exc_info=True)
             return False

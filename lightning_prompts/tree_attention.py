@@ -212,7 +212,7 @@ def _attend(
     folded = query.reshape(len(key), key.shape[1], -1, key.shape[-1])
     mask = attention_mask.repeat(1, 1, query.shape[1] // key.shape[1], 1)
     states = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
-    return states.reshape(*query.shape[:3], -1).transpose(1, 2), None
+    return states.reshape(*query.shape[:3], -1).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(TREE_ATTENTION, _attend)
