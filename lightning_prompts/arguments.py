@@ -1,5 +1,6 @@
 """The command line before LightningCLI: shipped configurations, linked options, plain errors."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -10,8 +11,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.explain import explain, suggest
+from lightning_prompts.own_defaults import own_defaults
 from lightning_prompts.strict_yaml import load_yaml
 from lightning_prompts.unions import narrowest_first
+from lightning_prompts.unusable import refuse_unusable
 
 # In a wheel the configurations lie inside the package, in a checkout beside it.
 _PACKAGE = Path(__file__).resolve().parent
@@ -26,6 +29,8 @@ LINKED = {
     "trainer.logger.name": "--experiment",
 }
 BLOCKS = ("model", "data", "trainer")  # may be given as the path of a file
+# A value that names a class; the others could not stand before their own options.
+_CLASS = re.compile(r"(?!(?:null|true|false|none)$)[a-z_][\w.]*", re.IGNORECASE)
 UNNAMED = ("name", "lightning_logs")  # the loggers' own default, which --print_config writes
 
 
@@ -50,6 +55,16 @@ class PromptParser(LightningArgumentParser):
         ):  # where the option is one of a class
             action._typehint = narrowest_first(action._typehint)
         return super().add_argument(*args, **kwargs)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse a command line; a class that takes another one's place has its own defaults."""
+        with own_defaults():
+            return super().parse_args(*args, **kwargs)
+
+    def parse_object(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse a mapping, likewise."""
+        with own_defaults():
+            return super().parse_object(*args, **kwargs)
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Any:
         """Build what was parsed, by `makers` where they say so."""
@@ -100,17 +115,44 @@ def find_configs(args: Sequence[str]) -> tuple[list[str], list[Path]]:
             classes += [flag, value if equals else next(rest, "")]
         else:
             others.append(arg)
+    others = _classes_first(others)
     # What comes before the first option is the command.
     start = next((i for i, arg in enumerate(others) if arg.startswith("-")), len(others))
     configs = [part for path in files for part in ("--config", str(path))]
     return [*others[:start], *configs, *classes, *others[start:]], files
 
 
+def _classes_first(args: Sequence[str]) -> list[str]:
+    """The arguments with each class before the options of its own.
+
+    A class begins with its own defaults, and `--model.optimizer.lr 0.1 --model.optimizer SGD` means
+    the rate of SGD.
+    """
+    options: list[list[str]] = [[]]
+    for arg in args:
+        if arg.startswith("--"):
+            options.append([])
+        options[-1].append(arg)
+    for option in options[1:]:
+        flag, _, value = option[0].partition("=")
+        block = flag.removesuffix(".class_path") + "."
+        if _CLASS.fullmatch(value or " ".join(option[1:])):
+            place = options.index(option)
+            own = (i for i in range(1, place) if options[i][0].startswith(block))
+            options.insert(next(own, place), options.pop(place))
+    return [arg for option in options for arg in option]
+
+
 def given_options(args: Sequence[str], configs: Sequence[Path], command: str) -> set[str]:
-    """Dotted names of all options given, in files or flags, without `init_args`."""
+    """Dotted names of all options given, in files or flags, without `init_args`.
+
+    Raises:
+        PromptError: If a file cannot be read, or names what no configuration can make.
+    """
     names: list[str] = []
     for path in configs:
         content = _load(path)
+        refuse_unusable("", content)
         names += flat_names(content)
         names += flat_names(content.get(command) or {})
     for i, arg in enumerate(args):
@@ -119,6 +161,7 @@ def given_options(args: Sequence[str], configs: Sequence[Path], command: str) ->
             follows = args[i + 1] if not value and i + 1 < len(args) else value
             # A whole block can be given as one value: --model '{class_path: ..., init_args: ...}'.
             names += flat_names(_parsed(follows), name.rstrip("+"))
+            refuse_unusable(name.rstrip("+"), _parsed(follows))
     return set(names)
 
 

@@ -1,10 +1,6 @@
 """A run's two checkpoints, best.ckpt with its prompt.json and last.ckpt, and how it stops."""
 
-import os
-import signal
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -15,8 +11,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lightning_prompts.described import describe, scored_rows
+from lightning_prompts.early_end import EarlyEnds
 from lightning_prompts.errors import PromptError
 from lightning_prompts.run_folder import CHECKPOINTS, PROMPT, run_folder
+from lightning_prompts.stop_signals import StopSignals, die_of_sigterm
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.whole_files import write_json
 
@@ -119,12 +117,13 @@ class BestPrompt(_RunCheckpoint):
         self.history = [list(entry) for entry in state_dict["history"]]
 
 
-class LastPrompt(_RunCheckpoint):
+class LastPrompt(StopSignals, _RunCheckpoint):
     """Keeps last.ckpt: before and after every validation, and where the run is stopped.
 
     The first SIGTERM or Ctrl-C ends the run after the step or the validation batch under way;
     another one at once. A run that ends within a validation, or before one that was due, begins
-    with it when it goes on.
+    with it when it goes on. One that a callback or its time had ended does not go on, unless that
+    callback is gone or was given more.
 
     With gradient accumulation nothing is saved within a step, whose gradient is in no checkpoint; a
     validation there is followed by a save at the step's end.
@@ -132,12 +131,14 @@ class LastPrompt(_RunCheckpoint):
 
     def __init__(self) -> None:
         super().__init__(filename="last")
-        self.stopped_by: int | None = None
+        self.ends = EarlyEnds()
         self._due = False
         """Whether what is saved now has yet to be validated."""
         self._saved_unvalidated = -1
         """The step whose state was last saved so."""
         self._resumes_due = False
+        self._resumed_at = -1
+        """The step of the checkpoint that the fit goes on from."""
         self._max_steps: int | None = None
         self._within = False
         """Whether a step has had some of its batches, and not yet all."""
@@ -159,6 +160,9 @@ class LastPrompt(_RunCheckpoint):
                 "(--trainer.accumulate_grad_batches), whose gradient is lost; go on with "
                 "--ckpt_path last."
             )
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._resumed_at = checkpoint["global_step"]
+            self.ends.resume(trainer, checkpoint, due=bool(state.get(DUE)))
         if trainer.state.fn == TrainerFn.FITTING and state.get(DUE):
             self._resumes_due = True
             loop = trainer.fit_loop.epoch_loop
@@ -167,12 +171,17 @@ class LastPrompt(_RunCheckpoint):
                 self._max_steps = loop.max_steps
                 loop.max_steps = checkpoint["global_step"] + 1
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put off an end that another callback asks for until what is due has been validated."""
+        self.ends.watch(trainer)
+        if self._resumes_due:
+            self.ends.put_off(trainer)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen for signals; Lightning puts its caller's handlers back when it ends."""
+        """Listen for signals, and begin with the validation that is due."""
         super().on_train_start(trainer, pl_module)
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(signum, self._on_signal)
+        self.listen()
+        self.ends.begin(trainer)
         if isinstance(pl_module, PromptTuner):
             pl_module.leaves_validation = lambda: self._leaves_validation(trainer)
         if self._max_steps is not None:
@@ -190,7 +199,8 @@ class LastPrompt(_RunCheckpoint):
         """Save before a validation; where a signal came to any process, save and stop them all."""
         learns = not isinstance(pl_module, PromptTuner) or pl_module.learns
         self._within = learns and trainer.fit_loop._should_accumulate()
-        stop = self._stops(trainer) and not self._within
+        self.ends.watch(trainer)
+        stop = self.came(trainer) and not self._within
         due = self._validation_is_due(trainer, pl_module)
         wanted = stop or due or (self._put_off and not self._within)
         if wanted and not self._should_skip_saving_checkpoint(trainer):
@@ -221,8 +231,14 @@ class LastPrompt(_RunCheckpoint):
             logger.save()
         super()._save_checkpoint(trainer, filepath)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Learn who asks for an end."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self.ends.watch(trainer)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what was validated, unless a step is under way."""
+        self.ends.watch(trainer)
         if self._within:
             self._put_off = True
         else:
@@ -232,11 +248,12 @@ class LastPrompt(_RunCheckpoint):
         """Lightning's state, and whether this has yet to be validated, or is within a step."""
         return {**super().state_dict(), DUE: self._due, WITHIN: self._within}
 
-    def _leaves_validation(self, trainer: Trainer) -> bool:
-        return self._saved_unvalidated == trainer.global_step and self._stops(trainer)
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the trainer's limits as they were."""
+        self.ends.finish(trainer)
 
-    def _stops(self, trainer: Trainer) -> bool:
-        return trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False)
+    def _leaves_validation(self, trainer: Trainer) -> bool:
+        return self._saved_unvalidated == trainer.global_step and self.came(trainer)
 
     def _validation_is_due(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         """Whether Lightning will validate after this step."""
@@ -251,7 +268,7 @@ class LastPrompt(_RunCheckpoint):
         """Validate as after the step that the checkpoint was saved at."""
         loop = trainer.fit_loop.epoch_loop.val_loop
         loop.restarting = False  # from its first batch
-        trainer.should_stop = trainer.fit_loop.done
+        trainer.should_stop = self.ends.comes or trainer.fit_loop.done
         self._saved_unvalidated = trainer.global_step
         trainer.validating = True
         loop.run()
@@ -260,36 +277,18 @@ class LastPrompt(_RunCheckpoint):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave an evaluation that is not part of a fit to the signal."""
         if trainer.state.fn != TrainerFn.FITTING:
-            _die_of_sigterm()
+            die_of_sigterm()
         elif self._saved_unvalidated == trainer.global_step:
             for logger in trainer.loggers:  # the step's own values came after it was saved
                 logger.save()
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As for `validate`."""
-        _die_of_sigterm()
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As for `validate`."""
-        _die_of_sigterm()
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save a run that ends without a validation."""
-        if not self._within and not self._should_skip_saving_checkpoint(trainer):
+        self.ends.watch(trainer)
+        # Without a step there is nothing new, and what was saved has not counted its epoch yet.
+        new = trainer.global_step != self._resumed_at and not self._within
+        if new and not self._should_skip_saving_checkpoint(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
-
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        self.stopped_by = signum
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        # Not through Python's buffers, which the signal may have interrupted.
-        os.write(2, b"\nStopping after this step; once more to stop at once.\n")
-
-
-def _die_of_sigterm() -> None:
-    """Undo Lightning's handler, which only notes the signal and lets an evaluation run on."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def load_prompt(tuner: PromptTuner, checkpoint: Path) -> None:

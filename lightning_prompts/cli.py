@@ -36,7 +36,7 @@ from lightning_prompts.checkpoint_io import use_whole_checkpoints
 from lightning_prompts.commands import DESCRIPTION, PROGRAM, RUNS, answer, command_of
 from lightning_prompts.console import fail
 from lightning_prompts.demo import demo
-from lightning_prompts.endings import ending, leave_group
+from lightning_prompts.endings import ending
 from lightning_prompts.errors import PromptError
 from lightning_prompts.finite_numbers import FiniteNumbers
 from lightning_prompts.guests import welcome
@@ -75,6 +75,7 @@ from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tested import Tested
 from lightning_prompts.trainer_parts import refuse_parts
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.unusable import refuse_unusable
 from lightning_prompts.writable import require_writable
 
 # Sections of a configuration, at its top level: a YAML's own `trainer.callbacks` cannot lose them.
@@ -176,6 +177,7 @@ class PromptCLI(LightningCLI):
             refuse_linked(self.given)
             self.config = parser.parse_args(args)
         else:
+            refuse_unusable("", dict(args or {}))
             self.config = parser.parse_object(args)
             self.given.update(flat_names(dict(args or {})[self.config.subcommand]))
             refuse_linked(self.given)
@@ -287,7 +289,7 @@ class PromptCLI(LightningCLI):
         self._announce(**kwargs)
         self.trainer.predict(**kwargs)
         if self.trainer.is_global_zero:
-            predicted(self.trainer)
+            predicted(self.trainer, self.datamodule)
 
     def _announce(self, ckpt_path: str | None, **_: Any) -> int:
         step = announce(self.trainer, self.model, self.datamodule, ckpt_path)
@@ -339,5 +341,4 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
             raise
         code, message = found
     fail(message)
-    leave_group()
     raise SystemExit(code)

@@ -1,6 +1,8 @@
 """What there is to do, and the answers that load no library that takes seconds."""
 
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -29,6 +31,15 @@ COMMANDS = {
 }
 *_FIRST, _LAST = COMMANDS
 NO_COMMAND = f"Say what to do: {PROGRAM} {', '.join(_FIRST)} or {_LAST} (or --help)."
+
+
+def command(*words: str | Path) -> str:
+    """A command of this program as a shell takes it, whatever its paths hold.
+
+    >>> command("report", Path("my runs"))
+    "lightning-prompts report 'my runs'"
+    """
+    return shlex.join([PROGRAM, *map(str, words)])
 
 
 def answer(args: Sequence[str]) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 from rich.text import Text
 
 from lightning_prompts import summary
+from lightning_prompts.amounts import above, count
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import CALIBRATED, Baselines
 from lightning_prompts.checkpoint import BestPrompt
 from lightning_prompts.console import console
+from lightning_prompts.early_end import limit_reached
 from lightning_prompts.errors import PromptError
 from lightning_prompts.outcome import best_evaluation, folder
 from lightning_prompts.summary import Evaluation
@@ -50,9 +52,10 @@ def demo(extra: Sequence[str]) -> None:
         notes.append(summary.prompt_text(evaluation.prompt, type(cli.model).__name__))
         if cli.model.learns:
             best = callback_of(cli.trainer, BestPrompt)
-            outcome = summary.convergence(best.history, best.mode) or "No longer improving."
+            outcome = summary.progress(best.history, best.mode, limit_reached(cli.trainer))
+            steps_made = count(cli.trainer.global_step, "step")
             where = summary.shown(runs[-1])
-            notes.append(Text(f"  {cli.trainer.global_step} steps. {outcome} Files: {where}"))
+            notes.append(Text(f"  {steps_made}. {outcome} Files: {where}"))
     rows = summary.baseline_rows(found["manual"].baselines)
     for tuner, evaluation in found.items():
         name = "written prompt" if tuner == "manual" else None
@@ -78,21 +81,24 @@ def lesson(found: dict[str, Evaluation]) -> str:
         found: Evaluations of the tuners manual, soft and pez.
     """
     written, soft, pez = (found[name].metrics for name in ("manual", "soft", "pez"))
-    vectors, tokens = soft["accuracy"] or 0.0, soft["hard_accuracy"] or 0.0
+    vectors, tokens = soft["accuracy"], soft.get("hard_accuracy")
+    assert vectors is not None
     empty = found["manual"].baselines.get(CALIBRATED, {}).get("accuracy")
-    share = summary.share
+    share, rows = summary.share, found["soft"].rows
     others = (
         f"a written text reaches {share(written['accuracy'])}, PEZ's tokens "
         f"{share(pez['accuracy'])}"
     )
-    calibrated = f", no prompt, calibrated, {share(empty)}"
-    rows = found["soft"].rows
-    if empty is not None and vectors <= empty + summary.standard_error(empty, rows):
+    calibrated = "" if empty is None else f", no prompt, calibrated, {share(empty)}"
+    if empty is not None and not above(vectors, empty, rows):
         return (
             f"The learned vectors ({share(vectors)}) do not beat the calibrated empty prompt "
-            f"({share(empty)}) yet: train for longer with --trainer.max_steps; {others}."
+            f"({share(empty)}) yet by more than chance: train for longer with "
+            f"--trainer.max_steps; {others}."
         )
-    if tokens < vectors - summary.standard_error(vectors, rows):
+    if tokens is None:
+        return f"The learned vectors reach {share(vectors)}; {others}{calibrated}."
+    if above(vectors, tokens, rows):
         return (
             f"The learned vectors reach {share(vectors)} but their nearest tokens only "
             f"{share(tokens)}: what was learned cannot be read off them; {others}{calibrated}."

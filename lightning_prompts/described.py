@@ -13,21 +13,19 @@ from lightning_prompts.callbacks.base import callback_of, task_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.callbacks.prompt_text import token_distances
 from lightning_prompts.stages import SPLIT_OF, Stage
-from lightning_prompts.tasks.loading import even_batch_size
 from lightning_prompts.tuners.base import PromptTuner
 
 
 def scored_rows(trainer: Trainer, stage: Stage) -> int | None:
     """Rows of an evaluation, of which `limit_val_batches` may leave some out; None if not known."""
     task = task_of(trainer)
-    rows = None if task is None else task.report.rows.get(SPLIT_OF[stage])
+    split = SPLIT_OF[stage]
+    rows: int | None = None if task is None else task.report.rows.get(split)
     # A run with nothing left to do has no batches.
     batches = sum(trainer.num_val_batches if stage == "val" else trainer.num_test_batches)
-    if not rows or not batches:
+    if task is None or not rows or not batches:
         return rows
-    num_ranks = trainer.world_size
-    scored = batches * even_batch_size(rows, task.val_batch_size, num_ranks) * num_ranks
-    return int(min(rows, scored))
+    return int(task.scored_rows(split, int(batches)))
 
 
 @torch.no_grad()
@@ -50,6 +48,7 @@ def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float])
         "token_nats": lm.token_nll(token_ids[None])[0].tolist(),
         "token_distances": distances,
         "in_use": "vectors" if tuner.soft_in_use else "tokens",
+        "averaged_by": tuner.averaged_by,
         "step": trainer.global_step,
         "metrics": dict(sorted(metrics.items())),
         "baselines": {name: dict(values) for name, values in baselines.items()},

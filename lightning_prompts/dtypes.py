@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+# What Lightning calls precisions that convert the trained weights themselves, once a run begins.
+HALF_WEIGHTS = ("bf16-true", "16-true")
+
 
 def in_double(values: Tensor, device: torch.device | None = None) -> Tensor:
     """The values in float64; in float32 on Apple's GPUs, which do not have it.

@@ -34,13 +34,6 @@ def ending(error: BaseException, debug: bool) -> tuple[int, str] | None:
     return None if message is None else (MISTAKE, message)
 
 
-def leave_group() -> None:
-    """Stop the threads of gloo, which would abort the process where it ends under them."""
-    group = torch.distributed
-    if group.is_available() and group.is_initialized() and group.get_backend() == "gloo":
-        group.destroy_process_group()
-
-
 def _explained(error: BaseException) -> str | None:
     """The sentence on a mistake, None for what is none."""
     # jsonargparse wraps what a constructor raises.

@@ -41,6 +41,14 @@ def explain(message: str, options: Sequence[str]) -> str:
     pattern = r"given class_path '([^']+)':\s+the following arguments are required: (\w+)"
     if missing := re.search(pattern, message):
         return f"--{where} {missing[1].rpartition('.')[2]} needs --{where}.{missing[2]}; give it."
+    pattern = r"callable class: the following arguments are required: ([\w, ]+)"
+    if missing := re.search(pattern, message):
+        made = re.search(r"class_path='([^']+)'", message[missing.end() :])
+        kind = made[1].rpartition(".")[2] if made else "it"
+        flags = " and ".join(f"--{where}.{name}" for name in missing[1].split(", "))
+        return f"--{where} {kind} needs {flags}; give {'them' if ' and ' in flags else 'it'}."
+    if several := re.search(r"Multiple subclasses with name (\w+)\..+?ambiguity: (.+)\.", message):
+        return f"--{where} {several[1]}: several classes have this name; give one of {several[2]}."
     if names := _last(r"arguments are required: (.+)", message):
         flags = " and ".join("--" + name.strip().partition(".")[2] for name in names.split(","))
         return (
@@ -49,6 +57,8 @@ def explain(message: str, options: Sequence[str]) -> str:
         )
     if name := _last(r"unrecognized arguments: (.+)", message):
         flag = name.split()[0].partition("=")[0].lstrip("-")
+        if _tuner_with(flag.partition(".")[0]):  # LightningCLI has --optimizer, for one
+            return f"{name}: no such option; did you mean --model.{flag}?"
         return f"{name}: no such option{suggest(flag, options, '--')}"
     if name := _last(r"does not accept option '([^']+)'", message):
         near = suggest(name, options, "--")

@@ -136,14 +136,14 @@ def text_states(
 
     Returns:
         N tensors [n_i, H], float32, BOS and EOS included. Without either, an empty text has n_i 0.
+
+    Raises:
+        PromptError: If a text needs a token that the model does not have.
     """
-    end_id = lm.tokenizer.eos_token_id
-    end = [lm.bos_id if end_id is None else end_id] if eos else []
+    end = [lm.bos_id if lm.eos_id is None else lm.eos_id] if eos else []
     start = [lm.bos_id] if bos else []
     room = lm.max_positions - len(start) - len(end)
-    # All texts in one call: the tokenizer's own threads are many times faster than one by one.
-    encoded = lm.tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []
-    rows = [start + ids[:room] + end for ids in encoded]
+    rows = [start + ids[:room] + end for ids in lm.encode_all(texts)]
     full = [i for i, row in enumerate(rows) if row]
     states = hidden_states(lm.model.base_model, [rows[i] for i in full], layer)
     found = [lm.embedding_table.new_empty(0, lm.hidden_size).float()] * len(rows)

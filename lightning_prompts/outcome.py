@@ -10,14 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Timer
 
 from lightning_prompts import summary
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.checkpoint import BestPrompt, LastPrompt
+from lightning_prompts.commands import command
 from lightning_prompts.console import notice
 from lightning_prompts.described import describe, scored_rows
+from lightning_prompts.early_end import (
+    EarlyEnd,
+    asked_by,
+    at_step,
+    closing_notes,
+    limit_reached,
+)
 from lightning_prompts.errors import PromptError, RunError
 from lightning_prompts.predictions import Predictions
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
@@ -81,7 +88,7 @@ def _left(trainer: Trainer) -> str:
         return "no checkpoint was saved before."
     return (
         f"the last good checkpoint is {summary.shown(last)} (step {read_step(last)}); to go on "
-        f"from it: lightning-prompts fit --config {summary.shown(run / CONFIG)} --ckpt_path last"
+        f"from it: {_command(run)}"
     )
 
 
@@ -116,23 +123,18 @@ def fitted(
         start: The step that it began from.
         stopped: Whether a signal ended it.
     """
-    if _rehearsed(trainer):
+    if _rehearsed(trainer, stopped):
         return
     run = folder(trainer)
-    best = callback_of(trainer, BestPrompt)
+    best, last = callback_of(trainer, BestPrompt), callback_of(trainer, LastPrompt)
     notes: list[str | None] = []
     if stopped:
-        notes.append(
-            f"Stopped at step {trainer.global_step} of {trainer.max_steps}; to go on:\n"
-            f"  lightning-prompts fit --config {summary.shown(run / CONFIG)} --ckpt_path last"
-        )
-    elif 0 < start == trainer.global_step:
-        notes.append(
-            f"Nothing left to train: the checkpoint is at step {start} of {trainer.max_steps}; "
-            "raise --trainer.max_steps."
-        )
-    elif tuner.learns:
-        notes.append(summary.convergence(best.history, best.mode))
+        notes.append(f"Stopped {at_step(trainer, tuner)}{_go_on(run)}")
+    else:
+        notes += closing_notes(trainer, tuner, last.ends.end, start, _command(run))
+        if tuner.learns and start < trainer.global_step:
+            limit = limit_reached(trainer)
+            notes.append(summary.convergence(best.history, best.mode, limit))
     if evaluation := best_evaluation(trainer, tuner, task):
         summary.show(evaluation, task.slug, tuner.lm.label, run, notes)
     else:
@@ -153,35 +155,33 @@ def require_steps(trainer: Any, tuner: PromptTuner, start: int) -> None:
     unasked = trainer.max_steps == 0 or trainer.max_epochs == 0
     if trainer.global_step > 0 or start > 0 or unasked or not tuner.learns:
         return
-    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]
     if trainer.limit_train_batches == 0:
-        cause = "--trainer.limit_train_batches is 0; leave it out"
-    elif any((timer.time_remaining() or 0) <= 0 for timer in timers):
-        cause = "the time of --trainer.max_time or of a Timer was over; give more"
+        end = EarlyEnd("--trainer.limit_train_batches is 0", "leave it out")
     else:
-        own = "lightning_prompts."
-        guests = [type(c) for c in trainer.callbacks if not type(c).__module__.startswith(own)]
-        names = ", ".join(dict.fromkeys(guest.__name__ for guest in guests))
-        cause = f"a callback asked to stop before the first one ({names}); leave it out"
-    raise PromptError(f"No step was taken: {cause}.")
+        end = callback_of(trainer, LastPrompt).ends.end or asked_by(trainer)
+    fix = end.fix or "leave it out, or give it more to begin with"
+    raise PromptError(f"No step was taken: {end.cause}; {fix}.")
 
 
-def predicted(trainer: Trainer) -> None:
-    """Say where the predictions are.
-
-    Args:
-        trainer: After `predict`.
-    """
-    if not _rehearsed(trainer):
-        summary.written(callback_of(trainer, Predictions).path)
-
-
-def _rehearsed(trainer: Trainer) -> bool:
+def _rehearsed(trainer: Trainer, stopped: bool = False) -> bool:
     """Whether a few batches were all that was asked for; says so."""
-    rehearsed = bool(getattr(trainer, "fast_dev_run", 0))
+    rehearsed = bool(getattr(trainer, "fast_dev_run", False))
     if rehearsed:
-        notice("fast_dev_run: every part ran, nothing was saved.")
+        ran = "stopped by a signal" if stopped else "every part ran"
+        notice(f"fast_dev_run: {ran}, nothing was saved.")
     return rehearsed
+
+
+def _command(run: Path) -> str:
+    """What goes on with a run."""
+    return command("fit", "--config", summary.shown(run / CONFIG), "--ckpt_path", "last")
+
+
+def _go_on(run: Path) -> str:
+    """The end of a sentence on a run that was stopped."""
+    if not (run / CHECKPOINTS / LAST).is_file():
+        return ", before anything was saved; start it anew."
+    return f"; to go on:\n  {_command(run)}"
 
 
 def folder(trainer: Trainer) -> Path:
@@ -197,7 +197,9 @@ def best_evaluation(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> E
     if not Path(callback_of(trainer, BestPrompt).best_model_path).is_file():
         return None
     prompt = json.loads((folder(trainer) / PROMPT).read_text(encoding="utf-8"))
-    return _evaluation(trainer, prompt, prompt["baselines"], tuner, task, "val")
+    return _evaluation(
+        prompt, prompt["baselines"], tuner, task, "val", prompt.get("rows", {}).get("validation")
+    )
 
 
 def evaluated(
@@ -218,30 +220,56 @@ def evaluated(
     if not trainer.is_global_zero:
         return
     baselines = tuner.comparisons or callback_of(trainer, Baselines).results
-    evaluation = _evaluation(trainer, prompt, baselines, tuner, task, stage)
-    run = None if _rehearsed(trainer) else folder(trainer)
-    summary.show(evaluation, task.slug, tuner.lm.label, run)
+    which: Stage = "test" if stage == "test" else "val"
+    run = folder(trainer)
+    evaluation = _evaluation(prompt, baselines, tuner, task, which, scored_rows(trainer, which))
+    evaluation = evaluation._replace(saved=_saved_ids(run) == prompt["ids"])
+    shown = None if _rehearsed(trainer) else run
+    summary.show(evaluation, task.slug, tuner.lm.label, shown)
+
+
+def predicted(trainer: Trainer, task: PromptTask) -> None:
+    """Say where predictions were written, of how many rows, and how many of these were cut."""
+    predictions = callback_of(trainer, Predictions)
+    if _rehearsed(trainer) or predictions.path is None:
+        return
+    rows, of_rows = predictions.num_rows, task.report.rows.get("predict")
+    cut = task.cut_rows("predict", rows)
+    what = summary.scored(rows, of_rows) + (f", {summary.cut_to_fit(cut)}" if cut else "")
+    summary.written(predictions.path, what)
+
+
+def _saved_ids(run: Path) -> Any:
+    """Of the prompt that a run's prompt.json describes; it may be another one's, or none."""
+    path = run / PROMPT
+    return json.loads(path.read_text(encoding="utf-8")).get("ids") if path.is_file() else None
 
 
 def _evaluation(
-    trainer: Trainer,
     prompt: dict[str, Any],
     baselines: Any,
     tuner: PromptTuner,
     task: PromptTask,
-    stage: str,
+    stage: Stage,
+    rows: int | None,
 ) -> Evaluation:
-    which: Stage = "test" if stage == "test" else "val"
-    prefix, split = f"{stage}/", SPLIT_OF[which]
+    prefix, split = f"{stage}/", SPLIT_OF[stage]
     metrics = {
         name.removeprefix(prefix): value
         for name, value in prompt["metrics"].items()
         if name.startswith(prefix)
     }
-    iterate = tuner.has_soft_prompt and not tuner.soft_in_use
-    columns, legend = tuner.columns(which), tuner.legend(which)
-    rows, all_rows = scored_rows(trainer, which), task.report.rows.get(split)
-    cut = task.report.cut.get(split, 0)
     return Evaluation(
-        prompt, metrics, baselines, which, rows, all_rows, cut, iterate, columns, legend
+        prompt,
+        metrics,
+        baselines,
+        stage,
+        rows,
+        of_rows=task.report.rows.get(split),
+        cut=task.cut_rows(split, rows) if rows else 0,
+        iterate=tuner.has_soft_prompt and not tuner.soft_in_use,
+        columns=tuner.columns(stage),
+        legend=tuner.legend(stage),
+        judged="joint" in tuner.columns("test").values(),
+        left_out=task.report.left_out.get(split, 0),
     )

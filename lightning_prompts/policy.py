@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
+from lightning_prompts.growing_rows import GrowingRows
+from lightning_prompts.kept_ids import KeepsIds
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.prefix_reuse import repeat_cache
 from lightning_prompts.ranges import require
 
 # Start of the published MLP: Xavier with this gain, and this bias in both layers.
@@ -61,7 +62,7 @@ class Sampled(NamedTuple):
     hidden: Tensor
 
 
-class Policy(nn.Module):
+class Policy(KeepsIds):
     """Writes hard prompts token by token.
 
     The language model is not its own: it is handed in, so that one copy serves all.
@@ -91,7 +92,8 @@ class Policy(nn.Module):
         self.settings, self.prompt_length = settings, prompt_length
         self.mlp = _first_mlp(lm.hidden_size, settings.mlp_size, settings.start, seed)
         self.target = copy.deepcopy(self.mlp).requires_grad_(False)
-        source = [lm.bos_id, *(lm.encode(settings.source_text) if settings.source_text else [])]
+        source, text = [lm.bos_id], settings.source_text
+        source += lm.encode(text, "--model.policy.source_text") if text else []
         if len(source) + prompt_length > lm.max_positions:
             raise PromptError(
                 f"--model.policy.source_text and the prompt have {len(source) + prompt_length} "
@@ -99,10 +101,8 @@ class Policy(nn.Module):
             )
         self.source_ids: Tensor
         self.forbidden_ids: Tensor
-        self.register_buffer("source_ids", torch.tensor(source), persistent=False)
-        self.register_buffer(
-            "forbidden_ids", torch.tensor(list(forbidden)).long(), persistent=False
-        )
+        self.keep_ids("source_ids", torch.tensor(source))
+        self.keep_ids("forbidden_ids", torch.tensor(list(forbidden)).long())
 
     def forward(self, lm: FrozenLM, hidden: Tensor, target: bool = False) -> Tensor:
         """[..., H] hidden states to [..., V] float32 Q-values, those of forbidden tokens -inf.
@@ -197,20 +197,16 @@ class Policy(nn.Module):
         """Write `count` prompts; `choose` takes [K, V] Q-values and the step, gives [K] ids."""
         # Without autocast: casting all weights would cost more than it saves on so few tokens.
         with torch.autocast(self.source_ids.device.type, enabled=False):
-            embeds = lm.embed(self.source_ids)[None]
-            hidden_states, tokens = [], []
-            cache = None
+            rows = GrowingRows(lm, lm.embed(self.source_ids), count)
+            hidden_states: list[Tensor] = []
+            tokens: list[Tensor] = []
             for step in range(self.prompt_length):
-                out = lm.model.base_model(
-                    inputs_embeds=embeds, past_key_values=cache, use_cache=True
-                )
-                cache, hidden = out.past_key_values, wide(out[0][:, -1])
-                if step == 0:  # the source text once, whatever K
-                    hidden, cache = hidden.expand(count, -1), repeat_cache(cache, count)
+                if step:
+                    rows.add(lm.embed(tokens[-1]))
+                hidden = wide(rows.hidden)
                 logits = self._fluent(lm, self(lm, hidden), hidden)
                 hidden_states.append(hidden)
                 tokens.append(choose(logits, step))
-                embeds = lm.embed(tokens[-1])[:, None]
         return Sampled(torch.stack(tokens, 1), torch.stack(hidden_states, 1))
 
     def _fluent(self, lm: FrozenLM, logits: Tensor, hidden: Tensor) -> Tensor:
@@ -222,6 +218,12 @@ class Policy(nn.Module):
         return torch.full_like(logits, -torch.inf).scatter(-1, likely, logits.gather(-1, likely))
 
 
+class PolicyLM(FrozenLM):
+    """A language model of the policy's own."""
+
+    option = "--model.policy.lm"
+
+
 def other_writer(settings: PolicySettings, lm: FrozenLM) -> FrozenLM | None:
     """The policy's own language model, None where it writes with the task's.
 
@@ -230,8 +232,10 @@ def other_writer(settings: PolicySettings, lm: FrozenLM) -> FrozenLM | None:
     """
     if settings.lm in (None, lm.name):
         return None
-    other = FrozenLM(settings.lm)
-    if other.tokenizer.get_vocab() != lm.tokenizer.get_vocab():
+    other = PolicyLM(settings.lm)
+    if other.tokenizer.get_vocab() != lm.tokenizer.get_vocab() and (
+        other.vocabulary != lm.vocabulary
+    ):
         raise PromptError(
             f"--model.policy.lm {settings.lm} has other tokens than {lm.label}, and the policy "
             "writes token ids; use a model with the same tokenizer, or leave it out."

@@ -25,6 +25,8 @@ TOKENS_AT_ONCE = 2**13
 # Prompts behind one text see one another only to be masked; past some hundred tokens that costs:
 # 64 edits of 7 tokens took 1.82 s in blocks of 96, 1.68 in blocks of 256, 1.89 in blocks of 512.
 BLOCK_TOKENS = 256
+# Attention that takes a mask of every query and key.
+KNOWN_MASKS = ("sdpa", "eager", ATTENTION)
 
 
 @torch.no_grad()
@@ -70,11 +72,12 @@ def concatenated(lm: "FrozenLM", prompts: Tensor, batch: Batch) -> Tensor:
         ).flatten(0, 1)
         slots = order.repeat(len(part), 1)[..., None].expand(-1, -1, lm.hidden_size)
         # Without a cache transformers looks for packed sequences, and waits for the device. Where
-        # gradients are wanted, its keys and values are held anyway.
+        # gradients are wanted, its keys and values are held anyway; other states are overwritten.
         hidden = lm.model.base_model(
-            inputs_embeds=pieces.gather(1, slots), use_cache=torch.is_grad_enabled()
+            inputs_embeds=pieces.gather(1, slots),
+            use_cache=torch.is_grad_enabled() and lm.ways.continued,
         )[0]
-        states.append(_pick(hidden, (lengths - 1).repeat(len(part))).unflatten(0, shape[:2]))
+        states.append(pick(hidden, (lengths - 1).repeat(len(part))).unflatten(0, shape[:2]))
     return _joined(states)
 
 
@@ -110,7 +113,7 @@ def prompts_first(lm: "FrozenLM", prompts: Tensor, batch: Batch) -> Tensor:
             use_cache=True,
         )[0]
         ends = (batch["after_lengths"] - 1).repeat(len(part))
-        states.append(_pick(hidden, ends).unflatten(0, (len(part), num_examples)))
+        states.append(pick(hidden, ends).unflatten(0, (len(part), num_examples)))
     return _joined(states)
 
 
@@ -184,7 +187,7 @@ def _one_branch(
         past_key_values=whole_cache(texts.layers),
         use_cache=True,
     )[0]
-    return _pick(hidden, num_prompt + batch["after_lengths"] - 1)[None]
+    return pick(hidden, num_prompt + batch["after_lengths"] - 1)[None]
 
 
 class _Tree(NamedTuple):
@@ -262,15 +265,8 @@ def _as_mask(lm: "FrozenLM", seen: Tensor) -> Tensor:
 
 
 def _takes_block_masks(lm: "FrozenLM") -> bool:
-    """Whether a mask of ours may stand for the model's: not where that has windows."""
-    config = lm.model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None) or []
-    windowed = getattr(config, "sliding_window", None) and getattr(
-        config, "use_sliding_window", True
-    )
-    if windowed or any(kind != "full_attention" for kind in kinds):
-        return False
-    return config._attn_implementation in ("sdpa", "eager", ATTENTION)
+    """Whether a mask of ours may stand for the model's."""
+    return lm.ways.block_masks and lm.model.config._attn_implementation in KNOWN_MASKS
 
 
 def _parts(prompts: Tensor, tokens_a_prompt: int, most: int | None = None) -> Iterator[Tensor]:
@@ -283,6 +279,6 @@ def _joined(states: list[Tensor]) -> Tensor:
     return states[0] if len(states) == 1 else torch.cat(states)
 
 
-def _pick(hidden: Tensor, positions: Tensor) -> Tensor:
+def pick(hidden: Tensor, positions: Tensor) -> Tensor:
     """[B, T, H] and [B] to [B, H]: one position a row."""
     return hidden[torch.arange(len(hidden), device=hidden.device), positions]

@@ -8,6 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from lightning_prompts.early_end import planned_steps
+
 # Reading a loss waits for a GPU, so not at each step; into a file, not so often that it fills.
 SECONDS_ON_TERMINAL, SECONDS_IN_FILE = 0.5, 30.0
 
@@ -32,7 +34,7 @@ class StepProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar at the step that the run goes on from."""
-        total = trainer.estimated_stepping_batches
+        total = planned_steps(trainer, pl_module) or 0
         self._training = self._open("Training", "step", total, trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:

@@ -123,7 +123,8 @@ class FromModel(PromptInit):
         require("model.init.temperature", self.temperature)
         if prompt_length is None:
             raise PromptError("Set --model.prompt_length: the model could go on for ever.")
-        ids = [lm.bos_id, *(lm.encode(self.text) if self.text else [])]
+        ids = [lm.bos_id]
+        ids += lm.encode(self.text, "--model.init.text") if self.text else []
         start = len(ids)
         if start + prompt_length > lm.max_positions:
             raise PromptError(
@@ -136,7 +137,7 @@ class FromModel(PromptInit):
         for _ in range(prompt_length):
             # Without a cache of its own: a prompt is short and written once.
             inputs = lm.embed(torch.tensor([ids]))
-            hidden = lm.model.base_model(inputs_embeds=inputs, use_cache=True)[0]
+            hidden = lm.model.base_model(inputs_embeds=inputs, use_cache=lm.ways.continued)[0]
             logits = lm.logits(hidden[0, -1]).index_fill(0, special, -torch.inf)
             best = logits.topk(most)
             weights = (best.values.double() / self.temperature).softmax(-1)
@@ -199,9 +200,9 @@ def text_ids(text: str, lm: FrozenLM) -> Tensor:
     """[n] Token ids of a prompt's text.
 
     Raises:
-        PromptError: If the text is empty.
+        PromptError: If the text is empty, or needs a token that the model does not have.
     """
-    ids = lm.encode(text)
+    ids = lm.encode(text, "The prompt's text")
     if not ids:
         raise PromptError(
             "The prompt's text is empty; give one, for example --model.text 'Review:'."

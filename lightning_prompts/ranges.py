@@ -193,7 +193,11 @@ def require_numbers(config: Mapping[str, Any]) -> None:
 
 
 # What has several numbers.
-_SEVERAL = ("model.optimizer.betas", "model.langevin_beta", "model.race")
+_SEVERAL = (
+    *("model.optimizer.betas", "model.optimizer.eps", "model.optimizer.etas"),
+    *("model.optimizer.step_sizes", "model.optimizer.ns_coefficients"),
+    *("model.langevin_beta", "model.race"),
+)
 # Without a number of rows, all are taken.
 _ALL_WITHOUT = ("data.shots", "data.train_rows", "data.validation_rows", "data.test_rows")
 

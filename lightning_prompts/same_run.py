@@ -10,11 +10,12 @@ compared instead.
 import math
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from importlib import import_module
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, WeightAveraging
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.prompt_init import RECORD
@@ -24,13 +25,14 @@ from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 
 RUN = "run"  # its key in a checkpoint
 SPLITS = ("train", "validation")
-FREE = ("name", "num_workers", "test", "test_rows", "predict")
+FREE = ("name", "num_workers", "test", "test_rows", "predict", "id_column")
 # Free as well, unless only some of the validation's batches count.
 VAL_BATCH = "val_batch_size"
 # Options that only say which rows there are; the rows themselves are compared.
 ROWS = (
     *("path", "subset", "data_revision", "text_column", "label_column", "split"),
-    *("train", "validation", "shots", "train_rows", "validation_rows"),
+    *("train", "validation", "shots", "train_rows", "validation_rows", "skip_bad_rows"),
+    *("separator", "encoding", "header", "columns"),
 )
 # Where a run's first prompt lay, which what goes on has no use for.
 START = "model.init.path"
@@ -75,6 +77,7 @@ def run_record(config: Namespace, trainer: Trainer, task: PromptTask) -> dict[st
     options["trainer"][ACCUMULATE] = _accumulation(trainer)
     # As texts: 1 is one batch, and 1.0 is all of them.
     options["trainer"] |= {name: str(getattr(trainer, name)) for name in LIMITS}
+    options["trainer"]["callbacks"] = _averaging(config.trainer.callbacks)
     return {
         "options": options,
         "processes": trainer.world_size,
@@ -141,6 +144,18 @@ def _accumulation(trainer: Any) -> int | dict[str, int]:
                 return {str(epoch): count for epoch, count in callback.scheduling.items()}
             return int(callback.scheduling[0])
     return int(trainer.accumulate_grad_batches)
+
+
+def _averaging(callbacks: Any) -> str | None:
+    """The callbacks that average weights, which change what a run's prompt is, as a text."""
+    found = []
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        module, _, name = getattr(callback, "class_path", "").rpartition(".")
+        if module and issubclass(getattr(import_module(module), name), WeightAveraging):
+            options = _plain({**callback.get("init_args", {}), **callback.get("dict_kwargs", {})})
+            shown = ", ".join(f"{k} {v}" for k, v in options.items() if k != "device")
+            found.append(f"{name} ({shown})")
+    return ", ".join(found) or None
 
 
 def _refuse(then: str, now: str, fix: str) -> None:

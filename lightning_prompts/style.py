@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.features import Pooling, num_layers, pooled_states
+from lightning_prompts.known_tokens import refuse_unread
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.model_loading import load_text_classifier
 
@@ -125,6 +126,8 @@ class ClassifierScorer:
     def __init__(self, source: str, lm: FrozenLM) -> None:
         self.name, self.lm = source, lm
         self.model, self.tokenizer = load_text_classifier(source)
+        # A causal classifier answers at the last token that is no padding.
+        self.model.config.pad_token_id = self.tokenizer.pad_token_id
         names = getattr(self.model.config, "id2label", None) or {}
         self.labels = tuple(str(names.get(i, i)) for i in range(self.model.config.num_labels))
         if len(self.labels) < 2:
@@ -138,12 +141,15 @@ class ClassifierScorer:
         """[N, C] Probabilities, under the caller's autocast."""
         device = self.lm.embedding_table.device
         self.model.to(device)
+        num_rows = self.model.get_input_embeddings().weight.shape[0]
         found = torch.empty(len(texts), len(self.labels), device=device)
         order = torch.tensor(sorted(range(len(texts)), key=lambda i: len(texts[i])))
-        for indices in order.split(CLASSIFIER_BATCH) if len(texts) else ():
-            inputs = self.tokenizer(
-                [texts[i] for i in indices], padding=True, truncation=True, return_tensors="pt"
-            )
+        pads = self.tokenizer.pad_token_id is not None
+        for indices in order.split(CLASSIFIER_BATCH if pads else 1) if len(texts) else ():
+            some = [texts[i] for i in indices]
+            inputs = self.tokenizer(some, padding=pads, truncation=True, return_tensors="pt")
+            for text, ids in zip(some, inputs["input_ids"].tolist(), strict=True):
+                refuse_unread(self.tokenizer, text, ids, num_rows, self.name)
             logits = self.model(**{key: value.to(device) for key, value in inputs.items()}).logits
             found[indices.to(device)] = logits.float().softmax(-1)
         return found

@@ -1,6 +1,5 @@
 """What a person sees: a table of prompts, the text, one sentence, where the files are."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from lightning_prompts.amounts import above, count, rounded
 from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
 from lightning_prompts.console import console
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, PROMPT, PROMPTS
@@ -39,10 +39,13 @@ class Evaluation(NamedTuple):
         stage: `val` or `test`.
         rows: Rows that were scored.
         of_rows: Rows that there are; of these the longest are scored where not all are.
-        cut: Rows whose text was cut to fit.
+        cut: Those of the scored rows whose text was cut to fit.
         iterate: Whether there is a continuous iterate beside tokens in use (PEZ).
         columns: Heading to metric of the table, where the task has no accuracy.
         legend: What these headings mean.
+        judged: Whether a test of such a task asks another classifier.
+        saved: Whether the run's prompt.json is of this prompt.
+        left_out: Bad rows of the data that were left out, of all parts where one file was cut.
     """
 
     prompt: Mapping[str, Any]
@@ -55,6 +58,9 @@ class Evaluation(NamedTuple):
     iterate: bool = False
     columns: Mapping[str, str] = {}
     legend: str = ""
+    judged: bool = True
+    saved: bool = True
+    left_out: int = 0
 
     @property
     def vectors(self) -> bool:
@@ -72,11 +78,11 @@ def prompt_rows(evaluation: Evaluation, name: str | None = None, brief: bool = F
     """
     metrics, prompt = evaluation.metrics, evaluation.prompt
     name = name or prompt["tuner"]
-    kind = "vectors" if evaluation.vectors else "tokens"
+    kind = "vector" if evaluation.vectors else "token"
     perplexity = metrics.get("perplexity")
     rows = [
         Row(
-            f"{name} ({len(prompt['ids'])} {kind})",
+            f"{name} ({count(len(prompt['ids']), kind)})",
             metrics.get("accuracy"),
             metrics.get("macro_f1"),
             metrics.get("loss"),
@@ -123,7 +129,7 @@ def measures_table(evaluation: Evaluation, title: str) -> Table:
     """The measures of a task without an accuracy: what it is compared with, then the prompt."""
     drawn = _empty_table(title, evaluation.columns)
     prompt = evaluation.prompt
-    own = f"{prompt['tuner']} ({len(prompt['ids'])} tokens)"
+    own = f"{prompt['tuner']} ({count(len(prompt['ids']), 'token')})"
     for name, values in [*evaluation.baselines.items(), (own, evaluation.metrics)]:
         cells = [_measure(metric, values.get(metric)) for metric in evaluation.columns.values()]
         drawn.add_row(Text(name), *cells, style="bold" if name == own else None)
@@ -149,77 +155,132 @@ def _measure(metric: str, value: float | None) -> str:
 
 def title(evaluation: Evaluation, task: str, lm: str) -> str:
     """What was scored, on how many rows."""
-    rows = "" if evaluation.rows is None else f", {evaluation.rows:,} rows"
-    if evaluation.rows and evaluation.rows < (evaluation.of_rows or 0):
-        rows = f", the longest {evaluation.rows:,} of {evaluation.of_rows:,} rows"
-    cut = f" ({evaluation.cut:,} cut to fit)" if evaluation.cut else ""
-    return f"{task}, {SPLIT_OF[evaluation.stage]}{rows}{cut}, {lm}"
+    rows = ""
+    if evaluation.rows is not None:
+        rows = f", {scored(evaluation.rows, evaluation.of_rows)}"
+    notes = [cut_to_fit(evaluation.cut)] if evaluation.cut else []
+    if evaluation.left_out:
+        notes.append(f"{count(evaluation.left_out, 'bad row')} of the data left out")
+    noted = f" ({'; '.join(notes)})" if notes else ""
+    return f"{task}, {SPLIT_OF[evaluation.stage]}{rows}{noted}, {lm}"
+
+
+def scored(rows: int, of_rows: int | None) -> str:
+    """How many rows were read, and which where not all were."""
+    if rows >= (of_rows or 0):
+        return count(rows, "row")
+    which = "the longest" if rows == 1 else f"the longest {rows:,}"
+    return f"{which} of {count(of_rows or 0, 'row')}"
+
+
+def cut_to_fit(rows: int) -> str:
+    """How many of them lost their end."""
+    return f"{rows:,} cut to fit"
 
 
 def advice(evaluation: Evaluation) -> str:
-    """One sentence that a person can act on, from the numbers alone."""
-    metrics = evaluation.metrics
+    """One sentence that a person can act on, from the numbers alone, as they are printed."""
     if evaluation.columns:
         return _transfer_advice(evaluation)
+    metrics, rows = evaluation.metrics, evaluation.rows
     accuracy, text = metrics["accuracy"], metrics.get("round_trip_accuracy")
+    hard = metrics.get("hard_accuracy") if evaluation.vectors else None
     assert accuracy is not None
+    if bar := _bar(evaluation, accuracy):
+        return f"It does not beat {bar}: do not use it."
     empty = evaluation.baselines.get(CALIBRATED, {}).get("accuracy")
-    for name, bar in (
-        ("the calibrated empty prompt", empty),
-        ("the most frequent label", evaluation.baselines.get(MAJORITY, {}).get("accuracy")),
-    ):
-        if bar is not None and accuracy <= bar + standard_error(bar, evaluation.rows):
-            return (
-                f"It does not beat {name} by more than chance ({share(accuracy)} against "
-                f"{share(bar)}): do not use it."
-            )
     against = "" if empty is None else f"; no prompt, calibrated, {share(empty)}"
-    margin = standard_error(accuracy, evaluation.rows)
-    if text is not None and text >= accuracy - margin:
+    ids = "the ids in prompt.json" if evaluation.saved else f"its ids, {evaluation.prompt['ids']}"
+    own = "keep the vectors, not the text" if evaluation.vectors else f"use {ids}, not the text"
+    if text is not None and not above(accuracy, text, rows):
+        if bar := _bar(evaluation, text):
+            return f"Its text, tokenized anew, does not beat {bar}: {own}."
         return f"Copy this text: it reaches {share(text)} tokenized anew{against}."
-    if evaluation.vectors:
-        hard = metrics.get("hard_accuracy")
-        reach = "" if hard is None else f" ({share(hard)} against {share(accuracy)})"
-        return f"Its nearest tokens do not act like it{reach}: keep the vectors, not the text."
+    if not evaluation.vectors:
+        if text is None:
+            return f"Its tokens reach {share(accuracy)}{against}; its text was not measured."
+        return (
+            f"Its text is not its tokens ({share(text)} tokenized anew against {share(accuracy)}): "
+            f"use {ids}, do not copy the text."
+        )
+    if hard is not None and above(accuracy, hard, rows):
+        reach = f"{share(hard)} against {share(accuracy)}"
+        return f"Its nearest tokens do not act like it ({reach}): {own}."
     if text is None:
-        return f"Its tokens reach {share(accuracy)}{against}; its text was not measured."
+        tokens = "" if hard is None else f", its nearest tokens {share(hard)}"
+        return f"Its vectors reach {share(accuracy)}{tokens}{against}; its text was not measured."
+    reach = f"{share(text)} tokenized anew against {share(accuracy)}"
+    if hard is None or _bar(evaluation, hard):
+        return f"Its text does not act like it ({reach}): {own}."
     return (
-        f"Its text is not its tokens ({share(text)} tokenized anew against {share(accuracy)}): "
-        "use the ids in prompt.json, do not copy the text."
+        f"Its text does not act like it ({reach}), though its nearest tokens do ({share(hard)}): "
+        f"keep the vectors or use {ids}, do not copy the text."
     )
+
+
+def _bar(evaluation: Evaluation, value: float) -> str:
+    """The first baseline that a share does not beat by more than chance; empty where it does."""
+    for name, key in (
+        ("the calibrated empty prompt", CALIBRATED),
+        ("the most frequent label", MAJORITY),
+    ):
+        bar = evaluation.baselines.get(key, {}).get("accuracy")
+        if bar is not None and not above(value, bar, evaluation.rows):
+            return f"{name} by more than chance ({share(value)} against {share(bar)})"
+    return ""
 
 
 def _transfer_advice(evaluation: Evaluation) -> str:
     """Whether the prompt is worth more than none, by what only a test knows."""
     own, empty = evaluation.metrics, evaluation.baselines.get(NO_PROMPT, {})
     joint = own.get("joint")
-    if evaluation.stage == "test" and joint is None:
+    if not evaluation.judged:
         return "Only the classifier that it was trained on has judged it; set --model.reward.judge."
     if joint is None or "joint" not in empty:
         return "Its reward is of the classifier that it was trained on; `test` asks another one."
-    against = f"joint {joint:.1f} against {empty['joint']:.1f}"
-    if joint <= empty["joint"]:
+    ends = [rounded(value, 1) for value in (joint, empty["joint"])]
+    against = f"joint {ends[0]:.1f} against {ends[1]:.1f}"
+    if ends[0] <= ends[1]:
         return f"It does not rewrite better than no prompt ({against}): do not use it."
     return f"It rewrites better than no prompt ({against}); PPL tells how well that reads."
 
 
-def convergence(history: Sequence[Sequence[float]], mode: str = "min") -> str | None:
+def convergence(
+    history: Sequence[Sequence[float]], mode: str = "min", limit: str | None = "--trainer.max_steps"
+) -> str | None:
     """A sentence where the last validation was the best by more than 1 % over the one before.
 
     Args:
         history: [step, value] of each validation.
         mode: Whether the lowest or the highest value is the best.
+        limit: The option that ended the run, None where none did.
     """
     if not history:
         return None
     if len(history) == 1:
         return "Validated once, so whether it has converged is not known."
-    (_, before), (step, last) = history[-2], history[-1]
-    sign = 1 if mode == "min" else -1
-    best = min(sign * value for _, value in history[:-1])
-    if sign * last < best and sign * (before - last) > 0.01 * abs(before):
-        return f"Not converged: still improving at step {step:g}; raise --trainer.max_steps."
-    return None
+    if not _improved(history, mode, by=0.01):
+        return None
+    more = "" if limit is None else f"; raise {limit}"
+    return f"Not converged: still improving at step {history[-1][0]:.0f}{more}."
+
+
+def progress(history: Sequence[Sequence[float]], mode: str, limit: str | None) -> str:
+    """As `convergence`, and what is to be said where a run has converged."""
+    if said := convergence(history, mode, limit):
+        return said
+    if not history:
+        return "Not validated."
+    if _improved(history, mode):
+        return "The last validation was the best, by 1 % or less."
+    best = (min if mode == "min" else max)(history, key=lambda entry: entry[1])
+    return f"No longer improving: the best validation was at step {best[0]:.0f}."
+
+
+def _improved(history: Sequence[Sequence[float]], mode: str, by: float = 0.0) -> bool:
+    """Whether the last of several values is the best, by such a share over the one before."""
+    *earlier, last = (value if mode == "min" else -value for _, value in history)
+    return last < min(earlier) and earlier[-1] - last > by * abs(earlier[-1])
 
 
 def show(
@@ -234,7 +295,11 @@ def show(
         rows = [*baseline_rows(evaluation.baselines), *prompt_rows(evaluation)]
         console.print(table(rows, title(evaluation, task, lm)))
     if not evaluation.vectors and evaluation.iterate:
-        console.print("The prompt in use is its tokens, so the two agree by construction.")
+        console.print(
+            "The prompt in use is its tokens, so prompt and tokens agree by construction."
+        )
+    if by := evaluation.prompt.get("averaged_by"):
+        console.print(f"It is the average that {by} keeps, in best.ckpt and prompt.json too.")
     console.print(prompt_text(evaluation.prompt))
     if evaluation.columns:  # the table's perplexities are of rewrites
         console.print(f"Its perplexity: {_large(evaluation.metrics.get('perplexity'))}.")
@@ -262,9 +327,9 @@ def unmeasured(run: Path, notes: Sequence[str | None]) -> None:
     files(run)
 
 
-def written(path: Path | None) -> None:
-    """Print where a result was written."""
-    console.print(Text(f"Predictions: {path and shown(path)}"), soft_wrap=True)
+def written(path: Path, what: str) -> None:
+    """Print where predictions were written, and what they are of."""
+    console.print(Text(f"Predictions: {shown(path)} ({what})"), soft_wrap=True)
 
 
 def files(run: Path) -> None:
@@ -290,8 +355,3 @@ def _large(value: float | None) -> str:
     if value is None:
         return NONE
     return f"{value:.0f}" if value < 1e4 else f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
-
-
-def standard_error(share: float, rows: int | None) -> float:
-    """Standard error of a share of n rows; 0 where n is not known."""
-    return math.sqrt(share * (1 - share) / rows) if rows else 0.0

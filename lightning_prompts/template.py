@@ -77,7 +77,7 @@ class Template:
     def __init__(self, text: str, lm: "FrozenLM") -> None:
         self.text, self._lm = text, lm
         before, after = _split(text)
-        self._before, self._after = before, after
+        self._before, self._after = _parts(before), _parts(after)
         self.columns = tuple(dict.fromkeys(_fields(before) + _fields(after)))
         self.shared_before = not _fields(before)
         if not self.columns:
@@ -105,7 +105,7 @@ class Template:
         column = truncate or max(self.columns, key=lambda name: len(values[name]))
         cut = False
         while True:
-            before, after = self._before.format(**values), self._after.format(**values)
+            before, after = _filled(self._before, values), _filled(self._after, values)
             before_ids = self._lm.prefix_ids + (self._lm.encode(before) if before else [])
             after_ids = self._lm.encode(after) if after else []
             excess = len(before_ids) + len(after_ids) - max_tokens if max_tokens is not None else 0
@@ -127,12 +127,12 @@ class Template:
     def paste(self, prompt_text: str, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
         """Token ids of whole strings with the prompt's text pasted in, as a user would do it.
 
-        Tokens may merge across the prompt's border, and the prompt's own text may tokenize anew.
+        Tokens may merge across the prompt's border, and the prompt's own text may tokenize anew,
+        even into tokens that the model has no row for.
         """
         strings = [before + prompt_text + after for before, after in texts]
         # All at once: one call a string takes twice as long.
-        encoded = self._lm.tokenizer(strings, add_special_tokens=False).input_ids
-        return [self._lm.prefix_ids + ids for ids in encoded]
+        return [self._lm.prefix_ids + ids for ids in self._lm.tokenize(strings)]
 
 
 def collate(
@@ -284,9 +284,10 @@ def _split(text: str) -> tuple[str, str]:
             f"Template {text!r} has {fields.count(PROMPT)} {marker}, not one; write for example "
             "'{prompt} {text} It was'."
         )
-    if bad := next((name for name in fields if not name.isidentifier()), None):
+    if bad := next((name for name in fields if not _is_column(name)), None):
         raise PromptError(
-            f"Template {text!r} names {bad!r}, which is no column name; use plain names in braces."
+            f"Template {text!r} names {bad!r}, which is no column name; write names of columns in "
+            "braces, and {{ and }} for braces of the text."
         )
     before, after = text.split(marker)
     if before[-1:].isspace():
@@ -297,8 +298,23 @@ def _split(text: str) -> tuple[str, str]:
     return before, after
 
 
+def _is_column(name: str) -> bool:
+    """Whether it can name a column: any text but a number, without what has a meaning in braces."""
+    return name == name.strip() != "" and not name.isdecimal() and not set(name) & set("[]{}")
+
+
 def _fields(text: str) -> list[str]:
+    return [name for _, name in _parts(text) if name is not None]
+
+
+def _parts(text: str) -> list[tuple[str, str | None]]:
+    """Pieces of a text, each with the column that follows it, if one does."""
     parsed = list(string.Formatter().parse(text))
     if any(spec or conversion for _, _, spec, conversion in parsed):
         raise ValueError("format specifications are not supported")
-    return [name for _, name, _, _ in parsed if name is not None]
+    return [(piece, name) for piece, name, _, _ in parsed]
+
+
+def _filled(parts: Sequence[tuple[str, str | None]], values: Mapping[str, str]) -> str:
+    """The text with its columns filled in; unlike `str.format`, names with dots are only names."""
+    return "".join(piece + ("" if name is None else values[name]) for piece, name in parts)

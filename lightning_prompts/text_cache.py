@@ -88,15 +88,7 @@ class TextCache:
         if known is not None and str(device) not in known:
             self.clear()  # the model has moved, and nobody asks for them there again
         states = self._find(lm, batch, setting)
-        num_before, like = batch["before_ids"].shape[1], states[0]
-        num_layers, _, heads, _, width = like.shape
-        # (layers, 2, B, heads, T0, d); zeros, for what is masked is still multiplied by 0.
-        joined = like.new_zeros(num_layers, 2, len(states), heads, num_before, width)
-        # A row may stop within its text: causality makes a beginning's states those of the text.
-        for row, (one, size) in enumerate(zip(states, batch["before_sizes"], strict=True)):
-            joined[:, :, row, :, num_before - size :] = one[..., :size, :]
-        layers = [(keys, values) for keys, values in joined]
-        return TextStates(layers, text_mask(batch))
+        return joined_states(states, batch)
 
     def _find(self, lm: "FrozenLM", batch: Batch, setting: tuple[object, ...]) -> list[Tensor]:
         """[layers, 2, heads, T, d] of each text."""
@@ -162,6 +154,18 @@ def whole_cache(layers: Layers | None = None) -> "DynamicCache":
     from transformers import DynamicCache
 
     return DynamicCache(layers)
+
+
+def joined_states(states: Sequence[Tensor], batch: Batch) -> TextStates:
+    """What is kept of each text, [layers, 2, heads, T, d], as one batch."""
+    num_before, like = batch["before_ids"].shape[1], states[0]
+    num_layers, _, heads, _, width = like.shape
+    # (layers, 2, B, heads, T0, d); zeros, for what is masked is still multiplied by 0.
+    joined = like.new_zeros(num_layers, 2, len(states), heads, num_before, width)
+    # A row may stop within its text: causality makes a beginning's states those of the text.
+    for row, (one, size) in enumerate(zip(states, batch["before_sizes"], strict=True)):
+        joined[:, :, row, :, num_before - size :] = one[..., :size, :]
+    return TextStates([(keys, values) for keys, values in joined], text_mask(batch))
 
 
 def text_mask(batch: Batch) -> Tensor:

@@ -5,7 +5,7 @@ A node of a tree is one token; what it sees of its row is told by a mask. The ca
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,10 @@ from transformers import AttentionInterface, Cache
 from transformers.cache_utils import DynamicLayer
 
 from lightning_prompts.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.prefix_reuse import pick
+
+if TYPE_CHECKING:
+    from lightning_prompts.language_model import FrozenLM
 
 TREE_ATTENTION = "lightning_prompts_tree"
 
@@ -77,8 +80,57 @@ def _with_room(held: Tensor | None, states: Tensor, start: int, end: int) -> Ten
     return room
 
 
+class KeptTrees:
+    """Trees of rows whose keys and values are computed and kept once a node.
+
+    Args:
+        lm: The frozen language model.
+        prefix: [M, L] Token ids, right-padded.
+        lengths: [M] Tokens of each prefix.
+        copies: Trees that grow from each prefix, so that R = M * copies.
+
+    Attributes:
+        hidden: [M, H] Final hidden state at each node of the latest depth, at first each root's.
+    """
+
+    def __init__(self, lm: "FrozenLM", prefix: Tensor, lengths: Tensor, copies: int) -> None:
+        self._lm, self._cache, self._depth = lm, TreeCache(), 0
+        hidden = lm.model.base_model(input_ids=prefix, past_key_values=self._cache, use_cache=True)
+        self.hidden = pick(hidden[0], lengths - 1).repeat_interleave(copies, 0)
+        self._cache.batch_repeat_interleave(copies)
+        self._lengths = lengths.repeat_interleave(copies, 0)
+        columns = torch.arange(prefix.shape[1], device=prefix.device)
+        # What each node sees; the padding of a prefix is hidden from all that follows it.
+        self._seen = (columns < self._lengths[:, None])[:, None]  # (R, Q=1, L)
+
+    def select(self, kept: Tensor) -> None:
+        """Leave only these trees."""
+        self._cache.batch_select_indices(kept)
+        self._seen, self._lengths = self._seen[kept], self._lengths[kept]
+
+    def extend(self, inputs: Tensor, parents: Tensor, nodes: tuple[Tensor, Tensor]) -> None:
+        """Read the nodes of the next depth.
+
+        Args:
+            inputs: [R, Q] Token ids.
+            parents: [R, Q] Place of each node's parent in the depth before.
+            nodes: Two of [M]: tree and place of the nodes that count; others are padding.
+        """
+        self._seen = seen_by_children(self._seen, parents)
+        with tree_attention(self._lm):
+            states = self._lm.model.base_model(
+                input_ids=inputs,
+                position_ids=(self._lengths + self._depth)[:, None].expand_as(inputs),
+                attention_mask=tree_mask(self._lm, self._seen),
+                past_key_values=self._cache,
+                use_cache=True,
+            )[0]
+        self.hidden = states[nodes]
+        self._depth += 1
+
+
 @contextmanager
-def tree_attention(lm: FrozenLM) -> Iterator[None]:
+def tree_attention(lm: "FrozenLM") -> Iterator[None]:
     """Attention that takes the trees' masks, in place of the model's; eager does so by itself."""
     chosen = lm.model.config._attn_implementation
     if chosen == "eager":
@@ -91,7 +143,7 @@ def tree_attention(lm: FrozenLM) -> Iterator[None]:
         lm.model.set_attn_implementation(chosen)
 
 
-def tree_mask(lm: FrozenLM, seen: Tensor) -> Tensor:
+def tree_mask(lm: "FrozenLM", seen: Tensor) -> Tensor:
     """The mask as the attention takes it; eager attention adds it.
 
     Args:
@@ -160,7 +212,7 @@ def _attend(
     folded = query.reshape(len(key), key.shape[1], -1, key.shape[-1])
     mask = attention_mask.repeat(1, 1, query.shape[1] // key.shape[1], 1)
     states = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
-    return states.reshape(*query.shape[:3], -1).transpose(1, 2), None
+    return states.reshape(*query.shape[:3], -1).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(TREE_ATTENTION, _attend)

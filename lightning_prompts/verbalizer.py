@@ -61,7 +61,7 @@ class Verbalizer:
 
 
 def _one_token(word: str, lm: "FrozenLM") -> int:
-    ids = lm.encode(word)
+    ids = lm.encode(word, "Verbalizer word")
     if len(ids) == 1 and ids[0] in lm.special_ids:
         raise PromptError(
             f"Verbalizer word {word!r} is the special token {lm.decode(ids)!r} of {lm.label}, "
@@ -73,7 +73,8 @@ def _one_token(word: str, lm: "FrozenLM") -> int:
         raise PromptError("A word of the verbalizer is empty; give each label a word.")
     pieces = " + ".join(map(repr, lm.token_strings(ids)))
     spaced = " " + word.lstrip()
-    if spaced != word and len(lm.encode(spaced)) == 1:
+    (of_spaced,) = lm.tokenize([spaced])
+    if spaced != word and len(of_spaced) == 1 and lm.reads(of_spaced):
         fix = f"did you mean {spaced!r}, with the leading space?"
     else:
         fix = "use a word that is one token."

@@ -52,13 +52,25 @@ def _single_files() -> Iterator[Case]:
     yield train("a header alone", HEADER, file="train.csv", says=("no rows",))
     latin = TABLE.replace("film", "café").encode("latin-1")
     yield train("latin-1", latin, file="train.csv", says=("UTF-8", "line 2"))
-    yield train("UTF-16", TABLE.encode("utf-16"), file="train.csv", says=("UTF-8",))
+    yield train("an unknown encoding", latin, "--data.encoding=latin1000", file="train.csv",
+                says=("--data.encoding",))  # fmt: skip
+    yield train("another encoding", latin, "--data.encoding=utf-16", file="train.csv",
+                says=("--data.encoding",))  # fmt: skip
+    yield train("UTF-16", TABLE.encode("utf-16"), file="train.csv", status=0)
+    yield train("semicolons", TABLE.replace(",", ";"), file="train.csv", status=0)
+    yield train("a separator of two characters", TABLE, "--data.separator=::", file="train.csv",
+                says=("--data.separator",))  # fmt: skip
+    yield train("no header", TABLE.partition("\n")[2], file="train.csv", says=("--data.columns",))
+    yield train("fewer columns than there are", TABLE, "--data.columns=text", file="train.csv",
+                says=("--data.columns",))  # fmt: skip
+    yield train("a column twice in the options", TABLE, "--data.columns=text,text",
+                file="train.csv", says=("--data.columns",))  # fmt: skip
     yield train("a byte order mark", "\ufeff" + TABLE, file="train.csv", status=0)
     yield train("Windows line ends", TABLE.replace("\n", "\r\n"), file="train.csv", status=0)
     yield train("broken JSON", GOOD + '{"text": "x", \n', says=("line 9", "JSON"))
     yield train("JSON that is no object", GOOD + "[1, 2]\n", says=("line 9", "object"))
     yield train("JSON with NaN for a text", lines({"text": float("nan"), "label": "positive"}))
-    yield train("a JSON array in a .jsonl", json.dumps([ROW]), says=("line 1",))
+    yield train("a JSON array in a .jsonl", json.dumps([ROW]), says=("negative",))
     yield train("JSON of great depth", GOOD + "[" * 100_000 + "\n", says=("line 9",))
     yield train("a number of many digits", GOOD + '{"text": ' + "9" * 5000 + "}\n")
     yield train("a key twice", GOOD + '{"text": "a", "text": "b", "label": "positive"}\n')
@@ -68,7 +80,13 @@ def _single_files() -> Iterator[Case]:
     yield train("an object for a text", lines({"text": {"a": 1}, "label": "positive"}))
     yield train("null for a text", lines({"text": None, "label": "positive"}), says=("row 9",))
     yield train("a number for a text", lines({"text": 12.5, "label": "positive"}), status=0)
-    yield train("a list for a label", lines({"text": "a", "label": ["positive"]}))
+    yield train("a list of one label", lines({"text": "a", "label": ["positive"]}), status=0)
+    yield train("a list of labels", lines({"text": "a", "label": ["positive", "negative"]}),
+                says=("several labels", "--data.label_column"))  # fmt: skip
+    yield train("labels in one text", lines({"text": "a", "label": "positive; negative"}),
+                says=("several labels", "--data.label_column"))  # fmt: skip
+    yield train("no good row", json.dumps({"text": "", "label": "positive"}) + "\n",
+                "--data.skip_bad_rows=true", says=("row 1", "empty"))  # fmt: skip
     yield train("an empty text", lines({"text": "", "label": "positive"}), says=("empty", "row 9"))
     yield train("a text of spaces", lines({"text": "  \n", "label": "positive"}), says=("empty",))
     yield train("a text with NULs", lines({"text": "a\0b", "label": "positive"}), status=0)
@@ -82,7 +100,7 @@ def _single_files() -> Iterator[Case]:
                 says=("text", "twice"))  # fmt: skip
     yield train("too many fields", TABLE + "a,b,positive\n", file="train.csv", says=("line 6",))
     yield train("an open quote", TABLE + '"a,positive\n', file="train.csv", says=("line",))
-    yield train("a CSV named .tsv", TABLE, file="train.tsv")
+    yield train("a CSV named .tsv", TABLE, file="train.tsv", status=0)
     yield train("a header without names", ",\nA good film,positive\n", file="train.csv")
     yield train("a gzip that is none", GOOD, file="train.jsonl.gz", says=("train.jsonl.gz",))
     cut = gzip.compress(GOOD.encode())[:-12]
@@ -103,6 +121,14 @@ def _folders() -> Iterator[Case]:
         {"train.csv": TABLE, "train.jsonl": GOOD, "validation.jsonl": GOOD},
         says=("train.csv", "train.jsonl"),
     )
+    yield data("a shard that is missing", {"train-00001-of-00002.jsonl": GOOD},
+               says=("train-00000-of-00002",))  # fmt: skip
+    yield data("a pattern that nothing is called by", {}, "--data.train=part-*.jsonl",
+               path="<data>", says=("part-*.jsonl",))  # fmt: skip
+    yield data("a pattern that takes in the validation", {}, "--data.train=*.jsonl",
+               path="<data>", says=("validation.jsonl",))  # fmt: skip
+    pointer = "version https://git-lfs.github.com/spec/v1\n"
+    yield data("a pointer of Git LFS", {"train.parquet": pointer}, says=("git lfs pull",))
     yield data("train is a folder", {"train.jsonl/x": GOOD, "validation.jsonl": GOOD})
     yield data("an empty path", {}, "--data.path=", says=("--data.path",))
     yield data("a hub set, without a hub", {}, path="owner/reviews", says=("hub",))

@@ -3,8 +3,9 @@
 import contextlib
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from soak.case import Case, Prepare
 from soak.world import World, copied_model, fit
@@ -61,9 +62,15 @@ def _models() -> Iterator[Case]:
         "a config.json of an unknown kind": overwritten("config.json", b'{"model_type": "x"}'),
         "an empty config.json": overwritten("config.json", b""),
         "weights cut short": cut("model.safetensors"),
-        "weights of another shape": reshaped(),
+        "weights of another shape": configured(n_embd=32),
         "a broken tokenizer": overwritten("tokenizer.json", b"{}"),
         "weights as a pickle with a payload": pickled(),
+        "names that begin with module.": reweighted(lambda w: {f"module.{k}": w[k] for k in w}),
+        "a layer that is not there": reweighted(lambda w: {k: w[k] for k in w if ".h.1." not in k}),
+        "weights that are infinite": reweighted(lambda w: {k: v / 0 for k, v in w.items()}),
+        "fewer layers by config.json": configured(n_layer=1),
+        "more layers by config.json": configured(n_layer=3),
+        "an adapter beside the model": overwritten("adapter_config.json", b"{}"),
     }
     for name, prepare in damages.items():
         yield Case("model", name, fit("--lm.name", "<here>/lm"), ("--lm.name",), prepare=prepare)
@@ -105,13 +112,27 @@ def cut(name: str) -> Prepare:
     return prepare
 
 
-def reshaped() -> Prepare:
-    """A copy of the model whose config.json says another size than its weights."""
+def configured(**values: int) -> Prepare:
+    """A copy of the model whose config.json says something else than its weights."""
 
     @contextlib.contextmanager
     def prepare(world: World, here: Path) -> Iterator[None]:
         path = copied_model(world, here) / "config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "n_embd": 32}))
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+        yield
+
+    return prepare
+
+
+def reweighted(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Prepare:
+    """A copy of the model with other weights."""
+
+    @contextlib.contextmanager
+    def prepare(world: World, here: Path) -> Iterator[None]:
+        from safetensors.torch import load_file, save_file
+
+        path = copied_model(world, here) / "model.safetensors"
+        save_file(change(load_file(path)), path, {"format": "pt"})
         yield
 
     return prepare

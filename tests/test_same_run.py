@@ -130,6 +130,8 @@ def test_what_does_not_change_the_result(fit):
         *("--data.path", "moved", "--data.num_workers", "1"),
         *("--data.test_rows", "2", "--trainer.max_steps", "3", "--trainer.log_every_n_steps", "1"),
         *("--trainer.val_check_interval", "3", "--faithfulness.every_n_validations", "2"),
+        # The same rows, however they are read.
+        *("--data.encoding", "ascii", "--data.skip_bad_rows", "true", "--data.id_column", "more"),
     )
     assert cli.trainer.global_step == 3
     content = torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)

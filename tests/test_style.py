@@ -151,6 +151,27 @@ def classifier_folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("pad", [None, "~"])
+def test_a_causal_classifier_reads_texts_of_any_length(
+    lm: FrozenLM, lm_folder: Path, tmp_path: Path, pad: str | None
+):
+    """It answers at a text's own last token, whatever padding its config.json knows."""
+    from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained(lm_folder)
+    tokenizer.pad_token = pad
+    tokenizer.save_pretrained(tmp_path)
+    config = GPT2Config.from_pretrained(lm_folder, num_labels=2, pad_token_id=7)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
+    scorer = load_style(str(tmp_path), lm)
+    texts = ["A film", "No plot, no jokes, and a long one", "Fine!"]
+    alone = torch.cat([scorer([text]) for text in texts])
+    torch.testing.assert_close(scorer(texts), alone)
+    assert (alone[:, 0] - alone[0, 0]).abs().max() > 0.01
+
+
 @torch.no_grad()
 def test_a_hugging_face_classifier_scores_in_order(lm: FrozenLM, classifier_folder, monkeypatch):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

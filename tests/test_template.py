@@ -43,6 +43,16 @@ def test_columns_and_order(lm: FrozenLM):
     assert Template("Read:{prompt} {text}", lm).shared_before
 
 
+def test_any_name_of_a_column_is_only_a_name(lm: FrozenLM):
+    template = Template("{Review Text}: {answer.text} {{x}}{prompt} {text.__class__}", lm)
+    assert template.columns == ("Review Text", "answer.text", "text.__class__")
+    row = {"Review Text": "{0}", "answer.text": "yes", "text.__class__": "no"}
+    example = template.encode(row)
+    assert (example.before, example.after) == ("{0}: yes {x}", " no")
+    cut = template.encode(row, max_tokens=14, truncate="answer.text")
+    assert cut.before == "{0}: ye {x}"
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -52,6 +62,8 @@ def test_columns_and_order(lm: FrozenLM):
         ("{text}\n{prompt} It", "white space"),
         ("{prompt} It was", "no column"),
         ("{prompt} {0}", "no column name"),
+        ("{prompt} {text[0]}", "no column name"),
+        ("{prompt} { text}", "no column name"),
         ("{prompt} {text", "not a format string"),
         ("{prompt} {text:>9}", "not a format string"),
     ],

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
+from lightning_prompts.amounts import count
 from lightning_prompts.callbacks.base import EvaluationCallback, task_of
 from lightning_prompts.errors import PromptError
 from lightning_prompts.metrics.task import task_metrics
@@ -45,6 +46,12 @@ class Baselines(EvaluationCallback):
         """Of the latest evaluation: `accuracy`, `macro_f1` and, but for *majority*, `loss`."""
         self._known: dict[str, dict[str, Any]] = {}
         self._stage: Stage = "val"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Tokenize the written prompt: one that cannot be read is said before any training."""
+        if self.text is not None and stage != "predict":
+            assert isinstance(pl_module, PromptTuner)
+            pl_module.lm.encode(self.text, "--baselines.text")
 
     def wanted(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> bool:
         """Whether the baselines of this stage, on this data, are not known yet."""
@@ -110,7 +117,7 @@ class Baselines(EvaluationCallback):
         ids, lm = self._written, tuner.lm
         if batch["num_tokens"] + len(ids) > lm.max_positions:
             raise PromptError(
-                f"--baselines.text has {len(ids)} tokens, which do not fit beside a text of "
+                f"--baselines.text, {count(len(ids), 'token')}, does not fit beside a text of "
                 f"{batch['num_tokens']} in the {lm.max_positions} positions of {lm.label}; shorten "
                 "it, or lower --data.max_tokens."
             )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import MeanMetric
@@ -80,11 +81,14 @@ class Faithfulness(EvaluationCallback):
         if not tuner.lm.agreed(same):
             read = tuner.class_logits(self._read(tuner, pasted, batch))
             hard_logits = hard_logits if same else read
-        self._round_trip_accuracy.update((hard_logits.argmax(-1) == batch["labels"]).float())
+        right = hard_logits.argmax(-1) == batch["labels"]
+        if not same:  # what the model cannot read, it does not answer
+            right &= torch.tensor([*map(tuner.lm.reads, pasted)], device=right.device)
+        self._round_trip_accuracy.update(right.float())
 
     def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:
         """All metrics; the soft prompt's own where it is not the prompt in use."""
-        of_text = {"round_trip": round_trip(self._ids, tuner.lm.encode(self._text))}
+        of_text = {"round_trip": round_trip(self._ids, tuner.lm.tokenize([self._text])[0])}
         if not tuner.classifies:
             return of_text
         performance = self._performance.compute()._asdict()
@@ -140,6 +144,8 @@ class Faithfulness(EvaluationCallback):
         fixed, most = tuner.lm.prefix_ids, tuner.lm.max_positions
         room = most - len(fixed)
         rows = [row if len(row) <= most else fixed + row[-room:] for row in pasted]
+        if not all(map(tuner.lm.reads, rows)):  # such rows count as wrong, whatever is read
+            rows = [row if tuner.lm.reads(row) else [tuner.lm.bos_id] for row in rows]
         whole = whole_batch(rows, like=batch)
         return self._passes("text", whole, lambda: tuner.answer_hidden(self._hard[:0], whole))
 

@@ -1,6 +1,7 @@
 """The prompt itself in TensorBoard: its tokens as text, its vectors, its hyperparameters."""
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from lightning_prompts.projection import distance
 from lightning_prompts.tuners.base import RECORD, PromptTuner
 
 COLUMNS = ["token", "kind", "distance"]
+TAG = "prompt"  # in the projector's files
 
 
 class PromptText(Callback):
@@ -63,8 +65,11 @@ class PromptText(Callback):
         step = record.get("step", trainer.global_step)
         with _holding(tuner, best["state_dict"] if best else {}):
             vectors, labels = prompt_neighbourhood(tuner, self.neighbours)
+        # A resumed run whose best is an earlier one writes it anew; the writer would take that for
+        # a step that was forgotten, and say so.
+        shutil.rmtree(Path(str(logger.log_dir), f"{step:05d}", TAG), ignore_errors=True)
         logger.experiment.add_embedding(
-            vectors, labels, metadata_header=COLUMNS, tag="prompt", global_step=step
+            vectors, labels, metadata_header=COLUMNS, tag=TAG, global_step=step
         )
         logger.log_hyperparams(
             hyperparameters(trainer, tuner),

@@ -15,6 +15,12 @@ from lightning_prompts.tuners.base import PromptTuner
 log = logging.getLogger(__name__)
 
 
+class ScorerLM(FrozenLM):
+    """A language model that only scores prompts."""
+
+    option = "--scrutability.scorer"
+
+
 class Scrutability(EvaluationCallback):
     """Logs `log_perplexity` (nats per token) and `perplexity` of the hard prompt.
 
@@ -39,7 +45,7 @@ class Scrutability(EvaluationCallback):
         if self.scorer is not None and self._lm is None and stage != "predict":
             log.info("Loading the scorer of perplexity, %s.", self.scorer)
             # No submodule of the tuner: it belongs in no checkpoint and no optimizer.
-            self._lm = FrozenLM(self.scorer)
+            self._lm = ScorerLM(self.scorer)
 
     def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:
         """Log-perplexity and its exponential."""
@@ -55,6 +61,10 @@ class Scrutability(EvaluationCallback):
         """Nats per token of a text under the scorer; remembered until the text changes."""
         if self._scored is None or self._scored[0] != text:
             scorer.to(device)
-            ids = torch.tensor([scorer.encode(text)], dtype=torch.long, device=device)
-            self._scored = text, log_perplexity(scorer.token_nll(ids))
+            (ids,) = scorer.tokenize([text])
+            if scorer.reads(ids):
+                nll = scorer.token_nll(torch.tensor([ids], dtype=torch.long, device=device))
+                self._scored = text, log_perplexity(nll)
+            else:  # what it has no token for has no probability
+                self._scored = text, torch.tensor(torch.inf, device=device)
         return self._scored[1]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.text.bert import bert_score
 
 from lightning_prompts.features import hidden_states, num_layers, resolve_layer, text_states
+from lightning_prompts.known_tokens import refuse_unread
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.model_files import cache_folder
 from lightning_prompts.model_identity import weights_digest
@@ -136,6 +137,9 @@ class ContentScore:
             positions = self.model.config.max_position_embeddings - 2
             room = min(tokenizer.model_max_length, positions) - 2
             encoded = tokenizer(list(texts), add_special_tokens=False).input_ids
+            num_rows = self.model.get_input_embeddings().weight.shape[0]
+            for text, ids in zip(texts, encoded, strict=True):
+                refuse_unread(tokenizer, text, ids, num_rows, self.name)
             rows = [[first, *ids[:room], last] for ids in encoded]
             self.model.to(self.lm.embedding_table.device)
             pad_id = last if tokenizer.pad_token_id is None else tokenizer.pad_token_id

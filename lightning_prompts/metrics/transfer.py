@@ -99,8 +99,11 @@ def text_nats(lm: FrozenLM, texts: Sequence[str]) -> tuple[Tensor, int]:
 
     Returns:
         Nats, a float64 scalar, and how many tokens they are of.
+
+    Raises:
+        PromptError: If a text needs a token that the model does not have.
     """
-    rows = sorted((ids for text in texts if (ids := lm.encode(text))), key=len)
+    rows = sorted(filter(None, lm.encode_all(texts)), key=len)
     device = lm.embedding_table.device
     nats = torch.zeros((), dtype=torch.float64)
     for start in range(0, len(rows), TEXTS_AT_ONCE):

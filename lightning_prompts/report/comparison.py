@@ -69,7 +69,9 @@ class Setting:
 
     def rows(self, split: Stage) -> int | None:
         """Rows that a split has, where it is known."""
-        return self.records[0].rows.get(SPLIT_OF[split])
+        known = (record.rows.get(SPLIT_OF[split]) for record in self.records)
+        # Of runs that were scored on different numbers the fewest: their interval is the widest.
+        return min((rows for rows in known if rows is not None), default=None)
 
     def estimate(self, metric: str, split: Stage, share: bool = True) -> Estimate | None:
         """Mean and interval of a metric over the seeds, or of one seed over the rows."""
@@ -130,10 +132,11 @@ class Comparison:
     @property
     def rows(self) -> str:
         """The rows that score the prompts, in words."""
-        known = (setting.rows(self.split) for setting in self.settings)
+        records = [record for setting in self.settings for record in setting.records]
+        known = (record.rows.get(SPLIT_OF[self.split]) for record in records)
         counts = {rows for rows in known if rows is not None}
         numbers = " or ".join(f"{n:,}" for n in sorted(counts))
-        return f"{numbers} {SPLIT_OF[self.split]} rows".strip()
+        return f"{numbers} {SPLIT_OF[self.split]} row{'s' * (counts != {1})}".strip()
 
     def score(self, setting: Setting) -> Estimate | None:
         """Performance of a setting's prompts in use."""

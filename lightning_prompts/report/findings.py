@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+from lightning_prompts.amounts import count
 from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
+from lightning_prompts.commands import command
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures.faithfulness import views
 from lightning_prompts.report.figures.pareto import front
@@ -43,6 +45,9 @@ def _best(
 ) -> str:
     measure = comparison.measure
     setting, score = max(scored, key=lambda entry: entry[1].mean)
+    shown = measure.shown(score.mean)
+    equal = [s.label for s, e in scored if s is not setting and measure.shown(e.mean) == shown]
+    also = f"; as high: {_listed(equal)}" if equal else ""
     over = {
         "seeds": f"95 % over {score.n} seeds",
         "rows": "95 % over rows, one value",
@@ -52,7 +57,7 @@ def _best(
     reads = "" if likely is None else f", at perplexity {large(likely.mean)}"
     return (
         f"Highest {SPLIT_OF[comparison.split]} {measure.label}: {setting.label}, "
-        f"{interval(score, measure.shown)} ({over}){reads}."
+        f"{interval(score, measure.shown)} ({over}){reads}{also}."
     )
 
 
@@ -84,10 +89,11 @@ def _gaps(comparison: Comparison, settings: Sequence[Setting]) -> Iterator[str]:
         ):
             continue
         seen.add(setting.tuner)
-        vectors, tokens = (
-            [v for v in known[view] if v is not None] for view in ("vectors", "tokens")
-        )
-        a, b = sum(vectors) / len(vectors), sum(tokens) / len(tokens)
+        pairs = zip(known["vectors"], known["tokens"], strict=True)
+        both = [(a, b) for a, b in pairs if a is not None and b is not None]
+        if not both:
+            continue
+        a, b = (sum(values) / len(both) for values in zip(*both, strict=True))
         yield (
             f"Faithfulness: the vectors of {setting.label} reach {comparison.measure.shown(a)}, "
             f"the tokens nearest to them {comparison.measure.shown(b)}."
@@ -104,35 +110,36 @@ def _no_better(
     name, bar = max(free.items(), key=lambda entry: entry[1])
     weak = [s.label for s, e in scored if (e.low if e.low is not None else e.mean) <= bar]
     if weak:
-        shown = "; ".join(weak[:8]) + (f" and {len(weak) - 8} more" if len(weak) > 8 else "")
         yield (
             f"Not clearly above the best baseline without a prompt ({name}: "
-            f"{comparison.measure.shown(bar)}): {shown}."
+            f"{comparison.measure.shown(bar)}): {_listed(weak)}."
         )
 
 
 def _of_comparison(comparison: Comparison) -> Iterator[str]:
     named = f"{comparison.task}: " if comparison.task else ""
     runs = [record for setting in comparison.settings for record in setting.records]
-    if comparison.split == "val" and runs:
+    if comparison.split == "val" and any(len(run.history) > 1 for run in runs):
+        test = command("test", "--config", "RUN/config.yaml", "--ckpt_path", "best")
         yield (
             f"{named}the validation rows that chose each prompt also score it, so the numbers are "
-            "too high, the more so the more validations there were. Score the held-out test rows: "
-            "lightning-prompts test --config RUN/config.yaml --ckpt_path best."
+            "too high on average, the more so the more validations there were. To score the "
+            f"held-out test rows: {test}"
         )
     if comparison.unmeasured:
         names = ", ".join(run.name for run in comparison.unmeasured[:5])
         more = " and others" if len(comparison.unmeasured) > 5 else ""
         yield (
-            f"{named}{len(comparison.unmeasured)} runs have no {SPLIT_OF[comparison.split]} score "
-            f"and are left out: {names}{more}."
+            f"{named}{count(len(comparison.unmeasured), 'run')} without a "
+            f"{SPLIT_OF[comparison.split]} score left out: {names}{more}."
         )
     counts = {len(setting.records) for setting in comparison.settings}
     if counts == {1}:
         yield f"{named}one seed a setting, so nothing is known of what another seed would give."
     elif counts and min(counts) < 3:
+        which = "all" if max(counts) < 3 else "some"
         yield (
-            f"{named}some settings have fewer than 3 seeds; an interval over 2 is wide, over 1 "
+            f"{named}{which} settings have fewer than 3 seeds; an interval over 2 is wide, over 1 "
             "there is none."
         )
     rows = {run.rows.get(SPLIT_OF[comparison.split]) for run in runs} - {None}
@@ -142,8 +149,8 @@ def _of_comparison(comparison: Comparison) -> Iterator[str]:
     learned = [run for run in runs if len(run.history) > 1]
     if late:
         yield (
-            f"{named}in {len(late)} of {len(learned)} runs the last validation was the best: they "
-            "may have gone on improving."
+            f"{named}in {len(late)} of {count(len(learned), 'run')} the last validation was the "
+            "best: a longer run may be better."
         )
 
 
@@ -156,9 +163,15 @@ def _of_runs(material: Material, repeated: Sequence[RunRecord]) -> Iterator[str]
         names = ", ".join(run.name for run in repeated[:5])
         more = " and others" if len(repeated) > 5 else ""
         yield (
-            f"{len(repeated)} runs have the settings and the seed of another one and are left out: "
-            f"{names}{more}."
+            f"{count(len(repeated), 'run')} left out, with the settings and the seed of another "
+            f"one: {names}{more}."
         )
+
+
+def _listed(labels: Sequence[str], most: int = 8) -> str:
+    """Labels of settings, which have commas themselves."""
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return "; ".join(labels[:most]) + more
 
 
 def _score(comparison: Comparison, setting: Setting) -> float:

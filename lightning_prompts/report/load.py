@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from lightning_prompts.amounts import count
 from lightning_prompts.errors import PromptError
 from lightning_prompts.run_folder import CONFIG, PROMPT
 from lightning_prompts.studies.plan import VARIANT
@@ -255,11 +256,11 @@ def _add_trial(material: Material, trial: Any, study: str) -> None:
 
 def _nothing(material: Material, paths: Sequence[str]) -> str:
     """Why there is nothing to report."""
-    runs = len(material.unfinished)
+    runs = count(len(material.unfinished), "run")
     counts = [f"{n} {kind}" for kind, n in material.outcomes.items() if n]
     first = next((run for run in material.unfinished if run.reason), None)
     why = f"; the first: {first.reason}" if first else ""
-    return f"{', '.join(paths)}: none of the {runs} runs is finished ({', '.join(counts)}){why}"
+    return f"{', '.join(paths)}: none of the {runs} is finished ({', '.join(counts)}){why}"
 
 
 @contextmanager

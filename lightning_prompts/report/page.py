@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lightning_prompts.amounts import count
 from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures.looks import Drawn, foremost
 from lightning_prompts.report.figures.prompts import chosen
@@ -122,32 +123,40 @@ def prompts(comparison: Comparison) -> Iterator[str]:
     """Each setting's best prompt, token by token, and the texts of its other seeds."""
     settings = foremost(comparison, comparison.settings, MOST_PROMPTS)
     surprise, distance = scales([chosen(setting, comparison) for setting in settings])
-    keys = [surprise] + [distance] * any(chosen(s, comparison).distances for s in settings)
+    far = any(chosen(setting, comparison).distances for setting in settings)
+    keys = [surprise] + [distance] * far
     yield "<p>" + "".join(map(_key, keys)) + "</p>"
     yield (
         '<p class="note">Of each setting the seed with the lowest validation objective. Each token '
-        "is shaded by its surprise under the task's model, in nats, which stands below it; the "
-        "second number, shaded on its own, is the cosine distance of its vector to it. A dot is a "
-        "space.</p>"
+        "is shaded by its surprise under the task's model, in nats, which stands below it"
+        + (
+            "; the second number, shaded on its own, is the cosine distance of its vector to it"
+            * far
+        )
+        + ". A dot is a space.</p>"
     )
     for setting in settings:
         yield _prompt(comparison, setting, surprise, distance)
     if len(settings) < len(comparison.settings):
-        left = len(comparison.settings) - len(settings)
-        yield f'<p class="note">The prompts of {left:,} worse settings are in results.csv.</p>'
+        left = count(len(comparison.settings) - len(settings), "setting")
+        yield (
+            f'<p class="note">In results.csv are the prompts of {left} more, of each tuner those '
+            "that score lowest.</p>"
+        )
 
 
 def _prompt(comparison: Comparison, setting: Setting, surprise: Scale, distance: Scale) -> str:
     best = chosen(setting, comparison)
     tokens = "".join(_tokens(best, surprise, distance))
-    texts: dict[str, list[RunRecord]] = {}
+    # Equal texts may stand for different vectors.
+    alike: dict[tuple[str, str], list[RunRecord]] = {}
     for run in setting.records:
-        texts.setdefault(run.text, []).append(run)
+        alike.setdefault((run.text, _numbers(comparison, run)), []).append(run)
     items = "".join(
-        f"<li>{_seeds(runs)} ({_numbers(comparison, runs[0])}): "
+        f"<li>{_seeds(runs)} ({numbers}): "
         f"<code>{html.escape(shorten(quoted(text), 400))}</code></li>"
-        for text, runs in list(texts.items())[: MOST_SEEDS + 1]
-        if text != best.text
+        for (text, numbers), runs in list(alike.items())[: MOST_SEEDS + 1]
+        if (text, numbers) != (best.text, _numbers(comparison, best))
     )
     kind = "nearest tokens of its vectors" if setting.vectors else "tokens in use"
     return (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_prompts.amounts import count, rounded
 from lightning_prompts.report.comparison import Comparison, Problem, of_split
 from lightning_prompts.report.figures.pareto import front
 from lightning_prompts.report.load import Unfinished
@@ -79,9 +80,10 @@ def results(comparison: Comparison, problem: Problem, most: int | None = None) -
         ends = dict.fromkeys((measure.shown(low), measure.shown(high)))
         rows.append([name, "", " to ".join(ends), *[""] * (len(columns) - 2)])
     note = f"{ON_FRONT} on the Pareto front. " if best else ""
-    note += "In brackets 95 % intervals, over seeds (t) or, with one value, over rows (Wilson)."
-    if len(shown) < len(settings):
-        note += f" The other {len(settings) - len(shown):,} settings are in results.csv."
+    if any("[" in text for head in columns for text in columns[head]):
+        note += "In brackets 95 % intervals, over seeds (t) or, with one value, over rows (Wilson)."
+    if left := len(settings) - len(shown):
+        note += f" Not shown, in results.csv: {count(left, 'setting')}, the lower ones."
     strong = frozenset(i for i, s in enumerate(shown) if id(s) in best)
     return Table(problem.label, ["setting", *columns], rows, 1, strong, note)
 
@@ -102,7 +104,7 @@ def differences(pairs: Sequence[Pair], comparison: Comparison) -> Table:
                 else f"{signed(seeds.low, measure.top)} to {signed(seeds.high, measure.top)}",
                 str(pair.seeds),
                 NONE if pair.p_seeds is None else probability(pair.p_seeds),
-                "; ".join(f"{m.first} : {m.second}" for m in pair.over_rows[:3]) or NONE,
+                _counts(pair),
                 NONE if pair.p_rows is None else probability(pair.p_rows),
                 NONE if pair.likelier is None else f"{large(pair.likelier)}",
             ]
@@ -120,6 +122,13 @@ def differences(pairs: Sequence[Pair], comparison: Comparison) -> Table:
     return Table("Pairs of settings on the same seeds", heads, rows, 2, note=note)
 
 
+def _counts(pair: Pair, most: int = 3) -> str:
+    """Of each seed, on how many rows only the first, and only the second, was right."""
+    seeds = "; ".join(f"{m.first} : {m.second}" for m in pair.over_rows[:most])
+    more = len(pair.over_rows) - most
+    return (f"{seeds} and {count(more, 'more seed')}" if more > 0 else seeds) or NONE
+
+
 def failures(unfinished: Sequence[Unfinished], most: int = 50) -> Table:
     """A row for each run that has nothing to compare."""
     rows = [
@@ -127,7 +136,7 @@ def failures(unfinished: Sequence[Unfinished], most: int = 50) -> Table:
         for run in unfinished[:most]
     ]
     more = len(unfinished) - len(rows)
-    note = f"{more:,} more are in results.csv." if more else ""
+    note = f"In results.csv: {count(more, 'more run', 'more runs')}." if more else ""
     return Table("", ["run", "outcome", "settings", "reason", "seconds"], rows, 4, note=note)
 
 
@@ -196,7 +205,10 @@ def large(value: float | None) -> str:
 
 def signed(value: float, top: float) -> str:
     """A difference of shares, or of values up to 100, with its sign."""
-    return f"{value:+.{3 if top == 1 else 1}f}".replace("-", MINUS)
+    digits = 3 if top == 1 else 1
+    # What rounds to nothing has no sign.
+    shown = f"{value:+.{digits}f}" if rounded(value, digits) else f"{0:.{digits}f}"
+    return shown.replace("-", MINUS)
 
 
 def probability(p: float) -> str:

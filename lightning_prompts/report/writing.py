@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_prompts.amounts import count
 from lightning_prompts.errors import PromptError
 from lightning_prompts.report import page, tables
 from lightning_prompts.report.comparison import Comparison, Problem, compare
@@ -31,8 +32,8 @@ READING = (
     "Majority answers the most frequent label; no prompt is the template with nothing in the "
     "prompt's place; calibrated subtracts each label's mean log-probability over training texts. A "
     "prompt that does not beat the last has only learned which label is frequent.",
-    "A setting is on the Pareto front if no other setting's means are better in both perplexity "
-    "and performance; with few seeds its neighbours may belong there as well.",
+    "A setting is on the Pareto front if no other setting's mean is better in perplexity or in "
+    "performance and as good in the other; with few seeds its neighbours may belong there as well.",
 )
 
 
@@ -125,7 +126,7 @@ def _lead(material: Material, comparisons: Sequence[Comparison]) -> list[str]:
     runs = sum(len(s.records) for c in comparisons for s in c.settings)
     settings = sum(len(c.settings) for c in comparisons)
     of = "; ".join(f"{c.task} with {c.lm}, scored on {c.rows}" for c in comparisons)
-    counts = f"{runs:,} run{'s' * (runs != 1)} of {settings:,} setting{'s' * (settings != 1)}"
+    counts = f"{count(runs, 'run')} of {count(settings, 'setting')}"
     return [*dict.fromkeys(material.descriptions), f"{counts}: {of}."]
 
 

@@ -172,7 +172,7 @@ class StyleTransfer(Reward):
         _, lengths = piece_order(batch, prompts.shape[1])
         before = sum(int(lengths[b]) * len(rewrites.texts[i]) for i, (_, b) in enumerate(pairs))
         written = [text for texts in rewrites.texts for text in texts]
-        return before + sum(len(self.lm.encode(text)) for text in written)
+        return before + sum(map(len, self.lm.tokenize(written)))
 
     def measures(self, stage: Stage, reduce: Reduce) -> PromptMeasures:
         """Of the best rewrite of each sentence; in a test with what only a test may know."""
@@ -212,8 +212,13 @@ class StyleTransfer(Reward):
             if scorer is not None and scorer.accuracy is not None
         ]
         return (
-            f"{shown}; judge by another one; joint, mean of content times judge; GM of their "
-            "means; BLEU against rewrites by people; PPL, perplexity of the rewrites."
+            shown
+            + (
+                "; judge by another one; joint, mean of content times judge; GM of their means"
+                if self.judge is not None
+                else ""
+            )
+            + "; BLEU against rewrites by people; PPL, perplexity of the rewrites."
             + (f" Of the classifiers {' and '.join(accuracies)}." if accuracies else "")
         )
 

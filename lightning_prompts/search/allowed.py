@@ -138,7 +138,7 @@ class Allowed:
         """
         if share == 1.0:
             return (0, len(ids) - 1)[int(torch.randint(2, (1,), generator=generator))]
-        again = self.lm.encode(self.lm.decode(ids))
+        (again,) = self.lm.tokenize([self.lm.decode(ids)])
         first = next((i for i, (a, b) in enumerate(zip(ids, again, strict=False)) if a != b), 0)
         return min(first + int(torch.randint(2, (1,), generator=generator)), len(ids) - 1)
 
@@ -158,4 +158,4 @@ class Allowed:
 
     def _share(self, ids: Sequence[int]) -> float:
         """Share of the tokens that survive their text."""
-        return round_trip(list(ids), self.lm.encode(self.lm.decode(list(ids))))
+        return round_trip(list(ids), self.lm.tokenize([self.lm.decode(list(ids))])[0])

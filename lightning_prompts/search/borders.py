@@ -45,12 +45,12 @@ class Borders:
         pasted = [left + text + right for left, right in self._pairs[some]]
         if not pasted:
             return 1.0
-        encoded = self.lm.tokenizer(pasted, add_special_tokens=False).input_ids
         whole = [[*left, *ids, *right] for left, right in self._sides[some]]
+        encoded = self.lm.tokenize(pasted)
         return sum(a == b for a, b in zip(encoded, whole, strict=True)) / len(pasted)
 
     def _encode(self, text: str) -> list[int]:
-        return self.lm.encode(text) if text else []
+        return self.lm.tokenize([text])[0] if text else []
 
 
 def last_word(text: str) -> str:

@@ -111,7 +111,7 @@ def next_logits(lm: FrozenLM, token_ids: Tensor) -> Tensor:
     with torch.autocast(token_ids.device.type, enabled=False):
         bos = token_ids.new_full((len(token_ids), 1), lm.bos_id)
         inputs = lm.embed(torch.cat([bos, token_ids], dim=1))  # (K, P + 1, H)
-        return lm.logits(lm.model.base_model(inputs_embeds=inputs, use_cache=True)[0])
+        return lm.logits(lm.model.base_model(inputs_embeds=inputs, use_cache=lm.ways.continued)[0])
 
 
 class Proposer:

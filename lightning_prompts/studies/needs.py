@@ -70,18 +70,18 @@ def inner(part: Any, *names: str) -> Any:
 def _of_run(parsed: Namespace) -> Iterator[str]:
     """What one run needs."""
     yield from _model(parsed.lm.name, parsed.lm.get("revision"))
-    for name in (parsed.scrutability.scorer, _given(parsed, "model", "policy", "lm")):
-        if name:
-            yield from _model(str(name), None)
+    if scorer := parsed.scrutability.scorer:
+        yield from _model(str(scorer), None, "--scrutability.scorer")
+    for part in (("policy", "lm"), ("reward", "content")):
+        if name := _given(parsed, "model", *part):
+            yield from _model(str(name), None, f"--model.{'.'.join(part)}")
     yield from _data(parsed.data.init_args)
     for name in STYLE_FOLDERS:
         yield from _style(name, _given(parsed, "model", "reward", name))
-    if content := _given(parsed, "model", "reward", "content"):
-        yield from _model(str(content), None)
 
 
-def _model(name: str, revision: str | None) -> Iterator[str]:
-    source = find_model(name, revision)
+def _model(name: str, revision: str | None, option: str = "--lm.name") -> Iterator[str]:
+    source = find_model(name, revision, option)
     if source.kind == "gguf" and not converted_folder(source).is_dir():
         yield f"{source.label}: to convert once, within a minute, into {converted_folder(source)}"
     if source.kind == "hub":
@@ -117,7 +117,7 @@ def _style(name: str, given: Any) -> Iterator[str]:
             f"--model.reward.{name} {given}: no such folder; train the classifiers first: "
             "lightning-prompts style --config configs/task/yelp_style.yaml --data.path FOLDER."
         )
-    yield from _model(str(given), None)
+    yield from _model(str(given), None, f"--model.reward.{name}")
 
 
 def _given(parsed: Namespace, *names: str) -> Any:

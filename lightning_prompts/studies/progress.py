@@ -7,6 +7,7 @@ from statistics import fmean
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_prompts.amounts import count
 from lightning_prompts.studies.plan import VARIANT
 from lightning_prompts.studies.storage import planned
 from lightning_prompts.studies.worker import SECONDS, SETTINGS
@@ -33,7 +34,7 @@ class Progress:
     def said(self, workers: int) -> str:
         """One line, with the time left."""
         failed = f" ({self.failed} failed)" if self.failed else ""
-        line = f"{self.finished} of {self.total} runs done{failed}"
+        line = f"{self.finished} of {count(self.total, 'run')} done{failed}"
         if self.finished == self.total:
             return line + "."
         if self.seconds is None:

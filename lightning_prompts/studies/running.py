@@ -16,7 +16,8 @@ import torch
 from rich.text import Text
 
 from lightning_prompts import summary
-from lightning_prompts.commands import PROGRAM
+from lightning_prompts.amounts import count
+from lightning_prompts.commands import command
 from lightning_prompts.console import console, notice
 from lightning_prompts.errors import PromptError
 from lightning_prompts.studies.config import StudyConfig
@@ -57,13 +58,14 @@ def run(
     plan = planned_runs(config)
     settings = len({planned.group for planned in plan})
     seeds = len(config.settings.seeds)
-    notice(f"Study {config.name}: {settings} settings x {seeds} seeds = {len(plan)} runs.")
+    shape = f"{count(settings, 'setting')} x {count(seeds, 'seed')} = {count(len(plan), 'run')}"
+    notice(f"Study {config.name}: {shape}.")
     for need in fetched:
         notice(f"To fetch: {need}.")
     study = open_study(config, open_storage(config))
     lm = SharedLM()
-    if again and not only_estimate and (count := retry_failed(study)):
-        notice(f"Trying {count} failed runs again.")
+    if again and not only_estimate and (failed := retry_failed(study)):
+        notice(f"Trying {count(failed, 'failed run')} again.")
     progress = progress_of(study)
     if progress.finished:
         notice(progress.said(workers))
@@ -208,12 +210,13 @@ def _estimated(config: StudyConfig, measured: Mapping[str, Cost], workers: int) 
         total += drawn if name is None else measured[str(name)].seconds
     for name, cost in measured.items():
         yield (
-            f"  {name or 'a run'}: {cost.steps} steps of {cost.training / cost.steps:.2f} s, "
-            f"{cost.batches} batches of evaluation of {cost.evaluation / cost.batches:.2f} s: "
+            f"  {name or 'a run'}: {count(cost.steps, 'step')} of "
+            f"{cost.training / cost.steps:.2f} s, {count(cost.batches, 'batch', 'batches')} of "
+            f"evaluation of {cost.evaluation / cost.batches:.2f} s: "
             f"about {duration(cost.seconds)}"
         )
     several = f" with {workers} workers, if there are cores for each" if workers > 1 else ""
-    yield f"All {len(plan)} runs: about {duration(total / min(workers, len(plan)))}{several}."
+    yield f"{count(len(plan), 'run')}: about {duration(total / min(workers, len(plan)))}{several}."
 
 
 def _show(config: StudyConfig, study: optuna.Study) -> None:
@@ -224,13 +227,13 @@ def _show(config: StudyConfig, study: optuna.Study) -> None:
     if progress.failed:
         console.print(
             Text(
-                f"{progress.failed} of {progress.total} runs failed; error.txt in their folders "
-                "says why, and the same command with --retry_failed tries them again."
+                f"{progress.failed} of {count(progress.total, 'run')} failed; error.txt in the "
+                "folder of each says why, and the same command with --retry_failed tries again."
             )
         )
     folder = summary.shown(config.folder)
     console.print(Text(f"Files: {folder}"), soft_wrap=True)
-    console.print(Text(f"Figures: {PROGRAM} report {folder}"), soft_wrap=True)
+    console.print(Text(f"Figures: {command('report', folder)}"), soft_wrap=True)
     if progress.failed == progress.total:
         raise SystemExit(1)
 

@@ -214,6 +214,18 @@ class PromptTask(LightningDataModule, ABC):
         """
         return [(e.before, e.after) for split in splits for e in self._encoded[split].examples]
 
+    def scored_rows(self, split: str, batches: int) -> int:
+        """Rows of a split that so many batches on each process have; these are the longest."""
+        num_rows, num_ranks = len(self._encoded[split]), self._ranks()[1]
+        a_batch = even_batch_size(num_rows, self.val_batch_size, num_ranks) * num_ranks
+        return min(num_rows, batches * a_batch)
+
+    def cut_rows(self, split: str, num_rows: int) -> int:
+        """How many of the longest rows of a split were cut to fit."""
+        rows = self._encoded[split]
+        longest = LongestFirst(rows.lengths).order[:num_rows]
+        return sum(rows.examples[i].cut for i in longest)
+
     def training_lengths(self) -> list[Batch]:
         """Training batches of all lengths, from the longest rows to the shortest, on the CPU.
 
@@ -243,6 +255,7 @@ class PromptTask(LightningDataModule, ABC):
         counts = Counter(rows.labels)
         self.report.sources[split] = rows.source
         self.report.rows[split] = len(rows)
+        self.report.left_out[split] = len(rows.left_out)
         self.report.classes[split] = {name: counts[i] for i, name in enumerate(names)}
         return rows
 

@@ -3,43 +3,55 @@
 import functools
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from lightning_prompts.errors import PromptError
-from lightning_prompts.inert import shorten
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.ranges import SHARE, require
+from lightning_prompts.ranges import require
 from lightning_prompts.tasks.base import PromptTask
-from lightning_prompts.tasks.files import suffix
-from lightning_prompts.tasks.labels import class_index, is_missing
+from lightning_prompts.tasks.cutting import SPLITS, cut, shares_of
+from lightning_prompts.tasks.files import stem
+from lightning_prompts.tasks.labelled import Columns, labelled, unlabelled
+from lightning_prompts.tasks.reading import Reading, columns_of, encoding_of, separator_of
 from lightning_prompts.tasks.rows import SPLIT_SEED, Rows, few_shot, stratified_order
 from lightning_prompts.tasks.sources import DataSource
+from lightning_prompts.tasks.split_files import is_pattern
 
 log = logging.getLogger(__name__)
-
-SPLITS = ("train", "validation", "test")
 
 
 class TextClassification(PromptTask):
     """Rows of text and a label, from a local folder or file or from the Hub.
 
-    A folder holds `train`, `validation` and `test` as JSONL, CSV, TSV or Parquet, plain or .gz. One
-    file is cut into the three, always in the same way and with the classes in their shares. Where
-    a folder or a Hub data set has no validation rows, they are cut from its training rows.
+    A folder holds `train`, `validation` and `test` as JSON(L), CSV, TSV, Parquet or Arrow, plain or
+    packed, alone or in numbered shards; or `save_to_disk` wrote it; or it is a clone of a
+    repository of the Hub. One file is cut into the three, always in the same way and with the
+    classes in their shares. Where a folder or a Hub data set has no validation rows, they are cut
+    from its training rows.
 
     Args:
         lm: The frozen language model; gives tokenizer and positions.
         template: Where the columns and `{prompt}` sit, e.g. `"{prompt} {text} It was"`; the model
             answers after its end. White space before `{prompt}` is refused.
         verbalizer: Label to answer word, each one token, e.g. `{"0": " terrible", "1": " great"}`.
-        path: Folder, file, or Hub id (OWNER/NAME).
+        path: Folder, file, several files (`part-*.csv`), or Hub id (OWNER/NAME).
         name: The task's name in folders and tables; by default the last part of `path`.
         text_column: The data's column that `{text}` of the template stands for.
         label_column: The data's column with the label: a number, a text, or true and false.
-        subset: Configuration of a Hub data set.
+        id_column: The data's column that tells rows apart, for predictions.jsonl.
+        separator: The character between the columns of a CSV file; by default the one by which its
+            header names the columns that are needed.
+        encoding: Of text files, e.g. cp1252; by default UTF-8, or what the first bytes say.
+        header: Whether the first line of a CSV file names its columns.
+        columns: Names of a CSV file's columns, in place of its header or without one.
+        skip_bad_rows: Leave out, count and list rows that are broken, have no text, no label, or
+            one that the verbalizer has no word for; by default the first one stops the command.
+        subset: Configuration of a Hub data set, or of a clone of its repository.
         data_revision: Branch, tag or commit of a Hub data set.
-        train: File (or split on the Hub, e.g. `train[:500]`) in place of the training rows.
+        train: File, folder, several files (`part-*.csv`), or split on the Hub (`train[:500]`), in
+            place of the training rows.
         validation: The same for the validation rows.
         test: The same for the test rows.
         predict: The same for the rows to predict, which need no label; by default the test rows.
@@ -63,6 +75,8 @@ class TextClassification(PromptTask):
 
     # Further names under which the data may have a column of the template, or "label".
     other_columns: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    # Columns that the task reads beside those of the template and the label.
+    extra_columns: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -73,6 +87,12 @@ class TextClassification(PromptTask):
         name: str | None = None,
         text_column: str = "text",
         label_column: str = "label",
+        id_column: str | None = None,
+        separator: str | None = None,
+        encoding: str | None = None,
+        header: bool | None = None,
+        columns: list[str] | str | None = None,
+        skip_bad_rows: bool = False,
         subset: str | None = None,
         data_revision: str | None = None,
         train: str | None = None,
@@ -104,9 +124,13 @@ class TextClassification(PromptTask):
         )
         self.path, self.name = path, name
         self.text_column, self.label_column = text_column, label_column
+        self.id_column, self.skip_bad_rows = id_column, skip_bad_rows
         self.subset, self.data_revision = subset, data_revision
+        self._table = Reading(
+            separator_of(separator), encoding_of(encoding), header, columns_of(columns)
+        )
         self.files = {"train": train, "validation": validation, "test": test, "predict": predict}
-        self.shares = _shares(split)
+        self.shares = shares_of(split)
         self._found: dict[str, Rows | None] = {}
         self.shots = shots
         if path == "":
@@ -126,8 +150,8 @@ class TextClassification(PromptTask):
         """`name`, else the last part of `path` without its suffixes."""
         if self.name:
             return self.name
-        last = Path(self.path or "text").name
-        return last.removesuffix(".gz").removesuffix(suffix(Path(last))) or "text"
+        last = stem(Path(Path(self.path or "text").name))
+        return (last.strip("*?[]-_.") if is_pattern(last) else last) or "text"
 
     @property
     def origin(self) -> dict[str, str | None]:
@@ -156,12 +180,7 @@ class TextClassification(PromptTask):
         if split == "predict":
             return rows
         if -1 in rows.labels:
-            raise PromptError(
-                f"{rows.place(rows.labels.index(-1))} has no label (column {self.label_column!r} "
-                f"is absent, empty or -1; columns found: {', '.join(rows.columns)}), so these "
-                f"{split} rows cannot be used; name the column with --data.label_column, or use "
-                "`predict`, which needs no labels."
-            )
+            raise unlabelled(rows, rows.labels.index(-1), self.label_column, split)
         if split == "train" and self.shots is not None:
             return rows.take(self._few_shot(rows, self.shots))
         count = self.num_rows[split]
@@ -174,7 +193,13 @@ class TextClassification(PromptTask):
 
     @functools.cached_property
     def _source(self) -> DataSource:
-        return DataSource(self.path, self.subset, self.data_revision)
+        reading = replace(
+            self._table,
+            needed=tuple(self._columns.texts.values()),
+            wanted=self._columns.wanted,
+            skip_bad_rows=self.skip_bad_rows,
+        )
+        return DataSource(self.path, self.subset, self.data_revision, reading)
 
     def _find(self, split: str) -> Rows | None:
         """All rows of a split with their classes, None where there is no such split."""
@@ -185,23 +210,51 @@ class TextClassification(PromptTask):
     def _look_up(self, split: str) -> dict[str, Rows | None]:
         """The rows of `split`, and of whatever splits come with it."""
         if split == "predict" and not self.files["predict"]:
-            return {split: self._find("test")}
+            if self._source.is_file and not self.files["test"]:
+                test = self._find("test")
+                # What was left out may be of other parts of the file.
+                return {split: None if test is None else replace(test, left_out={})}
+            return {split: self._own(split, "test") if self._has_own("test") else None}
         if split in ("train", "validation") and self._must_cut_train:
-            parts = self._cut(self._own("train"), ["train", "validation"])
+            parts = cut(self._own("train"), ["train", "validation"], self.shares)
             kept = {name: len(part or ()) for name, part in parts.items()}
             log.info("There are no validation rows; the training rows are divided: %s.", kept)
             return parts
         if self._source.is_file and not self.files[split]:
             free = [name for name in SPLITS if not self.files[name]]
-            return self._cut(self._labelled(self._source.whole_file()), free)
-        there = bool(self.files[split]) or self._source.has(split)
-        return {split: self._own(split) if there else None}
+            return cut(self._labelled(self._source.whole_file()), free, self.shares)
+        return {split: self._own(split) if self._has_own(split) else None}
 
-    def _own(self, split: str) -> Rows:
-        """The rows of a split that has a file, or is on the Hub."""
-        given = self.files[split]
-        raw = self._source.named(given) if given else self._source.split(split)
-        return self._labelled(raw, strict=split != "predict")
+    def _has_own(self, split: str) -> bool:
+        """Whether a split has files, or is on the Hub."""
+        return bool(self.files[split]) or self._source.has(split)
+
+    def _own(self, split: str, place: str | None = None) -> Rows:
+        """The rows of a split that has files, or is on the Hub; those of another one's `place`."""
+        place = place or split
+        given = self.files[place]
+        if given is None:
+            raw = self._source.split(place)
+        else:
+            self._refuse_overlap(place, given)
+            raw = self._source.named(given, place)
+        return self._labelled(raw, to_predict=split == "predict")
+
+    def _refuse_overlap(self, split: str, pattern: str) -> None:
+        """Refuse a pattern that takes in another split's rows, which nobody meant to train on."""
+        if not is_pattern(pattern):
+            return
+        own = set(self._source.paths(pattern, split))
+        for other in SPLITS:
+            given = self.files[other]
+            if other == split or not self._has_own(other) or self._source.is_hub:
+                continue
+            theirs = self._source.paths(given, other) if given else self._source.files(other)
+            if both := sorted(own.intersection(theirs)):
+                raise PromptError(
+                    f"--data.{split} {pattern} takes in {both[0]}, which has {other} rows; give a "
+                    "narrower pattern."
+                )
 
     @property
     def _must_cut_train(self) -> bool:
@@ -210,100 +263,30 @@ class TextClassification(PromptTask):
             return False
         return bool(self.files["train"]) or self._source.has("train")
 
-    def _cut(self, rows: Rows, names: list[str]) -> dict[str, Rows | None]:
-        """Divide rows among splits by their shares, the classes evenly."""
-        order = stratified_order(rows.labels, SPLIT_SEED)
-        total = sum(self.shares[name] for name in names)
-        parts: dict[str, Rows | None] = {}
-        start, reached = 0, 0.0
-        for name in names:
-            reached += self.shares[name]
-            end = round(len(order) * reached / total) if total else 0
-            parts[name] = rows.take(sorted(order[start:end])) if end > start else None
-            start = end
-        return parts
-
     def _few_shot(self, rows: Rows, shots: int) -> list[int]:
         drawn = few_shot(rows.labels, shots, self.seed)
         for index, members in drawn.items():
             if len(members) < shots:
                 raise PromptError(
                     f"--data.shots is {shots}, but label {self.verbalizer.labels[index]!r} has "
-                    f"{len(members)} rows in {rows.source}; ask for at most {len(members)}."
+                    f"{len(members)} in {rows.source}; ask for at most {len(members)}."
                 )
         return sorted(index for members in drawn.values() for index in members)
 
     # ---- from cells to texts and classes
 
-    def _labelled(self, raw: Rows, strict: bool = True) -> Rows:
-        """The template's columns as text, and each row's class; `strict` refuses unknown labels."""
-        columns = {name: self._names(name) for name in self.template.columns}
-        rows = [
-            {name: _text(raw, i, name, names) for name, names in columns.items()}
-            for i in range(len(raw))
-        ]
-        labels = [self._label(raw, i, strict) for i in range(len(raw))]
-        return Rows(raw.source, rows, labels=labels, numbers=raw.numbers, columns=raw.columns)
+    def _labelled(self, raw: Rows, to_predict: bool = False) -> Rows:
+        """The template's columns as text, and each row's class."""
+        labels = self.verbalizer.labels
+        return labelled(raw, self._columns, labels, self.skip_bad_rows, to_predict)
 
-    def _names(self, column: str) -> tuple[str, ...]:
-        """The names that the data may have for a column of the template, or for `label`."""
-        own = {"text": self.text_column, "label": self.label_column}.get(column, column)
-        return (own, *self.other_columns.get(column, ()))
-
-    def _label(self, raw: Rows, index: int, strict: bool) -> int:
-        """The class of a row, -1 where it has no label (or, not strict, an unknown one)."""
-        row = raw.rows[index]
-        column = next((name for name in self._names("label") if name in row), None)
-        value = None if column is None else row[column]
-        found = class_index(value, self.verbalizer.labels, raw.class_names.get(column or "", ()))
-        if found is None and strict and not is_missing(value):
-            known = ", ".join(shorten(repr(label), 80) for label in self.verbalizer.labels)
-            raise PromptError(
-                f"{raw.place(index)}: the verbalizer has no word for the label "
-                f"{shorten(repr(value), 80)}, only for {known}; add it to --data.verbalizer, or "
-                "remove the row."
-            )
-        return -1 if found is None else found
-
-
-def _text(raw: Rows, index: int, column: str, names: tuple[str, ...]) -> str:
-    row = raw.rows[index]
-    found = next((name for name in names if name in row), None)
-    if found is None:
-        fix = "name it with --data.text_column" if column == "text" else "change --data.template"
-        raise PromptError(
-            f"{raw.place(index)} has no column {' or '.join(map(repr, names))} (columns found: "
-            f"{', '.join(map(repr, row))}) for {{{column}}} of the template; {fix}."
-        )
-    value = row[found]
-    if isinstance(value, list | dict | bytes):
-        raise PromptError(
-            f"{raw.place(index)} has {type(value).__name__} {shorten(repr(value), 40)} in the "
-            f"column {found!r}, not a text; give one text a row."
-        )
-    text = "" if value is None or value != value else str(value)
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise PromptError(
-            f"{raw.place(index)} has half a character (a lone surrogate) in {found!r}; repair the "
-            "text or remove the row."
-        )
-    if not text.strip():
-        raise PromptError(
-            f"{raw.place(index)} has an empty {found!r}; fill it in or remove the row."
-        )
-    return text
-
-
-def _shares(split: str) -> dict[str, float]:
-    """The three shares of `--data.split`."""
-    try:
-        shares = [float(share) for share in split.split(",")]
-    except ValueError:
-        shares = []
-    good = len(shares) == 3 and all(map(SHARE.has, shares)) and shares[0] > 0
-    if not good or abs(sum(shares) - 1) > 1e-6:
-        raise PromptError(
-            f"--data.split is {split!r}; give the shares of training, validation and test rows, "
-            "which add up to 1, for example 0.8,0.1,0.1."
-        )
-    return dict(zip(SPLITS, shares, strict=True))
+    @functools.cached_property
+    def _columns(self) -> Columns:
+        """The names that the data may have for what is read."""
+        own = {"text": self.text_column, "label": self.label_column}
+        names = {
+            column: (own.get(column, column), *self.other_columns.get(column, ()))
+            for column in (*self.template.columns, "label")
+        }
+        texts = {column: names[column] for column in self.template.columns}
+        return Columns(texts, names["label"], self.id_column, self.extra_columns)

@@ -1,4 +1,4 @@
-"""Where a data set's rows are: a local folder or file, or the Hugging Face hub."""
+"""Where a data set's rows are: local files or folders, or the Hugging Face hub."""
 
 import functools
 import re
@@ -7,15 +7,17 @@ from typing import Any
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.hub import offline_unless_reachable
+from lightning_prompts.tasks.arrow_rows import is_saved, read_saved
 from lightning_prompts.tasks.files import READERS, read_file, suffix
-from lightning_prompts.tasks.rows import Rows
-
-# The names that a folder may give the file of a split.
-FILE_NAMES = {
-    "train": ("train",),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
-}
+from lightning_prompts.tasks.reading import Reading
+from lightning_prompts.tasks.rows import ALL, Rows
+from lightning_prompts.tasks.split_files import (
+    FILE_NAMES,
+    SplitFiles,
+    files_below,
+    is_pattern,
+    matching,
+)
 
 
 class DataSource:
@@ -24,23 +26,31 @@ class DataSource:
     A local folder or file comes first; a name that cannot be a path is looked up on the Hub.
 
     Args:
-        path: Folder, file or Hub id; None where each split has a file of its own.
-        subset: Name of a Hub data set's configuration.
+        path: Folder, file, files (`part-*.csv`) or Hub id; None where each split has its own file.
+        subset: Name of a configuration, of a Hub data set or of its local copy.
         revision: Branch, tag or commit of a Hub data set.
+        reading: How files are read, and what of them.
 
     Raises:
         PromptError: If `path` looks like a path and does not exist.
     """
 
-    def __init__(self, path: str | None, subset: str | None, revision: str | None) -> None:
-        self.path, self.subset, self.revision = path, subset, revision
+    def __init__(
+        self, path: str | None, subset: str | None, revision: str | None, reading: Reading = ALL
+    ) -> None:
+        self.path, self.subset, self.revision, self.reading = path, subset, revision, reading
         self._commit: str | None = None
         self.local = Path(path).expanduser() if path else None
-        self.is_file = self.local is not None and self.local.is_file()
-        self.is_hub = self.local is not None and not self.local.exists()
+        there = self.local is not None and self.local.exists()
+        self._several = path is not None and not there and is_pattern(path)
+        # One table that is to be cut, as a file is.
+        self.is_file = self._several or (
+            self.local is not None and (self.local.is_file() or is_saved(self.local))
+        )
+        self.is_hub = self.local is not None and not there and not self._several
         if self.local is not None and not self.is_hub:
             for flag, given in (("subset", subset), ("data_revision", revision)):
-                if given is not None:
+                if given is not None and (flag != "subset" or self.is_file):
                     raise PromptError(
                         f"--data.{flag} {given}: {path} is local and has none; leave --data.{flag} "
                         "out (null), it is for data sets of the hub."
@@ -57,32 +67,76 @@ class DataSource:
         return self._commit
 
     def whole_file(self) -> Rows:
-        """All rows, where `path` is one file."""
+        """All rows, where `path` is one file, or several that are one table."""
         assert self.local is not None
-        return read_file(self.local)
+        if self._several:
+            return self._read(self.paths(str(self.local), "path"))
+        return self._read([self.local])
 
     def has(self, split: str) -> bool:
         """Whether the folder or the Hub data set has a split."""
         if self.is_hub:
             return split in self._hub_splits
-        return self.local is not None and self._find_file(split) is not None
+        return self.local is not None and not self.is_file and bool(self.files(split))
 
     def split(self, name: str) -> Rows:
         """The rows of a split that is there."""
         if self.is_hub:
-            return Rows.of_dataset(f"{self.path} ({name})", self._hub_splits[name])
-        file = self._find_file(name)
-        assert file is not None
-        return read_file(file)
+            source = f"{self.path} ({name})"
+            return Rows.of_dataset(source, self._hub_splits[name], self.reading)
+        return self._read(self.files(name))
 
-    def named(self, name: str) -> Rows:
-        """The rows of a given file, or of a given split of the Hub data set (`train[:500]`)."""
+    def named(self, name: str, split: str = "train") -> Rows:
+        """The rows that an option names: a file, a folder, several files (`part-*.csv`), a split.
+
+        Args:
+            name: Of a file, here or in the folder, or of a split on the Hub (`train[:500]`).
+            split: That the option is for.
+        """
+        if self.is_hub and not Path(name).expanduser().exists() and not _looks_like_a_path(name):
+            return Rows.of_dataset(f"{self.path} ({name})", self._load_from_hub(name), self.reading)
+        return self._read(self.paths(name, split))
+
+    def files(self, split: str) -> list[Path]:
+        """The files of a split that is there, on a local disk."""
+        return self._files.of(split)
+
+    def paths(self, name: str, option: str) -> list[Path]:
+        """The files that an option names, here or in the folder.
+
+        Args:
+            name: A file, a folder, or a pattern.
+            option: Its name, for messages.
+
+        Raises:
+            PromptError: If a pattern or a folder has none.
+        """
+        inside = self.local if self.local is not None and self.local.is_dir() else Path()
         file = Path(name).expanduser()
-        if self.is_hub and not file.exists() and not _looks_like_a_path(name):
-            return Rows.of_dataset(f"{self.path} ({name})", self._load_from_hub(name))
-        if not file.exists() and self.local is not None and (self.local / name).is_file():
-            file = self.local / name
-        return read_file(file)
+        if not file.exists() and (inside / name).exists():
+            file = inside / name
+        if file.is_dir():
+            found = files_below(file)
+        elif file.exists() or not is_pattern(name):
+            return [file]
+        else:
+            found = matching(Path(), name) or matching(inside, name)
+        if not found:
+            raise PromptError(
+                f"--data.{option} {name}: there are no such data files ({', '.join(READERS)}, "
+                "plain or packed); check the name."
+            )
+        return found
+
+    def _read(self, files: list[Path]) -> Rows:
+        """The rows of files, one after another."""
+        parts = [
+            read_saved(file, self.reading) if is_saved(file) else read_file(file, self.reading)
+            for file in files
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return Rows.joined(f"{parts[0].source} and {len(parts) - 1} more", parts)
 
     def missing(self, split: str) -> str:
         """What was looked for in vain, and the flag that helps."""
@@ -100,26 +154,14 @@ class DataSource:
         names = " or ".join(f"{name}.*" for name in FILE_NAMES[split])
         kinds = ", ".join(READERS)
         return (
-            f"{self.path} has no {split} file ({names} with {kinds}, plain or .gz); add one, or "
-            f"name a file: --data.{split} FILE."
+            f"{self.path} has no {split} file ({names} with {kinds}, plain or .gz, or numbered as "
+            f"{split}-00000-of-00001, also in data/); add one, or name it: --data.{split} FILE."
         )
 
-    def _find_file(self, split: str) -> Path | None:
+    @functools.cached_property
+    def _files(self) -> SplitFiles:
         assert self.local is not None
-        found = [
-            file
-            for file in sorted(self.local.iterdir())
-            if file.is_file() and (known := suffix(file))
-            # What is left of the name must be the split's: `train.old.csv` is not meant.
-            if file.name.lower().removesuffix(".gz").removesuffix(known) in FILE_NAMES[split]
-        ]
-        if len(found) > 1:
-            names = ", ".join(file.name for file in found)
-            raise PromptError(
-                f"Folder {self.local} has {len(found)} {split} files ({names}); say which with "
-                f"--data.{split} FILE."
-            )
-        return found[0] if found else None
+        return SplitFiles(self.local, self.subset)
 
     @functools.cached_property
     def _hub_splits(self) -> Any:  # a datasets.DatasetDict

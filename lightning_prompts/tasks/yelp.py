@@ -60,6 +60,8 @@ class YelpTransfer(TextClassification):
         PromptError: If there are not two styles, or no row has the source style.
     """
 
+    extra_columns = (REFERENCES,)
+
     def __init__(
         self,
         lm: FrozenLM,
@@ -100,10 +102,10 @@ class YelpTransfer(TextClassification):
     def _evaluation_loader(self, split: str) -> DataLoader[Any]:
         return _of_transfer(super()._evaluation_loader(split))
 
-    def _labelled(self, raw: Rows, strict: bool = True) -> Rows:
-        rows = super()._labelled(raw, strict)
-        for row, given in zip(rows.rows, raw.rows, strict=True):
-            row[REFERENCES] = _references(given.get(REFERENCES))
+    def _labelled(self, raw: Rows, to_predict: bool = False) -> Rows:
+        rows = super()._labelled(raw, to_predict)
+        for row, number in zip(rows.rows, rows.numbers, strict=True):
+            row[REFERENCES] = _references(raw.rows[number].get(REFERENCES))
         # What has no label may have been given for prediction, or else is refused by `read`.
         kept = [i for i, label in enumerate(rows.labels) if label != self.target]
         if not kept:

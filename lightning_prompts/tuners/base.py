@@ -1,27 +1,28 @@
 """What every tuner is: a LightningModule around a frozen language model and one prompt."""
 
-import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 from torchmetrics import MetricCollection
 
+from lightning_prompts.averaging import PromptAverage, average_of
 from lightning_prompts.errors import PromptError, RunError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.task import task_metrics
+from lightning_prompts.process_group import leave_group_at_exit
 from lightning_prompts.projection import Distance
 from lightning_prompts.prompt_init import RECORD
 from lightning_prompts.ranges import require
-from lightning_prompts.schedule import WarmupLinear
 from lightning_prompts.sharding import spread
 from lightning_prompts.stages import Stage
 from lightning_prompts.template import Batch, Template
+from lightning_prompts.tuners.optimization import Optimized
 from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 from lightning_prompts.tuners.shares import share_of
 from lightning_prompts.tuners.views import PromptViews
@@ -30,7 +31,7 @@ from lightning_prompts.verbalizer import Verbalizer
 FORWARD_TOKENS = "forward_tokens"  # its key in a checkpoint
 
 
-class PromptTuner(PromptViews):
+class PromptTuner(Optimized, PromptViews):
     """Learns one prompt for one task on a frozen language model.
 
     A subclass says what the prompt is (`PromptViews`). Loss, in nats:
@@ -43,7 +44,8 @@ class PromptTuner(PromptViews):
         template: Where text and prompt sit; given by `--data.template`.
         verbalizer: The answer word of each label; given by `--data.verbalizer`.
         optimizer: Made from the trainable parameters.
-        lr_scheduler: Made from the optimizer and stepped every step; none keeps the rate constant.
+        lr_scheduler: Made from the optimizer and stepped every step, or after every validation
+            where it goes by a metric; none keeps the rate constant.
         perplexity_weight: w in [0, 1], the weight of the prompt's log-perplexity in the loss.
         projection: Distance by which nearest tokens are chosen.
         exclude_special: Whether special tokens are kept out of the hard prompt.
@@ -76,6 +78,7 @@ class PromptTuner(PromptViews):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        leave_group_at_exit()  # every run has a tuner, from the command line or not
         if not hasattr(self, "soft_in_use"):
             raise PromptError(
                 f"{type(self).__name__} does not say whether the model reads its vectors; write "
@@ -89,17 +92,21 @@ class PromptTuner(PromptViews):
         self.exclude_special, self.seed = exclude_special, seed
         # Not persistent: the verbalizer is the task's, and a checkpoint holds the prompt alone.
         self.class_ids: Tensor
-        self.register_buffer("class_ids", torch.tensor(verbalizer.token_ids), persistent=False)
-        self.register_buffer("special_ids", torch.tensor(lm.special_ids), persistent=False)
+        self.keep_ids("class_ids", torch.tensor(verbalizer.token_ids))
+        self.keep_ids("special_ids", torch.tensor(lm.special_ids).long())
         num_classes = len(verbalizer.labels)
         self.val_metrics, self.test_metrics = (task_metrics(num_classes) for _ in range(2))
-        # Integers, which no precision converts; in a checkpoint they stand by themselves.
+        # In a checkpoint they stand by themselves.
         self.forward_tokens: Tensor
         """Tokens read in training so far, over all processes: each (prompt, row) pair counts as a
         whole sequence, whatever is reused, and backward passes do not count."""
-        self.register_buffer("forward_tokens", torch.zeros((), dtype=torch.long), persistent=False)
+        self.keep_ids("forward_tokens", torch.zeros((), dtype=torch.long))
         self.leaves_validation: Callable[[], bool] = lambda: False
         """Asks, on all processes, whether to leave a validation; a resumed run begins with it."""
+        self.averaging: PromptAverage | None = None
+        """The callback of this fit that averages the prompt."""
+        self.averaged_by: str | None = None
+        """What the present prompt is an average of, by the callback's name; None if it is none."""
         self.loss_parts: dict[str, Tensor] = {}
         """What the latest training step's loss was made of, by a name for messages."""
         self.comparisons: dict[str, dict[str, float]] = {}
@@ -128,6 +135,25 @@ class PromptTuner(PromptViews):
     def legend(self, stage: Stage) -> str:
         """What these headings mean."""
         return ""
+
+    # ---- averages
+
+    def configure_callbacks(self) -> list[Any]:
+        """Let callbacks that average weights see the prompt alone, or refuse them; adds none."""
+        found = average_of(self.trainer, self)
+        self.averaging = found if self.trainer.state.fn == TrainerFn.FITTING else None
+        return []
+
+    def on_validation_model_eval(self) -> None:
+        """Put the average in place, where one is kept, before anything is measured or chosen."""
+        super().on_validation_model_eval()
+        if self.averaging is not None:
+            self.averaging.put_in_place()
+
+    def on_validation_end(self) -> None:
+        """Go on with what is trained, once the callbacks have saved what was measured."""
+        if self.averaging is not None:
+            self.averaging.take_back()
 
     # ---- forward
 
@@ -213,6 +239,8 @@ class PromptTuner(PromptViews):
     def on_validation_epoch_end(self) -> None:
         """Log the task's metrics and the objective that chooses the best prompt."""
         self._log_metrics("val", self.val_metrics)
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self.step_by_metric()
 
     def on_test_epoch_end(self) -> None:
         """As `on_validation_epoch_end`."""
@@ -221,24 +249,6 @@ class PromptTuner(PromptViews):
     def configure_model(self) -> None:
         """Divide the language model over the devices, where the strategy says so."""
         spread(self)
-
-    def configure_optimizers(self) -> Any:
-        """Optimizer over the trainable parameters, its schedule stepped every step."""
-        optimizer: Optimizer = self._make_optimizer(self._trainable())
-        if self._make_scheduler is None:
-            return optimizer
-        scheduler = self._make_scheduler(optimizer)
-        if isinstance(scheduler, WarmupLinear) and scheduler.total_steps is None:
-            steps = self.trainer.estimated_stepping_batches
-            # Unlimited where only time ends the run: then the rate stays at its full height.
-            scheduler.total_steps = int(steps) if math.isfinite(steps) else None
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
-
-    def _trainable(self) -> list[nn.Parameter]:
-        return [p for p in self.parameters() if p.requires_grad]
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> dict[str, Tensor]:
         hidden = self.answer_hidden(self.prompt_embeddings(), batch)
@@ -258,8 +268,10 @@ class PromptTuner(PromptViews):
         values = self._evaluated(metrics)
         objective = self._objective(values)
         if not torch.isfinite(objective):
+            # `validate` and `test` know the step of their prompt, though they made none.
+            step = self.global_step or self.trainer.fit_loop.epoch_loop._batches_that_stepped
             raise RunError(
-                f"At step {self.global_step} {stage}/objective is {float(objective)}; lower "
+                f"At step {step} {stage}/objective is {float(objective)}; lower "
                 "--model.optimizer.lr or compute in --trainer.precision 32-true"
             )
         logged: dict[str, Tensor | float]
@@ -283,7 +295,9 @@ class PromptTuner(PromptViews):
         """Drop the language model's weights and add what the prompt belongs to."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(self.frozen)}
-        checkpoint[RECORD] = prompt_record(self)
+        # Of the prompt that the state holds, also between validations.
+        with nullcontext() if self.averaging is None else self.averaging.in_place():
+            checkpoint[RECORD] = prompt_record(self)
         checkpoint[FORWARD_TOKENS] = int(self.forward_tokens)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -294,6 +308,7 @@ class PromptTuner(PromptViews):
                 or prompt length.
         """
         refuse_other_setting(checkpoint.get(RECORD), prompt_record(self), self.lengths)
+        self.averaged_by = checkpoint[RECORD].get("averaged_by")
         self.forward_tokens.fill_(checkpoint.get(FORWARD_TOKENS, 0))
         # Loading stays strict, so that a missing or misspelt prompt cannot go unnoticed.
         own = {k: v for k, v in self.state_dict().items() if k.startswith(self.frozen)}

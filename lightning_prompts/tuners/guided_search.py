@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_prompts.amounts import count
 from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
@@ -104,7 +105,7 @@ class GuidedSearch(IncumbentTuner):
         # differ more from one another than prompts do.
         self.ledger = Ledger(standardised=False, doubt=DOUBT)
         self.scorer = PromptScorer(lm, self.reward, self.ledger, self._sum)
-        self.register_buffer("token_ids", torch.tensor(start))
+        self.keep_ids("token_ids", torch.tensor(start), persistent=True)
         self.beam: list[Ids] = [start]
         """The best prompts of the last step, the best first."""
         self._written: dict[Ids, Choice] = {}
@@ -294,4 +295,6 @@ def estimate(seconds: float, steps: int) -> str:
     whole = seconds * steps
     shown = f"{whole / 60:.0f} min" if whole >= 100 else f"{whole:.2g} s"
     step = f"{seconds:.0f}" if seconds >= 2 else f"{seconds:.2g}"
-    return f"About {step} s a step, {shown} for the {steps} steps left, and the validations."
+    return (
+        f"About {step} s a step, {shown} for the {count(steps, 'step')} left, and the validations."
+    )

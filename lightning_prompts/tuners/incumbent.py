@@ -26,7 +26,7 @@ class IncumbentTuner(TokenTuner):
     The best ever is the hard prompt, in use, saved and measured as any other tuner's. What it is
     measured on stays the same, so its objective never gets worse; a tie keeps the old one.
 
-    A subclass makes `ledger` and `scorer`, registers `token_ids`, and names contenders.
+    A subclass makes `ledger` and `scorer`, keeps `token_ids`, and names contenders.
     """
 
     shards = False  # processes score what each of them has not yet seen

@@ -30,7 +30,7 @@ class ManualPrompt(TokenTuner):
         self, lm: FrozenLM, template: Template, verbalizer: Verbalizer, text: str, **kwargs: Any
     ) -> None:
         super().__init__(lm, template, verbalizer, **kwargs)
-        self.register_buffer("token_ids", text_ids(text, lm))
+        self.keep_ids("token_ids", text_ids(text, lm), persistent=True)
         # Lightning's loop and DDP want one parameter and a step; this one stays 0.
         self.idle = nn.Parameter(torch.zeros(()))
 

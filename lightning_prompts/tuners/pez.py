@@ -98,7 +98,7 @@ class PEZ(SoftPrompt):
         """Learn over how many steps the noise falls; a resumed run goes on with its first length.
 
         Raises:
-            PromptError: If there is noise and the run has no length.
+            PromptError: If there is noise and the run has no length, or the optimizer no rate.
         """
         super().on_train_start()
         if self.langevin_beta is not None and self._langevin_steps is None:
@@ -109,6 +109,11 @@ class PEZ(SoftPrompt):
                     "--trainer.max_steps."
                 )
             self._langevin_steps = int(steps)
+        if self.langevin_beta is not None and self.trainer.optimizers[0].defaults["lr"] is None:
+            raise PromptError(
+                "--model.langevin_beta measures its noise by the optimizer's rate, which this one "
+                "finds by itself; set --model.optimizer.lr."
+            )
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None

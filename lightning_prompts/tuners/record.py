@@ -22,6 +22,7 @@ def prompt_record(tuner: "PromptTuner") -> dict[str, Any]:
         "prompt_length": len(ids),
         "token_ids": ids,
         "text": lm.decode(ids),
+        "averaged_by": tuner.averaged_by,
     }
     if (trainer := tuner._trainer) is not None:
         record["step"] = trainer.global_step

@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from lightning_prompts.dtypes import HALF_WEIGHTS
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.policy import Policy, PolicySettings, Sampled, other_writer
@@ -111,7 +112,7 @@ class RLPrompt(IncumbentTuner):
         self.reward.attach(lm, template, verbalizer)
         self.ledger = Ledger(doubt=DOUBT)
         self.scorer = PromptScorer(lm, self.reward, self.ledger, self._sum)
-        self.register_buffer("token_ids", self._start(init, prompt_length))
+        self.keep_ids("token_ids", self._start(init, prompt_length), persistent=True)
         self._greedy_ids: Ids = ()
         self._greedy: dict[str, float] = {}
         self._measures: PromptMeasures | None = None
@@ -279,7 +280,7 @@ class RLPrompt(IncumbentTuner):
 
     def _check_trainer(self) -> None:
         """Refuse what would train nothing without a word."""
-        if next(self.policy.mlp.parameters()).dtype in (torch.bfloat16, torch.float16):
+        if str(self.trainer.precision) in HALF_WEIGHTS:
             raise PromptError(
                 f"--trainer.precision {self.trainer.precision} keeps the policy in half precision, "
                 "which swallows its small steps; use bf16-mixed or 32-true."

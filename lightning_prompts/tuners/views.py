@@ -8,12 +8,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_prompts.dtypes import wide
+from lightning_prompts.kept_ids import KeepsIds
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.scrutability import log_perplexity
 from lightning_prompts.projection import Distance, Nearest, nearest_tokens, straight_through
 
 
-class PromptViews(LightningModule, ABC):
+class PromptViews(KeepsIds, LightningModule, ABC):
     """What a subclass says of its prompt, and what follows from it.
 
     `soft_prompt()` is continuous, `hard_prompt()` tokens, and `prompt_embeddings()` the one in use.

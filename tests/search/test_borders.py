@@ -131,6 +131,7 @@ def test_real_rows_and_a_real_tokenizer(shared_data: Path, text: str):
     tokenizer = AutoTokenizer.from_pretrained(shared_data / "gpt2_tokenizer")
     lm = SimpleNamespace(tokenizer=tokenizer, decode=tokenizer.decode, prefix_ids=[])
     lm.encode = lambda string: tokenizer(string, add_special_tokens=False).input_ids
+    lm.tokenize = lambda strings: list(map(lm.encode, strings))
     lines = (shared_data / "sst2" / "validation.jsonl").read_text().splitlines()[:150]
     rows = [json.loads(line)["text"] for line in lines]
     template = Template(text, lm)

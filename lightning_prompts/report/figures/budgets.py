@@ -83,7 +83,7 @@ def outcomes(counts: Mapping[str, int], name: str) -> Drawn:
         axes.set_xlabel("runs")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside upper center", ncols=len(counts))
-        return drawn(figure, name, "Outcomes", "Runs of the study, by how they ended.")
+        return drawn(figure, name, "Outcomes", "All runs, by how they ended.")
 
 
 def _bars(

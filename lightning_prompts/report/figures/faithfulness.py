@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
+from lightning_prompts.amounts import rounded
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures.looks import (
     BLUE,
@@ -55,10 +56,16 @@ def gap(setting: Setting, comparison: Comparison) -> str:
     if not some:
         return ""
     mean = sum(a - b for a, b in some) / len(some)
-    shown = f"{mean:+.3f}".replace("-", MINUS)
+    shown = signed(mean)
     if (test := paired(*zip(*some, strict=True))) is not None:
         return f"{shown} ± {test.high - test.mean:.3f}"
     return shown
+
+
+def signed(value: float) -> str:
+    """A difference of shares with its sign; what rounds to nothing has none."""
+    shown = f"{value:+.3f}" if rounded(value) else f"{0:.3f}"
+    return shown.replace("-", MINUS)
 
 
 def faithfulness(comparison: Comparison, name: str) -> Drawn | None:

@@ -168,8 +168,9 @@ def left_out(count: int) -> str:
     """A sentence on settings that a figure has no room for; empty where there are none."""
     if not count:
         return ""
-    which = f"{count:,} settings are" if count > 1 else "One setting is"
-    return f" {which} left out, the worst of each tuner."
+    if count == 1:
+        return " One setting is left out, the lowest of its tuner."
+    return f" {count:,} settings are left out, of each tuner those that score lowest."
 
 
 SUBS = {True: (1.0, 2.0, 5.0), False: (1.0,)}  # ticks of a decade, where there are few or many

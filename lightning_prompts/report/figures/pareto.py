@@ -248,16 +248,22 @@ def _caption(comparison: Comparison) -> str:
             "rows: they do not tell what another seed would give."
         )
     if any(len(_placed(comparison, p)) > CROWD for p in comparison.problems):
-        parts.append("Only settings of the front have bars and names.")
+        parts.append(
+            f"Where a panel has more than {CROWD} settings, only those of the front have bars and "
+            "names."
+        )
     if any(s.vectors for s in _crossed(comparison)):
         parts.append(
             "Hollow: vectors are the prompt in use, placed at the perplexity of their nearest "
-            "tokens; the cross below is what those tokens reach."
+            "tokens; the cross is what those tokens reach."
         )
     elif any(s.vectors for s in settings):
         parts.append(
             "Hollow: vectors are the prompt in use, placed at the perplexity of their nearest "
             "tokens."
         )
-    parts.append("The line joins the means that no other mean beats in both directions.")
+    parts.append(
+        "The line joins the means that no other mean beats in one direction and equals or beats in "
+        "the other."
+    )
     return " ".join(parts)

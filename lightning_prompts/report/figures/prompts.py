@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
 
+from lightning_prompts.amounts import count
 from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures.looks import (
     INK,
@@ -74,7 +75,9 @@ def prompts(comparison: Comparison, name: str) -> Drawn | None:
         some = [surprise] + [distance] * any(r.distances for _, r in shown)
         for i, scale in enumerate(some):
             _key(axes, MARGIN + i * 3.6, scale)
-        return drawn(figure, name, "The prompts", _caption(len(comparison.settings) - len(shown)))
+        far = any(record.distances for _, record in shown)
+        caption = _caption(len(comparison.settings) - len(shown), far)
+        return drawn(figure, name, "The prompts", caption)
 
 
 def boxes(record: RunRecord) -> list[Box]:
@@ -185,11 +188,11 @@ def _key(axes: Axes, x: float, scale: Scale) -> None:
     axes.text(left + width + 0.05, 0.2, f"{scale.top:.3g}", fontsize=7, color=MUTED, va="center")
 
 
-def _caption(left_out: int) -> str:
-    out = f" {left_out:,} settings are not shown." if left_out > 0 else ""
+def _caption(left_out: int, far: bool) -> str:
+    out = f" Not shown: {count(left_out, 'setting')}." if left_out > 0 else ""
+    orange = "; the orange number is the cosine distance of its vector to it" if far else ""
     return (
         "Of each setting the seed with the lowest validation objective. A token's shade and the "
-        "number below it are its surprise under the task's model, in nats; the orange number is "
-        "the cosine distance of its vector to it. A dot is a space; characters that the font lacks "
-        f"are escaped.{out}"
+        f"number below it are its surprise under the task's model, in nats{orange}. A dot is a "
+        f"space; characters that the font lacks are escaped.{out}"
     )

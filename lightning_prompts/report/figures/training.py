@@ -73,9 +73,9 @@ def training(comparison: Comparison, name: str) -> Drawn | None:
         _finish(figure, shown, known)
         _baselines(grid, problems, measure)
         caption = (
-            f"Every validation; {seeds_of(shown)}. Lines are means over seeds (perplexity: "
-            "geometric), bands reach from the lowest seed to the highest; the marker is where the "
-            "prompt was chosen (mean step)."
+            f"Every validation that most seeds have; {seeds_of(shown)}. Lines are means over seeds "
+            "(perplexity: geometric), bands reach from the lowest seed to the highest; the marker "
+            "is nearest to where the prompt was chosen (mean step)."
         )
         return drawn(figure, name, "Over training", caption + _missing(problems, shown))
 

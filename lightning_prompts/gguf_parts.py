@@ -1,0 +1,116 @@
+"""Models that were split into several `.gguf` files: which belong together, and joining them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_prompts.errors import PromptError
+
+# How llama.cpp names the parts; it opens them by these names too.
+PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
+def all_parts(path: Path, name: str) -> tuple[str, tuple[Path, ...]]:
+    """The model's own name and its files in order, from any one of them.
+
+    Args:
+        path: An existing `.gguf` file.
+        name: What the model is called in messages.
+
+    Raises:
+        PromptError: If a part is not there.
+    """
+    matched = PART.fullmatch(path.name)
+    if matched is None:
+        return path.stem, (path,)
+    stem, count = matched["stem"], int(matched["count"])
+    parts = tuple(
+        path.with_name(f"{stem}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)
+    )
+    if absent := [part.name for part in parts if not part.is_file()]:
+        raise PromptError(
+            f"{name}: the model was split into {count} files, of which {len(absent)} "
+            f"{'is' if len(absent) == 1 else 'are'} not there (the first is {absent[0]}); put all "
+            "of them into one folder."
+        )
+    return stem, parts
+
+
+def whole_file(parts: Sequence[Path], name: str, folder: Path) -> Path:
+    """One `.gguf` file with all tensors: the only part, or all parts joined.
+
+    transformers reads the first part alone, and makes the other weights up.
+
+    Args:
+        parts: From `all_parts`.
+        name: What the model is called in messages.
+        folder: Where a joined file is written.
+
+    Raises:
+        PromptError: If the parts are not those of one model.
+        OSError, ValueError, KeyError: If a part is damaged.
+    """
+    from gguf import GGUFReader
+
+    try:
+        readers = [GGUFReader(part) for part in parts]
+    except (IndexError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError("it is damaged, or was cut off") from error
+    counts = [_number(reader, "split.count", 1) for reader in readers]
+    if len(parts) == 1 and counts[0] > 1:
+        number = _number(readers[0], "split.no", 0) + 1
+        raise PromptError(
+            f"{name}: the file is part {number} of {counts[0]} of a model; put all parts into one "
+            f"folder, named as they were made: MODEL-{number:05d}-of-{counts[0]:05d}.gguf."
+        )
+    if len(parts) == 1:
+        return parts[0]
+    numbers = [_number(reader, "split.no", -1) for reader in readers]
+    found = sum(len(reader.tensors) for reader in readers)
+    tensors = {tensor.name for reader in readers for tensor in reader.tensors}
+    expected = _number(readers[0], "split.tensors.count", found)
+    if (
+        set(counts) != {len(parts)}
+        or numbers != list(range(len(parts)))
+        or not found == len(tensors) == expected
+    ):
+        raise PromptError(
+            f"{name}: its {len(parts)} files are not the parts of one model ({found} weights in "
+            f"them, {expected} by the first); get all of them from one place."
+        )
+    return _join(readers, folder / "joined.gguf")
+
+
+def _join(readers: Sequence[Any], path: Path) -> Path:
+    """Write the first part's description and everybody's tensors, one at a time."""
+    import gguf
+
+    first = readers[0]
+    architecture = first.fields[gguf.Keys.General.ARCHITECTURE].contents()
+    writer = gguf.GGUFWriter(path, architecture, endianess=first.endianess)
+    for field in first.fields.values():
+        # The writer writes these itself; the file is no part any more.
+        if field.name.startswith(("GGUF.", "split.")) or (
+            field.name == gguf.Keys.General.ARCHITECTURE
+        ):
+            continue
+        kind = field.types[0]
+        inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, field.contents(), kind, sub_type=inner)
+    tensors = [tensor for reader in readers for tensor in reader.tensors]
+    for tensor in tensors:
+        data = tensor.data
+        writer.add_tensor_info(tensor.name, data.shape, data.dtype, data.nbytes, tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for tensor in tensors:
+        writer.write_tensor_data(tensor.data, tensor_endianess=first.endianess)
+    writer.close()
+    return path
+
+
+def _number(reader: Any, key: str, default: int) -> int:
+    field = reader.get_field(key)
+    return default if field is None else int(field.contents())

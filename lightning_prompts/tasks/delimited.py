@@ -1,0 +1,165 @@
+"""Rows of a table of text: CSV and its kin, with any separator, with a header or without one.
+
+The separator is the one that a file's name promises, where that gives the columns that are needed;
+else the only one that does. Every value stays the text that it is (a label `01` or `NA` would not
+survive type guessing), and a fault is named by its line.
+"""
+
+import csv
+import itertools
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.inert import shorten
+from lightning_prompts.tasks.encoding import text_lines
+from lightning_prompts.tasks.reading import Reading, shown_separator
+from lightning_prompts.tasks.rows import BadRow, Row, Rows, refuse_line
+
+log = logging.getLogger(__name__)
+
+SEPARATORS = (",", ";", "\t", "|")
+HEAD = 50  # lines, of which the first record is in the beginning
+NAMED = 8  # columns listed in a message
+ADVICE = (
+    "; if this is the first row and no header, name all columns with --data.columns; if another "
+    "character separates the columns, give it with --data.separator"
+)
+
+
+def read_csv(path: Path, reading: Reading) -> Rows:
+    """Comma-separated by its name, quoted with `"` where needed."""
+    return _read(path, reading, ",", plain_quotes=False)
+
+
+def read_tsv(path: Path, reading: Reading) -> Rows:
+    """Tab-separated, a row a line; `"` is a character like others, as TSV corpora have it."""
+    return _read(path, reading, "\t", plain_quotes=True)
+
+
+def _read(path: Path, reading: Reading, usual: str, plain_quotes: bool) -> Rows:
+    csv.field_size_limit(sys.maxsize)  # the module's 128 KiB would refuse long texts
+    lines = text_lines(path, reading.encoding)
+    head = list(itertools.islice(lines, HEAD))
+    said = None
+    # Excel's own way to tell the separator, in a line before the header.
+    if head and (found := re.fullmatch(r'"?sep=(.)"?[\r\n]*', head[0])):
+        said, head = found[1], head[1:]
+
+    def records(separator: str, given: Iterable[str], spaced: bool = False) -> Any:
+        quoting: Any = csv.QUOTE_NONE if plain_quotes and separator == "\t" else csv.QUOTE_MINIMAL
+        return csv.reader(
+            given, delimiter=separator, quoting=quoting, strict=True, skipinitialspace=spaced
+        )
+
+    def first(separator: str) -> list[str]:
+        try:
+            return next(filter(None, records(separator, head)), [])
+        except csv.Error:
+            return []
+
+    separator = reading.separator or said
+    if separator is None:
+        separator = _separator(path, reading, usual, first)
+        if separator != usual:
+            log.info("%s: its columns are separated by %s.", path, shown_separator(separator))
+    # `a, b`: the space belongs to the separator, and a quote after it begins a value.
+    spaced = reading.has_header and any(name.startswith(" ") for name in first(separator)[1:])
+    reader = records(separator, itertools.chain(head, lines), spaced)
+    hint = "quote fields that hold a separator, or name another one with --data.separator"
+    if plain_quotes and separator == "\t":
+        hint = (
+            "in a .tsv a quote is a character like others: where it is none, name the file .csv "
+            "and give --data.separator tab"
+        )
+    return _rows(path, reading, reader, int(said is not None), hint)
+
+
+def _separator(path: Path, reading: Reading, usual: str, first: Callable[[str], list[str]]) -> str:
+    """The separator that gives the columns that are needed.
+
+    Args:
+        path: The file.
+        reading: What is needed.
+        usual: The separator that the file's name promises.
+        first: The first record by a separator.
+
+    Raises:
+        PromptError: If several others do.
+    """
+    if reading.has_header and not reading.columns:
+        fits = {s: reading.fits(_names(first(s)).__contains__) for s in (usual, *SEPARATORS)}
+    else:
+        counts = {s: len(first(s)) for s in (usual, *SEPARATORS)}
+        names = len(reading.columns)
+        fits = {s: count == names if names else count > 1 for s, count in counts.items()}
+    # What leaves a line undivided is no separator of it.
+    found = [separator for separator, fit in fits.items() if fit and len(first(separator)) > 1]
+    if fits[usual] or not found:
+        return usual
+    if len(found) > 1:
+        ways = " and by ".join(map(shown_separator, found))
+        raise PromptError(
+            f"Data file {path} can be divided into columns by {ways}; say by which with "
+            "--data.separator."
+        )
+    return found[0]
+
+
+def _rows(path: Path, reading: Reading, reader: Any, skipped: int, hint: str) -> Rows:
+    """The rows of the records after the header."""
+    rows: list[Row] = []
+    faults: dict[int, BadRow] = {}
+    blank: set[int] = set()
+    header = list(reading.columns)
+    records = filter(None, reader)  # without blank lines
+    try:
+        first: list[str] = next(records, [])
+        if not header:
+            numbered = [f"column_{i}" for i in range(1, len(first) + 1)]
+            header = _names(first) if reading.has_header else numbered
+        wanted = set(reading.tops(header))
+        read = [(i, name) for i, name in enumerate(header) if name in wanted]
+        last = max((i for i, _ in read), default=-1)
+        if twice := next((name for _, name in read if header.count(name) > 1), None):
+            number = reader.line_num + skipped
+            refuse_line(path, number, f"names the column {twice!r} twice; rename one")
+        for values in records if reading.has_header else itertools.chain([first], records):
+            # What is missing at the end of a row, or is empty past its end, may be nobody's.
+            if last < len(values) and not any(values[len(header) :]):
+                if len(values) > 1 and not any(values):
+                    blank.add(len(rows))
+                rows.append({name: values[i] for i, name in read})
+                continue
+            number = reader.line_num + skipped
+            names = "--data.columns" if reading.columns else "the header"
+            fault = (
+                f"has {len(values)} fields but {names} names {len(header)} ({_listed(header)}); "
+                f"{hint}"
+            )
+            if not reading.skip_bad_rows:
+                refuse_line(path, number, fault)
+            reason = f"{len(values)} fields in place of {len(header)}"
+            faults[len(rows)] = BadRow(f"Data file {path}, line {number} {fault}.", reason)
+            rows.append({})
+    except csv.Error as error:
+        hint += "" if rows or reading.columns else ADVICE
+        refuse_line(path, reader.line_num + skipped, f"cannot be parsed ({error}); {hint}")
+    while len(rows) - 1 in blank:  # spreadsheets write empty lines after the last row
+        rows.pop()
+    advice = "" if reading.columns else ADVICE
+    return Rows(str(path), rows, columns=tuple(header), table=True, advice=advice, faults=faults)
+
+
+def _names(fields: Sequence[str]) -> list[str]:
+    """A header's names, without the spaces that writers put around them."""
+    return [name.strip() for name in fields]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(shorten(name, 40) for name in names[:NAMED]) + more

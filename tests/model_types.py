@@ -1,0 +1,138 @@
+"""Tiny random models of each causal type of transformers, and how each is read."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+# Sizes under the names that configurations have for them; 101 is the tiny tokenizer's vocabulary,
+# and windows of 6 are exceeded by every text.
+SIZES: dict[str, Any] = {
+    **dict.fromkeys(["hidden_size", "n_embd", "d_model", "embedding_size", "lru_width"], 32),
+    **dict.fromkeys(["attention_hidden_size", "word_embed_proj_dim"], 32),
+    **dict.fromkeys(["num_hidden_layers", "n_layer", "n_layers", "num_layers"], 4),
+    **dict.fromkeys(["decoder_layers", "num_attention_heads", "n_head", "n_heads"], 4),
+    **dict.fromkeys(["num_heads", "decoder_attention_heads", "encoder_attention_heads"], 4),
+    **dict.fromkeys(["num_key_value_heads", "num_experts_per_tok", "moe_topk", "top_k"], 2),
+    **dict.fromkeys(["intermediate_size", "ffn_dim", "n_inner", "decoder_ffn_dim"], 64),
+    **dict.fromkeys(["moe_intermediate_size", "shared_expert_intermediate_size"], 32),
+    **dict.fromkeys(["num_experts", "num_local_experts", "n_routed_experts"], 4),
+    **dict.fromkeys(["n_group", "topk_group", "encoder_layers", "first_k_dense_replace"], 1),
+    **dict.fromkeys(["max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"], 256),
+    **dict.fromkeys(["bos_token_id", "eos_token_id", "pad_token_id"], 0),
+    **dict.fromkeys(["sliding_window", "attention_window_size", "local_attention"], 6),
+    **dict.fromkeys(["attention_chunk_size", "window_size"], 6),
+    **dict.fromkeys(["head_dim", "qk_rope_head_dim", "qk_nope_head_dim"], 8),
+    **dict.fromkeys(["rotary_dim", "query_pre_attn_scalar", "attn_head_dim"], 8),
+    **dict.fromkeys(["kv_lora_rank", "q_lora_rank", "mamba_d_head", "mamba_head_dim"], 16),
+    **dict.fromkeys(["mamba_d_state", "state_size", "mamba_chunk_size", "chunk_size"], 8),
+    **dict.fromkeys(["linear_key_head_dim", "linear_value_head_dim"], 8),
+    **dict.fromkeys(["mamba_n_heads", "mamba_num_heads", "linear_num_value_heads"], 4),
+    **dict.fromkeys(["mamba_expand", "linear_num_key_heads", "expert_layer_period"], 2),
+    **dict.fromkeys(["mamba_n_groups", "n_groups", "n_mamba_heads", "expert_layer_offset"], 1),
+    **dict.fromkeys(["attn_layer_period", "index_n_heads"], 2),
+    **dict.fromkeys(["attn_layer_offset", "moe_layer_freq", "type_vocab_size"], 1),
+    **{"vocab_size": 101, "v_head_dim": 12, "mamba_dt_rank": 4, "mamba_d_ssm": 64},
+    **{"index_topk": 4, "index_head_dim": 8, "is_decoder": True, "shared_intermediate_size": 32},
+}
+# Not set where a configuration has none by itself.
+OPTIONAL = ("n_inner", "q_lora_rank", "kv_lora_rank", "attention_hidden_size", "head_dim")
+OPTIONAL += ("num_key_value_heads", "intermediate_size", "lru_width", "sliding_window")
+OWN: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1, 3]},
+    "codegen": {"rotary_dim": 4},
+    "dots1": {"layer_types": None, "num_key_value_heads": 2, "sliding_window": None},
+    "falcon": {"alibi": False},
+    "falcon (ALiBi)": {"alibi": True},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "gptj": {"rotary_dim": 4},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8},
+    "mamba2": {"num_heads": 4, "head_dim": 16},
+    "ministral": {"head_dim": 8},
+    "mixtral": {"sliding_window": None},
+    "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
+    "recurrent_gemma": {"num_hidden_layers": 6},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+}
+LATENT = ("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "kimi_linear", "longcat_flash", "youtu")
+# Their layers follow from other settings.
+DERIVED = ("bamba", "falcon_h1", "falcon_mamba", "jamba", "mamba", "mamba2", "recurrent_gemma")
+
+
+# How each type is read, as docs/models.md tells it: `reused` or `concatenated` where prompts come
+# first, then where texts do; or `refused`. A slow test builds and reads each.
+READ: dict[str, tuple[str, ...]] = {
+    "reused": (
+        *("afmoe", "apertus", "arcee", "aria_text", "axk1", "beam", "bitnet", "bloom", "codegen"),
+        *("cohere", "cohere2", "cohere2_moe", "ctrl", "cwm", "diffllama", "doge", "ernie4_5"),
+        *("ernie4_5_moe", "exaone4", "exaone_moe", "falcon", "falcon (ALiBi)", "flex_olmo"),
+        *("flint", "glm", "glm4", "glm4_moe", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox"),
+        *("gpt_neox_japanese", "gpt_oss", "gptj", "granite", "granite_swa", "granitemoe"),
+        *("granitemoe_swa", "granitemoeshared", "helium", "hrm_text", "hunyuan_v1_dense"),
+        *("hunyuan_v1_moe", "hy_v3", "hyperclovax", "jais2", "jetmoe", "kolibri1", "laguna"),
+        *("llama", "mellum", "minimax_m2", "minimax_m3_vl_text", "ministral", "ministral3"),
+        *("mistral", "mixtral", "moshi", "mpt", "nanochat", "nemotron", "olmo", "olmo2", "olmo3"),
+        *("olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3"),
+        *("qwen3_moe", "seed_oss", "smollm3", "solar_open", "stablelm", "starcoder2"),
+    ),
+    "reused, concatenated": (
+        *("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "marian", "mimo_v2_flash", "youtu"),
+    ),
+    "concatenated": (
+        *("axk2", "bamba", "deepseek_v32", "falcon_h1", "falcon_mamba", "glm_moe_dsa"),
+        *("granitemoehybrid", "hy_v4", "inkling2_text", "jamba", "lfm2", "lfm2_moe", "lfm3"),
+        *("mamba", "mamba2", "minimax", "nemotron_h", "olmo_hybrid", "openai-gpt"),
+        *("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "recurrent_gemma", "rwkv", "xlstm"),
+    ),
+    "refused": (
+        *("bert", "biogpt", "deepseek_v4", "gemma", "gemma2", "gemma3_text", "inkling_text"),
+        *("llama4_text", "minicpm3", "modernbert-decoder", "roberta", "vaultgemma", "xglm"),
+    ),
+}
+
+
+def save_type(name: str, tokenizer: Path, folder: Path) -> None:
+    """A model of a type with random weights that tell rows apart, and the tiny tokenizer.
+
+    Args:
+        name: Its `model_type`, which may have a variant in brackets behind it.
+        tokenizer: A folder of a tiny model.
+        folder: Where to.
+    """
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    kind = CONFIG_MAPPING[name.partition(" ")[0]]
+    stock = kind().get_text_config(decoder=True)
+    known = set(vars(stock)) | set(type(stock).attribute_map)
+    given = {key: size for key, size in SIZES.items() if key in known}
+    given = {k: v for k, v in given.items() if k not in OPTIONAL or getattr(stock, k) is not None}
+    padding = getattr(stock, "pad_token_id", None)
+    if padding is None or 0 <= padding < SIZES["vocab_size"]:
+        given.pop("pad_token_id", None)
+    if name in LATENT:
+        given.pop("head_dim", None)
+    types = list(dict.fromkeys(getattr(stock, "layer_types", None) or []))
+    if types and name not in DERIVED:
+        given["layer_types"] = [types[i % len(types)] for i in range(4)]
+    config = type(stock)(**{**given, **OWN.get(name, {})})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        _spread(model)
+    shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder)
+
+
+@torch.no_grad()
+def _spread(model: nn.Module) -> None:
+    """Larger weights: with the usual ones a tiny model hardly tells rows apart."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2 and not name.endswith("A_log"):
+            table = "embed" in name or "wte" in name
+            parameter.normal_(0, 0.7 if table else 1.2 / parameter.shape[-1] ** 0.5)

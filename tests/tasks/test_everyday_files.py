@@ -1,0 +1,422 @@
+"""Files as people export them: read as they are, or with the option that the message names."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+
+from lightning_prompts.errors import PromptError
+from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.tasks import TextClassification
+
+ROWS = [("A warm, funny film; really", "positive"), ('Dull "art" | too long', "negative")] * 10
+TEXTS = {text for text, _ in ROWS}
+WORDS = {"negative": " bad", "positive": " good"}
+RECORDS = [{"text": text, "label": label} for text, label in ROWS]
+Make = Callable[..., TextClassification]
+
+
+@pytest.fixture
+def task(lm: FrozenLM) -> Make:
+    def make(path: Path | None, **options: Any) -> TextClassification:
+        given = {"template": "{prompt} {text} It was", "verbalizer": WORDS, **options}
+        return TextClassification(lm, path=None if path is None else str(path), **given)
+
+    return make
+
+
+def table(
+    separator: str, header: str = "text label", end: str = "\n", space: str = "", more: str = ""
+) -> str:
+    lines = [separator.join(header.split()).replace(separator, separator + space)] * bool(header)
+    for text, label in ROWS:
+        quoted = text.replace('"', '""')
+        lines.append(f'"{quoted}"{separator}{space}{label}{more}')
+    return "".join(line + end for line in lines)
+
+
+def lines(*rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def tweets(label: str = "0", text: str = "café, so bad") -> bytes:
+    """Sentiment140: no header, latin-1, everything quoted."""
+    fields = (label, "0", "Mon Apr 06 22:19:45 PDT 2009", "NO_QUERY", "_A_", text)
+    return (",".join(f'"{field}"' for field in fields) + "\n").encode("latin-1")
+
+
+FILES: dict[str, tuple[str, str | bytes, dict[str, Any]]] = {
+    "pandas with its index": ("a.csv", "," + table(",").replace("\n", "\n0,")[:-2], {}),
+    "pandas, tabs in a .csv": ("a.csv", table("\t"), {}),
+    "Excel, semicolons and a mark": ("a.csv", "\ufeff" + table(";", end="\r\n"), {}),
+    "Excel, sep=;": ("a.csv", "sep=;\r\n" + table(";", end="\r\n"), {}),
+    "Excel, Unicode text": ("a.csv", table("\t", end="\r\n").encode("utf-16"), {}),
+    "Excel, Unicode text by its name": (
+        "a.txt",
+        table("\t", end="\r\n").encode("utf-16"),
+        {"separator": "tab"},
+    ),
+    "UTF-16 without a mark": ("a.csv", table(",").encode("utf-16-be"), {}),
+    "pipes": ("a.csv", table("|"), {}),
+    "a caret": ("a.csv", table("^"), {"separator": "^"}),
+    "old Mac line ends": ("a.csv", table(",", end="\r"), {}),
+    "spaces after the commas": ("a.csv", table(",", space=" "), {}),
+    "a comma too many in each row": ("a.csv", table(",", more=","), {}),
+    "empty columns": (
+        "a.csv",
+        table(",", header="text label , ,", more=",,").replace(" ", " "),
+        {},
+    ),
+    "a comma too few past what is read": ("a.csv", table(",", header="text label note"), {}),
+    "another column twice": ("a.csv", table(",", header="text label x x", more=",1,2"), {}),
+    "empty last lines": ("a.csv", table(",") + ",\n,\n\n", {}),
+    "no header": ("a.csv", table(",", header=""), {"columns": "text,label"}),
+    "no header, semicolons": ("a.csv", table(";", header=""), {"columns": ["text", "label"]}),
+    "no header, columns by number": (
+        "a.csv",
+        table(",", header=""),
+        {"header": False, "text_column": "column_1", "label_column": "column_2"},
+    ),
+    "a header that is replaced": (
+        "a.csv",
+        table(",", header="Frage Urteil"),
+        {"header": True, "columns": "text,label"},
+    ),
+    "a column with a space": (
+        "a.csv",
+        table(",").replace("text,", "Review Text,"),
+        {"template": "{prompt} {Review Text} It was"},
+    ),
+    "an array over many lines": ("a.json", json.dumps(RECORDS, indent=2), {}),
+    "an array in a .jsonl": ("a.jsonl", json.dumps(RECORDS), {}),
+    "objects over many lines": ("a.json", "\n".join(json.dumps(r, indent=2) for r in RECORDS), {}),
+    "rows in a field": (
+        "a.json",
+        json.dumps({"version": "1.1", "data": RECORDS, "fields": [{"name": "text"}]}),
+        {},
+    ),
+    "rows in a field over many lines": ("a.json", json.dumps({"rows": RECORDS}, indent=1), {}),
+    "columns of pandas": (
+        "a.json",
+        json.dumps({k: {str(i): r[k] for i, r in enumerate(RECORDS)} for k in RECORDS[0]}),
+        {},
+    ),
+    "columns as lists": (
+        "a.json",
+        json.dumps({k: [r[k] for r in RECORDS] for k in RECORDS[0]}),
+        {},
+    ),
+    "nested tweets": (
+        "a.jsonl",
+        lines(*({"tweet": {"full_text": t}, "entities": [], "label": v} for t, v in ROWS)),
+        {"template": "{prompt} {tweet.full_text} It was"},
+    ),
+    "a name with a dot comes first": (
+        "a.jsonl",
+        lines(*({"a.b": t, "a": {"b": "not this"}, "label": v} for t, v in ROWS)),
+        {"text_column": "a.b"},
+    ),
+    "Label Studio": (
+        "a.json",
+        json.dumps(
+            [
+                {"data": {"text": t}, "annotations": [{"result": [{"value": {"choices": [v]}}]}]}
+                for t, v in ROWS
+            ]
+        ),
+        {
+            "text_column": "data.text",
+            "label_column": "annotations.0.result.0.value.choices",
+        },
+    ),
+    "doccano": ("a.jsonl", lines(*({"text": t, "label": [v]} for t, v in ROWS)), {}),
+    "the first of several labels": (
+        "a.jsonl",
+        lines(*({"text": t, "label": [v, "positive"]} for t, v in ROWS)),
+        {"label_column": "label.0"},
+    ),
+    "a key twice where nobody reads": (
+        "a.jsonl",
+        lines(*RECORDS).replace('"label"', '"x": 1, "x": 2, "label"'),
+        {},
+    ),
+    "packed by bz2": ("a.jsonl.bz2", __import__("bz2").compress(lines(*RECORDS).encode()), {}),
+    "packed by xz": ("a.csv.xz", __import__("lzma").compress(table(";").encode()), {}),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_read_as_it_is_meant(task: Make, tmp_path: Path, name: str) -> None:
+    file, content, options = FILES[name]
+    path = tmp_path / file
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    rows = task(path, split="1,0,0", **options).read("train")
+    # A file is not shuffled: rows that are read wrongly would not stand in this order.
+    assert [(*row.values(), label) for row, label in zip(rows.rows, rows.labels, strict=True)] == [
+        (text, int(label == "positive")) for text, label in ROWS
+    ]
+
+
+def test_what_was_found_out_is_said_once(
+    task: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(table(";"))
+    with caplog.at_level("INFO"):
+        data = task(path)
+        data.read("train"), data.read("validation")
+        task(path, separator=";").read("train")
+    assert caplog.messages == [f"{path}: its columns are separated by ';'."]
+
+
+def test_sentiment140_needs_the_two_options_that_the_messages_name(
+    task: Make, tmp_path: Path
+) -> None:
+    path = tmp_path / "training.1600000.processed.noemoticon.csv"
+    path.write_bytes((tweets("0") + tweets("4", "so good")) * 20)
+    words = {"0": " bad", "4": " good"}
+    with pytest.raises(
+        PromptError, match=r"line 1 is not UTF-8.*--data.encoding: cp1252 reads 'café'"
+    ):
+        task(path, verbalizer=words).read("train")
+    with pytest.raises(PromptError, match=r"no column 'text'.*no header.*--data.columns"):
+        task(path, verbalizer=words, encoding="latin-1").read("train")
+    columns = "label,id,date,query,user,text"
+    data = task(path, verbalizer=words, encoding="latin-1", columns=columns, split="1,0,0")
+    rows = data.read("train")
+    assert rows.rows[:2] == [{"text": "café, so bad"}, {"text": "so good"}]
+    assert rows.labels == [0, 1] * 20
+    assert data.slug == "training.1600000.processed.noemoticon"
+
+
+def test_an_encoding_is_never_guessed(task: Make, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(table(";").replace("film", "süß").encode("cp1252"))
+    with pytest.raises(PromptError) as caught:
+        task(path).read("train")
+    assert "line 2 is not UTF-8 text" in str(caught.value)
+    assert "cp1252 reads 'süß', cp1251 reads 'sьЯ', mac_roman" in str(caught.value)
+    rows = task(path, encoding="cp1252", split="1,0,0").read("train").rows
+    assert rows[0] == {"text": "A warm, funny süß; really"}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"separator": "||"}, r"--data.separator is '\|\|'; give the one character"),
+        ({"separator": '"'}, r"--data.separator"),
+        ({"encoding": "latin1000"}, r"--data.encoding is 'latin1000', which names no encoding"),
+        ({"encoding": "base64"}, r"--data.encoding"),
+        ({"columns": "a,,b"}, r"--data.columns is 'a', '', 'b'; give each column"),
+        ({"columns": ["a", "a"]}, r"--data.columns"),
+    ],
+)
+def test_options_that_cannot_be(task: Make, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(PromptError, match=says):
+        task(None, **options)
+
+
+def saved(path: Path, rows: range = range(20)) -> Dataset:
+    """Rows as `datasets` has them, with class numbers and a column of pictures."""
+    features = Features(
+        {
+            "text": Value("string"),
+            "label": ClassLabel(names=["negative", "positive"]),
+            "image": Image(),
+            "meta": {"stars": Value("int32"), "source": ClassLabel(names=["paper", "web"])},
+        }
+    )
+    columns = {
+        "text": [ROWS[i][0] for i in rows],
+        "label": [int(ROWS[i][1] == "positive") for i in rows],
+        "image": [{"bytes": b"no picture", "path": None} for _ in rows],
+        "meta": [{"stars": 5, "source": i % 2} for i in rows],
+    }
+    return Dataset.from_dict(columns, features=features)
+
+
+def write_shards(folder: Path, split: str, count: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        part = saved(folder, range(i * 20 // count, (i + 1) * 20 // count))
+        part.to_parquet(folder / f"{split}-{i:05d}-of-{count:05d}.parquet")
+
+
+def clone(path: Path) -> None:
+    write_shards(path / "data", "train", 2)
+    write_shards(path / "data", "test", 1)
+    (path / "README.md").write_text("# Films\n")
+
+
+def clone_with_configurations(path: Path) -> None:
+    write_shards(path / "films", "part", 1)
+    write_shards(path / "books", "train", 1)
+    files = "\n    - {split: train, path: films/part-*}\n    - {split: test, path: [films/part-*]}"
+    head = f"configs:\n- config_name: films\n  data_files:{files}\n- {{config_name: books, "
+    (path / "README.md").write_text(f"---\n{head}data_files: books/*}}\n---\n# Films\n")
+
+
+def arrow_file(path: Path) -> None:
+    path.mkdir()
+    saved(path).save_to_disk(str(path / "x"))
+    (path / "x" / "data-00000-of-00001.arrow").rename(path / "train.arrow")
+
+
+def feather_file(path: Path) -> None:
+    path.mkdir()
+    saved(path).remove_columns(["image", "meta"]).to_pandas().to_feather(path / "train.feather")
+
+
+FOLDERS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
+    "cloned repository": (clone, {}),
+    "cloned repository, configuration": (clone_with_configurations, {"subset": "films"}),
+    "save_to_disk, splits": (
+        lambda path: DatasetDict({"train": saved(path)}).save_to_disk(str(path)),
+        {},
+    ),
+    "save_to_disk, one split": (
+        lambda path: saved(path).save_to_disk(str(path)),
+        {"split": "0.9,0.1,0"},
+    ),
+    ".arrow": (arrow_file, {}),
+    ".feather": (feather_file, {"verbalizer": {"0": " bad", "1": " good"}}),
+    "folders of splits": (lambda path: write_shards(path / "train", "any", 3), {}),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders_of_datasets(task: Make, tmp_path: Path, name: str) -> None:
+    write, options = FOLDERS[name]
+    folder = tmp_path / "films"
+    write(folder)
+    data = task(folder, **options)
+    rows = [data.read(split) for split in ("train", "validation")]
+    texts = [row["text"] for part in rows for row in part.rows]
+    assert sorted(texts) == sorted(text for text, _ in ROWS)
+    for part in rows:
+        assert part.labels == [int(row["text"].startswith("A warm")) for row in part.rows]
+
+
+def test_several_configurations_are_named(task: Make, tmp_path: Path) -> None:
+    clone_with_configurations(tmp_path)
+    with pytest.raises(PromptError, match=r"names the configurations films, books; give one"):
+        task(tmp_path).read("train")
+    with pytest.raises(PromptError, match=r"others is none of them; give one .*--data.subset"):
+        task(tmp_path, subset="others").read("train")
+
+
+def test_parts_by_a_pattern(task: Make, tmp_path: Path) -> None:
+    for i in range(3):
+        (tmp_path / f"part-{i}.jsonl").write_text(lines(*RECORDS[i * 4 : i * 4 + 4]))
+    (tmp_path / "test.jsonl").write_text(lines(*RECORDS))
+    rows = task(tmp_path, train="part-*.jsonl", validation="test.jsonl").read("train")
+    assert [row["text"] for row in rows.rows] == [text for text, _ in ROWS[:12]]
+    assert rows.place(5) == f"{tmp_path / 'part-1.jsonl'}, row 2"
+    whole = task(tmp_path / "part-*.jsonl", split="1,0,0")
+    assert whole.slug == "part"
+    assert len(whole.read("train")) == 12
+    with pytest.raises(PromptError, match=r"--data.train none-\*.csv: there are no such data"):
+        task(tmp_path, train="none-*.csv").read("train")
+
+
+@pytest.mark.parametrize("other", [{}, {"validation": "held_out.jsonl"}])
+def test_a_pattern_never_takes_in_what_measures(
+    task: Make, tmp_path: Path, other: dict[str, str]
+) -> None:
+    for name in ("a", "held_out" if other else "dev"):
+        (tmp_path / f"{name}.jsonl").write_text(lines(*RECORDS))
+    with pytest.raises(PromptError, match=r"--data.train \*.jsonl takes in .*validation rows"):
+        task(tmp_path, train="*.jsonl", **other).read("train")
+
+
+def test_a_shard_that_is_missing(task: Make, tmp_path: Path) -> None:
+    write_shards(tmp_path / "data", "train", 3)
+    (tmp_path / "data" / "train-00001-of-00003.parquet").unlink()
+    with pytest.raises(PromptError, match=r"2 of 3 shards .*train-00001-of-00003 is missing"):
+        task(tmp_path).read("train")
+
+
+# ---- bad rows
+
+BAD: dict[str, tuple[str, str, str]] = {
+    "too many fields": (
+        "b.csv",
+        "not quoted, at all,positive\n",
+        "3 fields in place of 2 (row 21)",
+    ),
+    "no text": ("b.csv", ",positive\n", "an empty 'text' (row 21)"),
+    "no label": ("b.csv", "what,\n", "no label (row 21)"),
+    "unknown label": ("b.csv", "what,neutral\n", "the unknown label 'neutral' (row 21)"),
+    "several labels": ("b.csv", "what,positive;negative\n", "several labels (row 21)"),
+    "broken JSON": ("b.jsonl", '{"text": \n', "no JSON object (row 21)"),
+    "no object": ("b.jsonl", "[1]\n", "no JSON object (row 21)"),
+    "no column": ("b.jsonl", '{"label": "positive"}\n', "no column 'text' (row 21)"),
+    "a list": ("b.jsonl", '{"text": ["a"], "label": "positive"}\n', "no text but a list"),
+    "a key twice": ("b.jsonl", '{"text": "a", "text": "b"}\n', "'text' twice (row 21)"),
+    "half a character": ("b.jsonl", '{"text": "\\ud800", "label": "positive"}\n', "half a char"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_rows_are_left_out_on_demand_alone(
+    task: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    file, row, reason = BAD[fault]
+    path = tmp_path / file
+    good = table(",") if file.endswith(".csv") else lines(*RECORDS)
+    path.write_text(good + row + (good.partition("\n")[2] if file.endswith(".csv") else good))
+    with pytest.raises(PromptError, match=r"row 21|line 2[12]"):
+        task(path).read("train")
+    with caplog.at_level("INFO"):
+        data = task(path, skip_bad_rows=True, split="1,0,0")
+        data.rows("train")
+    assert data.report.rows["train"] == 40
+    assert data.report.left_out["train"] == 1
+    (said,) = caplog.messages
+    assert said.startswith(f"{path}: 1 of 41 rows left out: {reason}")
+    # Rows keep the numbers that they have in the file.
+    assert data.rows("train").numbers == [*range(20), *range(21, 41)]
+
+
+def test_a_file_without_a_good_row_is_refused(task: Make, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,\nb,\n")
+    with pytest.raises(PromptError, match=r"row 1 has no label"):
+        task(path, skip_bad_rows=True).read("train")
+
+
+@pytest.mark.parametrize("label", ["positive;negative", ["positive", "negative"]])
+def test_several_labels_say_what_to_do(task: Make, tmp_path: Path, label: Any) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(lines(*RECORDS, {"text": "both", "label": label}))
+    with pytest.raises(PromptError, match=r"row 21 has several labels") as caught:
+        task(path).read("train")
+    hint = "label.0 for the first" if isinstance(label, list) else "'positive;negative' a word"
+    for part in ("--data.label_column", "a row for each", "--data.skip_bad_rows true", hint):
+        assert part in str(caught.value)
+
+
+def test_rows_to_predict_may_have_empty_texts(task: Make, tmp_path: Path) -> None:
+    path = tmp_path / "new.csv"
+    path.write_text("id,text\na7,good\nb8, \nc9,fine\n")
+    rows = task(None, predict=str(path), id_column="id").read("predict")
+    assert [row["text"] for row in rows.rows] == ["good", "fine"]
+    assert rows.numbers == [0, 2]
+    assert rows.left_out == {1: "an empty 'text'"}
+    assert rows.ids == {0: "a7", 1: "b8", 2: "c9"}
+    with pytest.raises(PromptError, match=r"row 1 has no column 'key'.*--data.id_column"):
+        task(None, predict=str(path), id_column="key").read("predict")
+
+
+def test_the_identity_of_rows_does_not_depend_on_how_they_are_written(
+    task: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text(table(";"))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines(*RECORDS).encode()))
+    given = [("a.csv", {"skip_bad_rows": True}), ("a.jsonl.gz", {"id_column": "text"})]
+    found = {task(tmp_path / f, **options).read("train").fingerprint for f, options in given}
+    assert len(found) == 1
