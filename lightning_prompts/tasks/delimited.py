@@ -25,10 +25,8 @@ log = logging.getLogger(__name__)
 SEPARATORS = (",", ";", "\t", "|")
 HEAD = 50  # lines, of which the first record is in the beginning
 NAMED = 8  # columns listed in a message
-ADVICE = (
-    "; if this is the first row and no header, name all columns with --data.columns; if another "
-    "character separates the columns, give it with --data.separator"
-)
+NO_HEADER = "; if this is the first row and no header, name all columns with --data.columns"
+ADVICE = f"{NO_HEADER}; if another character separates the columns, give it with --data.separator"
 
 
 def read_csv(path: Path, reading: Reading) -> Rows:
@@ -78,7 +76,10 @@ def _read(path: Path, reading: Reading, usual: str, plain_quotes: bool) -> Rows:
     names = beginning(separator)[:1] if reading.has_header else []
     spaced = any(name.startswith(" ") for record in names for name in record[1:])
     reader = records(separator, itertools.chain(head, lines), spaced)
-    hint = "quote fields that hold a separator, or name another one with --data.separator"
+    hint = (
+        "quote fields that hold a separator, write a quote in them twice, or name another "
+        "separator with --data.separator"
+    )
     if plain_quotes and separator == "\t":
         hint = (
             "in a .tsv a quote is a character like others: where it is none, name the file .csv "
@@ -169,7 +170,7 @@ def _rows(path: Path, reading: Reading, reader: Any, skipped: int, hint: str) ->
             bad(len(rows), reader.line_num, len(values))
             rows.append({})
     except csv.Error as error:
-        hint += "" if rows or reading.columns else ADVICE
+        hint += "" if rows or reading.columns else NO_HEADER
         refuse_line(path, reader.line_num + skipped, f"cannot be parsed ({error}); {hint}")
     # Some programs end each row with a separator; where only some rows do, it is of a text.
     if len(header) == 1 or len(longer) < len(rows) - len(faults) - len(blank):
