@@ -73,13 +73,13 @@ def test_so_has_every_option_that_is_a_class(build, tmp_path: Path):
     table = {"class_path": "SST2", "init_args": {"template": "{prompt}{text}?", "shots": 3}}
     table["init_args"] |= {"verbalizer": {"0": " bad", "1": " good"}, "path": "x.csv"}
     (tmp_path / "a.yaml").write_text(yaml.dump({"data": table}))
-    pez = ("--model", "PEZ", "--model.prompt_length", "4")
+    pez = ("--model", "PEZ")
     other = ("--config", "a.yaml", "--data", "TextClassification", "--data.path", "y.csv")
     both = build(*SOFT, *pez, *other).config.fit
     data = both.data.init_args
-    assert (data.template, data.shots, data.path) == ("{prompt}{text}?", None, "y.csv")
+    assert (data.template, data.shots, data.path) == ("{prompt}{text}?", 3, "y.csv")
     own = both.model.init_args
-    assert (own.optimizer.init_args.lr, own.lr_scheduler, own.init) == (0.001, None, None)
+    assert (own.optimizer.init_args.lr, own.prompt_length) == (0.001, 10)
 
 
 @pytest.mark.parametrize(
