@@ -121,7 +121,7 @@ def test_perplexity(lm: FrozenLM):
 
 def sampled_wrong(lm: FrozenLM, count: int) -> int:
     """How many of two prompts' samples differ from those drawn with whole rows."""
-    ids, sources = prompt_ids(2), TEXTS[1:]
+    ids, sources = prompt_ids(2), ["Dull.", "Good"]
     examples = [Template("Re {text}:{prompt} go", lm).encode({"text": t}) for t in sources]
     batch = collate(examples, [0, 0], [0, 1])
     transfer: Any = {**batch, "sources": sources, "references": [[], []]}
