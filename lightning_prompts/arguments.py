@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,8 +47,12 @@ class PromptParser(LightningArgumentParser):
         """
         if "type" in kwargs:
             kwargs["type"] = narrowest_first(kwargs["type"])
-        action = kwargs.get("action")
-        if hasattr(action, "_typehint"):  # where the option is one of a class
+        if isinstance(default := kwargs.get("default"), Enum) and isinstance(default, str):
+            kwargs["default"] = str(default.value)  # YAML knows a text, and the option is one
+        action: Any = kwargs.get("action")
+        if action is not None and hasattr(
+            action, "_typehint"
+        ):  # where the option is one of a class
             action._typehint = narrowest_first(action._typehint)
         return super().add_argument(*args, **kwargs)
 

@@ -39,9 +39,17 @@ from lightning_prompts.demo import demo
 from lightning_prompts.endings import ending
 from lightning_prompts.errors import PromptError
 from lightning_prompts.finite_numbers import FiniteNumbers
+from lightning_prompts.guests import welcome
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.nulls import refuse_nulls
-from lightning_prompts.outcome import announce, evaluated, explained, fitted, predicted
+from lightning_prompts.outcome import (
+    announce,
+    evaluated,
+    explained,
+    fitted,
+    predicted,
+    require_steps,
+)
 from lightning_prompts.predictions import Predictions
 from lightning_prompts.progress import StepProgress
 from lightning_prompts.prompt_list import PromptList
@@ -65,6 +73,7 @@ from lightning_prompts.studies.command import study
 from lightning_prompts.style_command import style
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tested import Tested
+from lightning_prompts.trainer_parts import refuse_parts
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.unusable import refuse_unusable
 from lightning_prompts.writable import require_writable
@@ -177,6 +186,7 @@ class PromptCLI(LightningCLI):
         given = config.as_dict()
         require_numbers(given)
         refuse_nulls(given, {"lm": FrozenLM, "trainer": Trainer, **SECTIONS}, LINKED)
+        refuse_parts(given["trainer"])
         parsed = config.clone()
         complete(config, command, self.given, configs, self.folder)
         if not config.trainer.fast_dev_run:
@@ -217,9 +227,11 @@ class PromptCLI(LightningCLI):
         except UNFIT as error:
             raise PromptError(f"--trainer: {str(error).rstrip('.')}.") from error
         check_rendezvous(trainer)
-        refuse_half_on_cpu(configured.precision, trainer.strategy.root_device)
+        for precision in (configured.precision, trainer.precision):  # or a plugin's
+            refuse_half_on_cpu(precision, trainer.strategy.root_device)
         refuse_own_clocks(configured.val_check_interval, trainer.world_size)
         use_whole_checkpoints(trainer)
+        welcome(trainer)
         return trainer
 
     # ---- running
@@ -247,6 +259,8 @@ class PromptCLI(LightningCLI):
             self.trainer.fit(**kwargs)
         except SIGTERMException:
             signum = callback_of(self.trainer, LastPrompt).stopped_by or signal.SIGTERM
+        else:
+            require_steps(self.trainer, self.model, start)
         best = Path(callback_of(self.trainer, BestPrompt).best_model_path)
         if best.is_file():
             load_prompt(self.model, best)
@@ -275,7 +289,7 @@ class PromptCLI(LightningCLI):
         self._announce(**kwargs)
         self.trainer.predict(**kwargs)
         if self.trainer.is_global_zero:
-            predicted(callback_of(self.trainer, Predictions), self.datamodule)
+            predicted(self.trainer, self.datamodule)
 
     def _announce(self, ckpt_path: str | None, **_: Any) -> int:
         step = announce(self.trainer, self.model, self.datamodule, ckpt_path)

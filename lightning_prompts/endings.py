@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_prompts.errors import PromptError
+from lightning_prompts.trainer_parts import said_by_lightning, unbuilt
 
 MISTAKE, STOPPED = 2, 130
 # Processes that do not find one another; a build of torch for one process does not know it.
@@ -39,6 +40,8 @@ def _explained(error: BaseException) -> str | None:
     known = error.__cause__ if isinstance(error, ValueError) else error
     if isinstance(known, PromptError | MisconfigurationException):
         return str(known)
+    if (said := unbuilt(error) or said_by_lightning(error)) is not None:
+        return said
     if isinstance(error, torch.OutOfMemoryError):
         return "The device's memory is full; lower --data.batch_size or max_tokens."
     if isinstance(error, OSError) and error.filename is not None:

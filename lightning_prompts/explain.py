@@ -8,6 +8,7 @@ from functools import cache
 from importlib import import_module
 
 from lightning_prompts.commands import NO_COMMAND
+from lightning_prompts.trainer_parts import refused_by_name
 
 MANY = 30  # names that are too many to list in one sentence
 
@@ -20,6 +21,8 @@ def explain(message: str, options: Sequence[str]) -> str:
         options: Names of the parser's options, for a suggestion.
     """
     where = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
+    if where.startswith("trainer.") and (refused := refused_by_name(message)):
+        return f"--{where} {refused}"
     if name := _last(r"Option '([^']+)' is not accepted", message):
         before, _, after = message.partition(" is not accepted")
         # The nearest class: on the same line, else the last one before.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 
 from lightning_prompts import summary
 from lightning_prompts.callbacks.base import callback_of
@@ -117,9 +118,7 @@ def fitted(
         start: The step that it began from.
         stopped: Whether a signal ended it.
     """
-    if getattr(trainer, "fast_dev_run", 0):
-        ran = "stopped by a signal" if stopped else "every part ran"
-        notice(f"fast_dev_run: {ran}, nothing was saved.")
+    if _rehearsed(trainer, stopped):
         return
     run = folder(trainer)
     best, last = callback_of(trainer, BestPrompt), callback_of(trainer, LastPrompt)
@@ -147,6 +146,42 @@ def _go_on(run: Path) -> str:
     if not (run / CHECKPOINTS / LAST).is_file():
         return ", before anything was saved; start it anew."
     return f"; to go on:\n  {_command(run)}"
+
+
+def require_steps(trainer: Any, tuner: PromptTuner, start: int) -> None:
+    """Refuse to call a fit a success that was asked for steps and took none.
+
+    Args:
+        trainer: After a `fit` that no signal ended.
+        tuner: Of the run.
+        start: The step that it began from.
+
+    Raises:
+        PromptError: If so, with what kept it from its first step.
+    """
+    unasked = trainer.max_steps == 0 or trainer.max_epochs == 0
+    if trainer.global_step > 0 or start > 0 or unasked or not tuner.learns:
+        return
+    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]
+    if trainer.limit_train_batches == 0:
+        cause = "--trainer.limit_train_batches is 0; leave it out"
+    elif any((timer.time_remaining() or 0) <= 0 for timer in timers):
+        cause = "the time of --trainer.max_time or of a Timer was over; give more"
+    else:
+        own = "lightning_prompts."
+        guests = [type(c) for c in trainer.callbacks if not type(c).__module__.startswith(own)]
+        names = ", ".join(dict.fromkeys(guest.__name__ for guest in guests))
+        cause = f"a callback asked to stop before the first one ({names}); leave it out"
+    raise PromptError(f"No step was taken: {cause}.")
+
+
+def _rehearsed(trainer: Trainer, stopped: bool = False) -> bool:
+    """Whether a few batches were all that was asked for; says so."""
+    rehearsed = bool(getattr(trainer, "fast_dev_run", 0))
+    if rehearsed:
+        ran = "stopped by a signal" if stopped else "every part ran"
+        notice(f"fast_dev_run: {ran}, nothing was saved.")
+    return rehearsed
 
 
 def folder(trainer: Trainer) -> Path:
@@ -186,15 +221,21 @@ def evaluated(
         return
     baselines = tuner.comparisons or callback_of(trainer, Baselines).results
     which: Stage = "test" if stage == "test" else "val"
-    run = folder(trainer)
+    run = None if _rehearsed(trainer) else folder(trainer)
     evaluation = _evaluation(prompt, baselines, tuner, task, which, scored_rows(trainer, which))
-    evaluation = evaluation._replace(saved=_saved_ids(run) == prompt["ids"])
-    summary.show(evaluation, task.slug, tuner.lm.label, run)
+    saved = run is not None and _saved_ids(run) == prompt["ids"]
+    summary.show(evaluation._replace(saved=saved), task.slug, tuner.lm.label, run)
 
 
-def predicted(predictions: Predictions, task: PromptTask) -> None:
-    """Say where predictions were written, of how many rows, and how many of these were cut."""
-    if predictions.path is None:
+def predicted(trainer: Trainer, task: PromptTask) -> None:
+    """Say where predictions were written, of how many rows, and how many of these were cut.
+
+    Args:
+        trainer: After `predict`.
+        task: Whose rows were read.
+    """
+    predictions = callback_of(trainer, Predictions)
+    if _rehearsed(trainer) or predictions.path is None:
         return
     rows, of_rows = predictions.num_rows, task.report.rows.get("predict")
     cut = task.cut_rows("predict", rows)

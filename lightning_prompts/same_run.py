@@ -15,7 +15,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, WeightAveraging
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.prompt_init import RECORD
@@ -36,10 +36,8 @@ ROWS = (
 )
 # Where a run's first prompt lay, which what goes on has no use for.
 START = "model.init.path"
-TRAINER = (
-    *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "precision"),
-    "overfit_batches",
-)
+TRAINER = ("gradient_clip_val", "gradient_clip_algorithm", "precision", "overfit_batches")
+ACCUMULATE = "accumulate_grad_batches"
 LIMITS = ("limit_train_batches", "limit_val_batches")
 ALL = "1.0"  # no limit, as it is written down
 LM = ("dtype", "add_bos")
@@ -76,6 +74,7 @@ def run_record(config: Namespace, trainer: Trainer, task: PromptTask) -> dict[st
     options = {name: _plain(config[name]) for name in ("seed_everything", "model", "data")}
     options["lm"] = {name: _plain(config.lm[name]) for name in LM}
     options["trainer"] = {name: _plain(getattr(trainer, name)) for name in TRAINER}
+    options["trainer"][ACCUMULATE] = _accumulation(trainer)
     # As texts: 1 is one batch, and 1.0 is all of them.
     options["trainer"] |= {name: str(getattr(trainer, name)) for name in LIMITS}
     options["trainer"]["callbacks"] = _averaging(config.trainer.callbacks)
@@ -147,6 +146,16 @@ def _averaging(callbacks: Any) -> str | None:
             shown = ", ".join(f"{k} {v}" for k, v in options.items() if k != "device")
             found.append(f"{name} ({shown})")
     return ", ".join(found) or None
+
+
+def _accumulation(trainer: Any) -> int | dict[str, int]:
+    """Batches of a step: a number, or one from each epoch on where a scheduler changes it."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, GradientAccumulationScheduler):  # Lightning's own has one number
+            if len(callback.scheduling) > 1:
+                return {str(epoch): count for epoch, count in callback.scheduling.items()}
+            return int(callback.scheduling[0])
+    return int(trainer.accumulate_grad_batches)
 
 
 def _refuse(then: str, now: str, fix: str) -> None:

@@ -47,7 +47,7 @@ def complete(
         PromptError: If a checkpoint is missing, unreadable or needed.
     """
     _seed(config, given)
-    if config.trainer.logger is True:  # Lightning's word for its default
+    if config.trainer.logger in (True, None):  # Lightning's words for its default
         config.trainer.logger = Namespace(
             class_path="lightning.pytorch.loggers.TensorBoardLogger",
             init_args=Namespace(save_dir=LOGS, name="", version=None, default_hp_metric=False),
@@ -242,10 +242,13 @@ def _place(config: Namespace, command: str, folder: Path, run: Path | None) -> N
     """Point the loggers at the run: a given one, or a new version of the experiment."""
     loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else None
     first = (loggers or [config.trainer.logger])[0]
+    shared = run
     if not _writes(first, "TensorBoardLogger"):
         config.trainer.default_root_dir = str(run or next_version(folder))
+        if loggers:  # or a second one would count on, and make a folder of its own
+            shared = Path(config.trainer.default_root_dir)
     for logger in file_loggers(config):
-        place = run
+        place = shared
         if _writes(logger, "CSVLogger"):
             # It empties a folder that it is pointed at again, so each command has its own.
             place = run and _first_free(run, command)

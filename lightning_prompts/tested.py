@@ -54,7 +54,7 @@ class Tested(Callback):
         """Write, when every metric is known."""
         assert isinstance(pl_module, PromptTuner)
         path = run_folder(trainer) / TEST
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         metrics = {
             name: float(value)

@@ -1,8 +1,8 @@
 """In which order an option's types are tried: its own, whatever else Python has imported before.
 
-`Union[int, float]` and `Union[float, int]` are equal, so `typing` keeps one object for both: whoever
-names the union first decides its order for every library of the process. jsonargparse tries the
-types in that order, and a float takes every whole number: `1`, one batch, would be `1.0`, all.
+`Union[int, float]` and `Union[float, int]` are equal, so `typing` keeps one object for both:
+whoever names the union first decides its order for every library of the process. jsonargparse tries
+the types in that order, and a float takes every whole number: `1`, one batch, would be `1.0`, all.
 """
 
 import datetime
@@ -44,7 +44,7 @@ def narrowest_first(hint: Any) -> Any:
     if union:
         return functools.reduce(operator.or_, ordered)
     if isinstance(hint, types.GenericAlias):
-        return types.GenericAlias(hint.__origin__, tuple(ordered))
+        return types.GenericAlias(typing.cast(type, hint.__origin__), tuple(ordered))
     return hint.copy_with(tuple(ordered)) if hasattr(hint, "copy_with") else hint
 
 

@@ -162,9 +162,9 @@ class PromptTask(LightningDataModule, ABC):
         """Length-bucketed batches that follow from (seed, epoch) and resume within an epoch."""
         rows = self._encoded["train"]
         rank, num_ranks = self._ranks()
-        batches = BucketBatches(
-            EpochOrder(len(rows), self.seed), rows.lengths, self.batch_size, rank, num_ranks
-        )
+        same = bool(getattr(self.trainer, "overfit_batches", 0))
+        order = EpochOrder(len(rows), self.seed, same)
+        batches = BucketBatches(order, rows.lengths, self.batch_size, rank, num_ranks)
         limit = getattr(self.trainer, "limit_train_batches", None)  # a number, or a share
         return ResumableLoader(
             rows,

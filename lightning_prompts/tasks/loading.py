@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.template import Batch, Example, collate
@@ -51,10 +51,16 @@ def collate_rows(items: Sequence[tuple[Example, int, int]]) -> Batch:
 
 
 class EpochOrder(Sampler[int]):
-    """A shuffle of n rows that follows from (seed, epoch); Lightning calls `set_epoch`."""
+    """A shuffle of n rows that follows from (seed, epoch); Lightning calls `set_epoch`.
 
-    def __init__(self, num_rows: int, seed: int) -> None:
-        self.num_rows, self.seed = num_rows, seed
+    Args:
+        num_rows: n.
+        seed: Of every epoch's order.
+        same: Whether all epochs have the first one's order, to overfit a few batches.
+    """
+
+    def __init__(self, num_rows: int, seed: int, same: bool = False) -> None:
+        self.num_rows, self.seed, self.same = num_rows, seed, same
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -70,7 +76,8 @@ class EpochOrder(Sampler[int]):
     def shuffle(self, count: int, epoch: int) -> list[int]:
         """The numbers below `count` in an order that follows from (seed, epoch) on every rank."""
         # The multiplier keeps (seed 0, epoch 1) apart from (seed 1, epoch 0).
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        turn = self.seed * 1_000_003 + (0 if self.same else epoch)
+        generator = torch.Generator().manual_seed(turn % 2**63)
         return torch.randperm(count, generator=generator).tolist()
 
 
@@ -128,13 +135,16 @@ class BucketBatches(Sampler[list[int]]):
         return [batches[i][self.rank :: self.num_ranks] for i in shuffled]
 
 
-class LongestFirst(Sampler[int]):
+class LongestFirst(SequentialSampler):
     """Evaluation order: one rank's rows by falling length; each row on one rank, once.
 
-    The longest come first so that memory that is too small shows at once.
+    The longest come first so that memory that is too small shows at once. Lightning takes any other
+    class for a shuffle, and with `--trainer.overfit_batches` puts one in its place that gives every
+    rank all rows.
     """
 
     def __init__(self, lengths: Sequence[int], rank: int = 0, num_ranks: int = 1) -> None:
+        super().__init__(lengths)
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
         self.order = order[rank::num_ranks]
 
