@@ -45,6 +45,7 @@ def test_an_optimizer_has_its_own_defaults(build):
     assert (name, given["eps"]) == ("Adafactor", defaults(torch.optim.Adafactor)["eps"])
 
 
+@pytest.mark.slow
 def test_what_is_given_counts(build, tmp_path: Path):
     rate = ("--model.optimizer.lr", "0.5")
     name, given = options(build(*SOFT, *rate, "--model.optimizer", "SGD"))
@@ -60,6 +61,7 @@ def test_what_is_given_counts(build, tmp_path: Path):
     assert (name, given["alpha"], given["momentum"], given["lr"]) == ("RMSprop", 0.5, 0.1, 0.01)
 
 
+@pytest.mark.slow
 def test_so_has_every_option_that_is_a_class(build, tmp_path: Path):
     init = ("--model.init", "FromText", "--model.init.text", "so", "--model.prompt_length", "null")
     others = ("--model.lr_scheduler", "LinearLR", "--trainer.logger", "CSVLogger")
@@ -82,6 +84,7 @@ def test_so_has_every_option_that_is_a_class(build, tmp_path: Path):
     assert (own.optimizer.init_args.lr, own.prompt_length) == (0.001, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "message"),
     [
