@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Timer
 
 from lightning_prompts import summary
 from lightning_prompts.callbacks.base import callback_of
@@ -19,7 +18,13 @@ from lightning_prompts.checkpoint import BestPrompt, LastPrompt
 from lightning_prompts.commands import command
 from lightning_prompts.console import notice
 from lightning_prompts.described import describe, scored_rows
-from lightning_prompts.early_end import at_step, closing_notes, limit_reached
+from lightning_prompts.early_end import (
+    EarlyEnd,
+    asked_by,
+    at_step,
+    closing_notes,
+    limit_reached,
+)
 from lightning_prompts.errors import PromptError, RunError
 from lightning_prompts.predictions import Predictions
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
@@ -162,22 +167,17 @@ def require_steps(trainer: Any, tuner: PromptTuner, start: int) -> None:
     unasked = trainer.max_steps == 0 or trainer.max_epochs == 0
     if trainer.global_step > 0 or start > 0 or unasked or not tuner.learns:
         return
-    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]
     if trainer.limit_train_batches == 0:
-        cause = "--trainer.limit_train_batches is 0; leave it out"
-    elif any((timer.time_remaining() or 0) <= 0 for timer in timers):
-        cause = "the time of --trainer.max_time or of a Timer was over; give more"
+        end = EarlyEnd("--trainer.limit_train_batches is 0", "leave it out")
     else:
-        own = "lightning_prompts."
-        guests = [type(c) for c in trainer.callbacks if not type(c).__module__.startswith(own)]
-        names = ", ".join(dict.fromkeys(guest.__name__ for guest in guests))
-        cause = f"a callback asked to stop before the first one ({names}); leave it out"
-    raise PromptError(f"No step was taken: {cause}.")
+        end = callback_of(trainer, LastPrompt).ends.end or asked_by(trainer)
+    fix = end.fix or "leave it out, or give it more to begin with"
+    raise PromptError(f"No step was taken: {end.cause}; {fix}.")
 
 
 def _rehearsed(trainer: Trainer, stopped: bool = False) -> bool:
     """Whether a few batches were all that was asked for; says so."""
-    rehearsed = bool(getattr(trainer, "fast_dev_run", 0))
+    rehearsed = bool(getattr(trainer, "fast_dev_run", False))
     if rehearsed:
         ran = "stopped by a signal" if stopped else "every part ran"
         notice(f"fast_dev_run: {ran}, nothing was saved.")

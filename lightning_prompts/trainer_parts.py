@@ -80,6 +80,11 @@ def refuse_parts(trainer: Mapping[str, Any]) -> None:
     for option, (value, why) in VALUES.items():
         if trainer.get(option) is value:
             raise PromptError(f"--trainer.{option} {str(value).lower()}: {why}.")
+    if trainer.get("model_registry") is not None:
+        raise PromptError(
+            f"--trainer.model_registry {trainer['model_registry']}: only the checkpoint callback "
+            "of the package litmodels uploads to it, which no run has; leave it out."
+        )
     profiler = trainer.get("profiler")
     names = [path.rpartition(".")[2] for path in _class_paths(profiler)]
     if (profiler == "xla" or "XLAProfiler" in names) and find_spec(_XLA) is None:
