@@ -57,7 +57,8 @@ def explain(message: str, options: Sequence[str]) -> str:
         )
     if name := _last(r"unrecognized arguments: (.+)", message):
         flag = name.split()[0].partition("=")[0].lstrip("-")
-        if _tuner_with(flag.partition(".")[0]):  # LightningCLI has --optimizer, for one
+        first = flag.partition(".")[0]
+        if first not in options and _tuner_with(first):  # LightningCLI has --optimizer, for one
             return f"{name}: no such option; did you mean --model.{flag}?"
         return f"{name}: no such option{suggest(flag, options, '--')}"
     if name := _last(r"does not accept option '([^']+)'", message):

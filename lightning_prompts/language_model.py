@@ -15,7 +15,13 @@ from lightning_prompts.kernels import use_attention, use_fast_kernels
 from lightning_prompts.known_tokens import find_ends, find_special, refuse_unread
 from lightning_prompts.model_files import find_model
 from lightning_prompts.model_identity import own_logits, refuse_unknown, weights_digest
-from lightning_prompts.prefix_reuse import concatenated, encode_texts, prompts_first, texts_first
+from lightning_prompts.prefix_reuse import (
+    concatenated,
+    encode_texts,
+    prompts_first,
+    single_pass,
+    texts_first,
+)
 from lightning_prompts.projection import EmbeddingIndex
 from lightning_prompts.ranges import require
 from lightning_prompts.reuse_check import Ways, check_ways, local_window
@@ -330,8 +336,7 @@ class FrozenLM(nn.Module):
             rows = self.embed(token_ids) if embeds is None else embeds
             bos = self.embedding_table[self.bos_id].expand(len(token_ids), 1, -1)
             inputs = torch.cat([bos, rows[:, :-1].to(bos.dtype)], dim=1)  # (K, P, H)
-            # Without a cache transformers looks for packed sequences, and waits for the device.
-            hidden = self.model.base_model(inputs_embeds=inputs, use_cache=self.ways.continued)[0]
+            hidden = self.model.base_model(inputs_embeds=inputs, **single_pass(self))[0]
             logits_KVP = self.logits(hidden).transpose(1, 2)
             return F.cross_entropy(logits_KVP, token_ids, reduction="none")
 

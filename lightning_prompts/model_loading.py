@@ -217,10 +217,11 @@ def _refuse_pickle(error: BaseException, source: ModelSource) -> None:
 def _refuse_attention(error: BaseException, location: str, options: dict[str, Any]) -> None:
     """Say it plainly where the attention that was asked for is what is missing."""
     asked = options.get("attn_implementation")
+    cause = _first_line(error).partition(". ")[0]
     if asked and isinstance(error, ValueError | ImportError) and "attention" in str(error).lower():
         raise PromptError(
             f"--lm.attn_implementation {asked}: not to be had for {location} here "
-            f"({_first_line(error)}); leave the option out, which takes what the model has."
+            f"({cause}); leave it out, which takes what the model has."
         ) from error
 
 

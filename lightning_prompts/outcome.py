@@ -141,6 +141,18 @@ def fitted(
         summary.unmeasured(run, notes)
 
 
+def _command(run: Path) -> str:
+    """What goes on with a run."""
+    return command("fit", "--config", summary.shown(run / CONFIG), "--ckpt_path", "last")
+
+
+def _go_on(run: Path) -> str:
+    """The end of a sentence on a run that was stopped."""
+    if not (run / CHECKPOINTS / LAST).is_file():
+        return ", before anything was saved; start it anew."
+    return f"; to go on:\n  {_command(run)}"
+
+
 def require_steps(trainer: Any, tuner: PromptTuner, start: int) -> None:
     """Refuse to call a fit a success that was asked for steps and took none.
 
@@ -170,18 +182,6 @@ def _rehearsed(trainer: Trainer, stopped: bool = False) -> bool:
         ran = "stopped by a signal" if stopped else "every part ran"
         notice(f"fast_dev_run: {ran}, nothing was saved.")
     return rehearsed
-
-
-def _command(run: Path) -> str:
-    """What goes on with a run."""
-    return command("fit", "--config", summary.shown(run / CONFIG), "--ckpt_path", "last")
-
-
-def _go_on(run: Path) -> str:
-    """The end of a sentence on a run that was stopped."""
-    if not (run / CHECKPOINTS / LAST).is_file():
-        return ", before anything was saved; start it anew."
-    return f"; to go on:\n  {_command(run)}"
 
 
 def folder(trainer: Trainer) -> Path:
@@ -221,15 +221,19 @@ def evaluated(
         return
     baselines = tuner.comparisons or callback_of(trainer, Baselines).results
     which: Stage = "test" if stage == "test" else "val"
-    run = folder(trainer)
+    run = None if _rehearsed(trainer) else folder(trainer)
     evaluation = _evaluation(prompt, baselines, tuner, task, which, scored_rows(trainer, which))
-    evaluation = evaluation._replace(saved=_saved_ids(run) == prompt["ids"])
-    shown = None if _rehearsed(trainer) else run
-    summary.show(evaluation, task.slug, tuner.lm.label, shown)
+    saved = run is not None and _saved_ids(run) == prompt["ids"]
+    summary.show(evaluation._replace(saved=saved), task.slug, tuner.lm.label, run)
 
 
 def predicted(trainer: Trainer, task: PromptTask) -> None:
-    """Say where predictions were written, of how many rows, and how many of these were cut."""
+    """Say where predictions were written, of how many rows, and how many of these were cut.
+
+    Args:
+        trainer: After `predict`.
+        task: Whose rows were read.
+    """
     predictions = callback_of(trainer, Predictions)
     if _rehearsed(trainer) or predictions.path is None:
         return

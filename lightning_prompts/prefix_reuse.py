@@ -71,12 +71,9 @@ def concatenated(lm: "FrozenLM", prompts: Tensor, batch: Batch) -> Tensor:
             dim=2,
         ).flatten(0, 1)
         slots = order.repeat(len(part), 1)[..., None].expand(-1, -1, lm.hidden_size)
-        # Without a cache transformers looks for packed sequences, and waits for the device. Where
-        # gradients are wanted, its keys and values are held anyway; other states are overwritten.
-        hidden = lm.model.base_model(
-            inputs_embeds=pieces.gather(1, slots),
-            use_cache=torch.is_grad_enabled() and lm.ways.continued,
-        )[0]
+        # Where gradients are wanted, keys and values are held anyway.
+        given = single_pass(lm) if torch.is_grad_enabled() else {"use_cache": False}
+        hidden = lm.model.base_model(inputs_embeds=pieces.gather(1, slots), **given)[0]
         states.append(pick(hidden, (lengths - 1).repeat(len(part))).unflatten(0, shape[:2]))
     return _joined(states)
 
@@ -231,6 +228,17 @@ def _tree(lm: "FrozenLM", prompts: Tensor, num_after: int) -> _Tree:
             seen[node, list(path[: i + 1])] = True
     leaves = torch.tensor([path[num_prompt - 1] for path in paths])
     return _Tree(embeds, depths.to(device), seen.to(device), leaves.to(device))
+
+
+def single_pass(lm: "FrozenLM") -> dict[str, Any]:
+    """Options of a pass whose keys and values nobody asks for.
+
+    Without a cache transformers looks for packed sequences, and waits for the device; but a model
+    that keeps other states may write over them, where a gradient needs them.
+    """
+    if lm.ways.continued:
+        return {"past_key_values": whole_cache(), "use_cache": True}
+    return {"use_cache": False}
 
 
 def repeat_cache(cache: Any, copies: int) -> "DynamicCache":

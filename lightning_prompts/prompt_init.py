@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.prefix_reuse import single_pass
 from lightning_prompts.ranges import require
 from lightning_prompts.verbalizer import Verbalizer
 
@@ -137,7 +138,7 @@ class FromModel(PromptInit):
         for _ in range(prompt_length):
             # Without a cache of its own: a prompt is short and written once.
             inputs = lm.embed(torch.tensor([ids]))
-            hidden = lm.model.base_model(inputs_embeds=inputs, use_cache=lm.ways.continued)[0]
+            hidden = lm.model.base_model(inputs_embeds=inputs, **single_pass(lm))[0]
             logits = lm.logits(hidden[0, -1]).index_fill(0, special, -torch.inf)
             best = logits.topk(most)
             weights = (best.values.double() / self.temperature).softmax(-1)

@@ -204,7 +204,7 @@ class _Trial:
         lm, batch, expected = self.lm, self._batch(self.texts), self._answers(1)
         if lm.text_cache.gib > 0:
             ids = [self.ids.new_tensor(text) for text in self.texts]
-            kept = joined_states(encode_blocks(lm, ids), batch)
+            kept = joined_states(encode_blocks(lm, ids, num_rows=2), batch)
         else:
             kept = encode_texts(lm, batch)
         for prompts in (self.ids, self.ids[1:], lm.embed(self.ids)):

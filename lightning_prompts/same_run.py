@@ -136,16 +136,6 @@ def refuse_other_run(
         _refuse(then, now, fix)
 
 
-def _accumulation(trainer: Any) -> int | dict[str, int]:
-    """Batches of a step: a number, or one from each epoch on where a scheduler changes it."""
-    for callback in trainer.callbacks:
-        if isinstance(callback, GradientAccumulationScheduler):  # Lightning's own has one number
-            if len(callback.scheduling) > 1:
-                return {str(epoch): count for epoch, count in callback.scheduling.items()}
-            return int(callback.scheduling[0])
-    return int(trainer.accumulate_grad_batches)
-
-
 def _averaging(callbacks: Any) -> str | None:
     """The callbacks that average weights, which change what a run's prompt is, as a text."""
     found = []
@@ -156,6 +146,16 @@ def _averaging(callbacks: Any) -> str | None:
             shown = ", ".join(f"{k} {v}" for k, v in options.items() if k != "device")
             found.append(f"{name} ({shown})")
     return ", ".join(found) or None
+
+
+def _accumulation(trainer: Any) -> int | dict[str, int]:
+    """Batches of a step: a number, or one from each epoch on where a scheduler changes it."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, GradientAccumulationScheduler):  # Lightning's own has one number
+            if len(callback.scheduling) > 1:
+                return {str(epoch): count for epoch, count in callback.scheduling.items()}
+            return int(callback.scheduling[0])
+    return int(trainer.accumulate_grad_batches)
 
 
 def _refuse(then: str, now: str, fix: str) -> None:

@@ -299,7 +299,7 @@ def show(
             "The prompt in use is its tokens, so prompt and tokens agree by construction."
         )
     if by := evaluation.prompt.get("averaged_by"):
-        console.print(f"It is the average that {by} keeps, in best.ckpt and prompt.json too.")
+        console.print(f"It is the average that {by} keeps of the steps' prompts.")
     console.print(prompt_text(evaluation.prompt))
     if evaluation.columns:  # the table's perplexities are of rewrites
         console.print(f"Its perplexity: {_large(evaluation.metrics.get('perplexity'))}.")

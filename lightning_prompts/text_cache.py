@@ -175,12 +175,15 @@ def text_mask(batch: Batch) -> Tensor:
     return (slots >= ids.shape[1] - lengths[:, None]).long()
 
 
-def encode_blocks(lm: "FrozenLM", texts: Sequence[Tensor]) -> list[Tensor]:
+def encode_blocks(
+    lm: "FrozenLM", texts: Sequence[Tensor], num_rows: int = BLOCK_ROWS
+) -> list[Tensor]:
     """Keys and values of each text, encoded in blocks of one shape.
 
     Args:
         lm: The frozen language model.
         texts: [T] Token ids of each.
+        num_rows: Of a block.
 
     Returns:
         [layers, 2, heads, T, d] of each.
@@ -191,10 +194,10 @@ def encode_blocks(lm: "FrozenLM", texts: Sequence[Tensor]) -> list[Tensor]:
         by_length.setdefault(min(length, lm.max_positions), []).append(i)
     found: dict[int, Tensor] = {}
     for length, members in by_length.items():
-        for start in range(0, len(members), BLOCK_ROWS):
-            some = members[start : start + BLOCK_ROWS]
+        for start in range(0, len(members), num_rows):
+            some = members[start : start + num_rows]
             rows = [F.pad(texts[i], (0, length - len(texts[i]))) for i in some]
-            rows += rows[:1] * (BLOCK_ROWS - len(rows))
+            rows += rows[:1] * (num_rows - len(rows))
             # Padding stands behind the texts, where causality keeps it from being seen.
             cache = lm.model.base_model(
                 input_ids=torch.stack(rows), past_key_values=whole_cache(), use_cache=True

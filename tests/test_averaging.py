@@ -90,7 +90,7 @@ def nearest(cli: PromptCLI, prompt: torch.Tensor) -> list[int]:
     return likeness.argmax(1).tolist()
 
 
-@pytest.mark.parametrize("tuner", ["soft", "pez"])
+@pytest.mark.parametrize("tuner", ["soft", pytest.param("pez", marks=pytest.mark.slow)])
 def test_the_table_is_of_the_average(fit, tuner: str, lm_folder: Path, capsys):
     cli = fit(*EMA, "--model.optimizer.lr", "0.5", "--model.lr_scheduler", "null", tuner=tuner)
     lm = {name: value.clone() for name, value in cli.model.lm.state_dict().items()}
@@ -124,6 +124,7 @@ def test_the_table_is_of_the_average(fit, tuner: str, lm_folder: Path, capsys):
         assert name == "last" or f"{loss:.3f}" in said
 
 
+@pytest.mark.slow
 def test_the_average_does_not_touch_the_training(fit):
     plain, averaged = Steps(), Steps()
     for steps, args in ((plain, ()), (averaged, EMA)):
@@ -134,6 +135,7 @@ def test_the_average_does_not_touch_the_training(fit):
     assert len(plain.prompts) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [False, True])
 def test_an_averaged_run_goes_on_where_it_was_stopped(fit, epochs: bool):
     args = (*EMA, "--model.lr_scheduler", "null")
@@ -155,6 +157,7 @@ def test_an_averaged_run_goes_on_where_it_was_stopped(fit, epochs: bool):
     assert values[0]["val/loss"] == values[1]["val/loss"]
 
 
+@pytest.mark.slow
 def test_another_average_is_another_run(fit, capsys):
     fit(*EMA).start()
     config = str(RUN / "config.yaml")
@@ -166,6 +169,7 @@ def test_another_average_is_another_run(fit, capsys):
         assert "--trainer.callbacks EMAWeightAveraging (" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_until_there_is_an_average_the_prompt_is_measured(fit, capsys):
     cli = fit(*EMA, "--trainer.callbacks.update_starting_at_step", "99")
     cli.trainer.callbacks.insert(0, steps := Steps())
@@ -177,6 +181,7 @@ def test_until_there_is_an_average_the_prompt_is_measured(fit, capsys):
     assert "average" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tuner", "args", "message"),
     [

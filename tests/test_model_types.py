@@ -1,5 +1,6 @@
 """Whatever a model makes of positions, caches and masks: each pass gives what plain rows give."""
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_prompts.cli import main
 from lightning_prompts.errors import PromptError
 from lightning_prompts.generation import TransferBatch, sample_texts, token_limit, uniforms
 from lightning_prompts.language_model import FrozenLM
@@ -121,7 +123,7 @@ def test_perplexity(lm: FrozenLM):
 
 def sampled_wrong(lm: FrozenLM, count: int) -> int:
     """How many of two prompts' samples differ from those drawn with whole rows."""
-    ids, sources = prompt_ids(2), TEXTS[1:]
+    ids, sources = prompt_ids(2), ["Dull.", "Good"]
     examples = [Template("Re {text}:{prompt} go", lm).encode({"text": t}) for t in sources]
     batch = collate(examples, [0, 0], [0, 1])
     transfer: Any = {**batch, "sources": sources, "references": [[], []]}
@@ -182,6 +184,40 @@ def test_the_table_lists_what_is_tried():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mpt", "bloom"])
+def test_a_prompt_has_one_loss(
+    kind: str,
+    lm_folder: Path,
+    review_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Among the prompts that were tried, 16 at a time, and alone in the closing table."""
+    save_type(kind, lm_folder, tmp_path / "lm")
+    monkeypatch.chdir(tmp_path)
+    configs = Path(__file__).resolve().parent.parent / "configs"
+    main(
+        [
+            *("fit", f"--config={configs}/tuner/rlprompt.yaml"),
+            *(f"--config={configs}/task/sst2.yaml", "--data.template={text}{prompt}"),
+            *(f"--data.path={review_folder}", f"--lm.name={tmp_path / 'lm'}"),
+            *(
+                "--data.text_column=text",
+                '--data.verbalizer={"negative": " bad", "positive": " good"}',
+            ),
+            *("--data.batch_size=8", "--trainer.max_steps=4", "--trainer.val_check_interval=2"),
+            *("--trainer.accelerator=cpu", "--experiment=one"),
+        ]
+    )
+    run = tmp_path / "logs" / "one" / "version_0"
+    best = json.loads((run / "prompt.json").read_text(encoding="utf-8"))
+    tried = (run / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    (same,) = [row for row in map(json.loads, tried) if row["ids"] == best["ids"]]
+    assert same["val_loss"] == pytest.approx(best["metrics"]["val/loss"], rel=1e-4)
+    assert same["val_accuracy"] == pytest.approx(best["metrics"]["val/accuracy"])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "how"), TYPES)
 def test_each_type(kind: str, how: str, lm_folder: Path, tmp_path: Path):
     save_type(kind, lm_folder, tmp_path)
@@ -194,7 +230,7 @@ def test_each_type(kind: str, how: str, lm_folder: Path, tmp_path: Path):
     assert (first, last) == (how.startswith("reused"), how == "reused")
     rounded = 0.02 if kind == "xlstm" else 1e-4  # it computes in bfloat16, by length
     for text in (FIRST, LAST):
-        ids, batch = prompt_ids(3), make_batch(lm, text)
+        ids, batch = prompt_ids(2), make_batch(lm, text)
         expected = one_by_one(lm, lm.embed(ids), text)
         assert apart(lm.logits(lm.answers(ids, batch)), expected) < rounded
         embeds = lm.embed(ids).requires_grad_()

@@ -45,6 +45,7 @@ def test_an_optimizer_has_its_own_defaults(build):
     assert (name, given["eps"]) == ("Adafactor", defaults(torch.optim.Adafactor)["eps"])
 
 
+@pytest.mark.slow
 def test_what_is_given_counts(build, tmp_path: Path):
     rate = ("--model.optimizer.lr", "0.5")
     name, given = options(build(*SOFT, *rate, "--model.optimizer", "SGD"))
@@ -60,6 +61,7 @@ def test_what_is_given_counts(build, tmp_path: Path):
     assert (name, given["alpha"], given["momentum"], given["lr"]) == ("RMSprop", 0.5, 0.1, 0.01)
 
 
+@pytest.mark.slow
 def test_so_has_every_option_that_is_a_class(build, tmp_path: Path):
     init = ("--model.init", "FromText", "--model.init.text", "so", "--model.prompt_length", "null")
     others = ("--model.lr_scheduler", "LinearLR", "--trainer.logger", "CSVLogger")
@@ -73,15 +75,16 @@ def test_so_has_every_option_that_is_a_class(build, tmp_path: Path):
     table = {"class_path": "SST2", "init_args": {"template": "{prompt}{text}?", "shots": 3}}
     table["init_args"] |= {"verbalizer": {"0": " bad", "1": " good"}, "path": "x.csv"}
     (tmp_path / "a.yaml").write_text(yaml.dump({"data": table}))
-    pez = ("--model", "PEZ", "--model.prompt_length", "4")
+    pez = ("--model", "PEZ")
     other = ("--config", "a.yaml", "--data", "TextClassification", "--data.path", "y.csv")
     both = build(*SOFT, *pez, *other).config.fit
     data = both.data.init_args
-    assert (data.template, data.shots, data.path) == ("{prompt}{text}?", None, "y.csv")
+    assert (data.template, data.shots, data.path) == ("{prompt}{text}?", 3, "y.csv")
     own = both.model.init_args
-    assert (own.optimizer.init_args.lr, own.lr_scheduler, own.init) == (0.001, None, None)
+    assert (own.optimizer.init_args.lr, own.prompt_length) == (0.001, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "message"),
     [

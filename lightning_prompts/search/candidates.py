@@ -18,6 +18,7 @@ from torch import Tensor
 from lightning_prompts.dtypes import wide
 from lightning_prompts.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.prefix_reuse import single_pass
 from lightning_prompts.ranges import require
 from lightning_prompts.search.allowed import Allowed, Ids
 
@@ -111,7 +112,7 @@ def next_logits(lm: FrozenLM, token_ids: Tensor) -> Tensor:
     with torch.autocast(token_ids.device.type, enabled=False):
         bos = token_ids.new_full((len(token_ids), 1), lm.bos_id)
         inputs = lm.embed(torch.cat([bos, token_ids], dim=1))  # (K, P + 1, H)
-        return lm.logits(lm.model.base_model(inputs_embeds=inputs, use_cache=lm.ways.continued)[0])
+        return lm.logits(lm.model.base_model(inputs_embeds=inputs, **single_pass(lm))[0])
 
 
 class Proposer:

@@ -216,7 +216,8 @@ def _estimated(config: StudyConfig, measured: Mapping[str, Cost], workers: int) 
             f"about {duration(cost.seconds)}"
         )
     several = f" with {workers} workers, if there are cores for each" if workers > 1 else ""
-    yield f"{count(len(plan), 'run')}: about {duration(total / min(workers, len(plan)))}{several}."
+    whole = duration(total / min(workers, len(plan)))
+    yield f"All {count(len(plan), 'run')}: about {whole}{several}."
 
 
 def _show(config: StudyConfig, study: optuna.Study) -> None:
@@ -228,7 +229,7 @@ def _show(config: StudyConfig, study: optuna.Study) -> None:
         console.print(
             Text(
                 f"{progress.failed} of {count(progress.total, 'run')} failed; error.txt in the "
-                "folder of each says why, and the same command with --retry_failed tries again."
+                "folder of each says why; the same command with --retry_failed tries them again."
             )
         )
     folder = summary.shown(config.folder)

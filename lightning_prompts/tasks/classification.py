@@ -269,7 +269,7 @@ class TextClassification(PromptTask):
             if len(members) < shots:
                 raise PromptError(
                     f"--data.shots is {shots}, but label {self.verbalizer.labels[index]!r} has "
-                    f"{len(members)} in {rows.source}; ask for at most {len(members)}."
+                    f"{len(members)} rows in {rows.source}; ask for at most {len(members)}."
                 )
         return sorted(index for members in drawn.values() for index in members)
 

@@ -25,10 +25,8 @@ log = logging.getLogger(__name__)
 SEPARATORS = (",", ";", "\t", "|")
 HEAD = 50  # lines, of which the first record is in the beginning
 NAMED = 8  # columns listed in a message
-ADVICE = (
-    "; if this is the first row and no header, name all columns with --data.columns; if another "
-    "character separates the columns, give it with --data.separator"
-)
+NO_HEADER = "; if this is the first row and no header, name all columns with --data.columns"
+ADVICE = f"{NO_HEADER}; if another character separates the columns, give it with --data.separator"
 
 
 def read_csv(path: Path, reading: Reading) -> Rows:
@@ -56,21 +54,32 @@ def _read(path: Path, reading: Reading, usual: str, plain_quotes: bool) -> Rows:
             given, delimiter=separator, quoting=quoting, strict=True, skipinitialspace=spaced
         )
 
-    def first(separator: str) -> list[str]:
+    def beginning(separator: str) -> list[list[str]]:
+        """The first records by a separator; none where it does not go with them."""
+        found = []
+        reader = records(separator, head)
         try:
-            return next(filter(None, records(separator, head)), [])
+            for record in reader:
+                found.append(record)
         except csv.Error:
-            return []
+            # A record may go on after the lines that are looked at.
+            if reader.line_num < HEAD - 1:
+                return []
+        return [record for record in found[: HEAD - 1] if record]
 
     separator = reading.separator or said
     if separator is None:
-        separator = _separator(path, reading, usual, first)
+        separator = _separator(path, reading, usual, beginning)
         if separator != usual:
             log.info("%s: its columns are separated by %s.", path, shown_separator(separator))
     # `a, b`: the space belongs to the separator, and a quote after it begins a value.
-    spaced = reading.has_header and any(name.startswith(" ") for name in first(separator)[1:])
+    names = beginning(separator)[:1] if reading.has_header else []
+    spaced = any(name.startswith(" ") for record in names for name in record[1:])
     reader = records(separator, itertools.chain(head, lines), spaced)
-    hint = "quote fields that hold a separator, or name another one with --data.separator"
+    hint = (
+        "quote fields that hold a separator, write a quote in them twice, or name another "
+        "separator with --data.separator"
+    )
     if plain_quotes and separator == "\t":
         hint = (
             "in a .tsv a quote is a character like others: where it is none, name the file .csv "
@@ -79,27 +88,38 @@ def _read(path: Path, reading: Reading, usual: str, plain_quotes: bool) -> Rows:
     return _rows(path, reading, reader, int(said is not None), hint)
 
 
-def _separator(path: Path, reading: Reading, usual: str, first: Callable[[str], list[str]]) -> str:
+def _separator(
+    path: Path, reading: Reading, usual: str, beginning: Callable[[str], list[list[str]]]
+) -> str:
     """The separator that gives the columns that are needed.
+
+    With a header it gives their names, and without one as many fields in each row as there are
+    columns.
 
     Args:
         path: The file.
         reading: What is needed.
         usual: The separator that the file's name promises.
-        first: The first record by a separator.
+        beginning: The first records by a separator.
 
     Raises:
-        PromptError: If several others do.
+        PromptError: If several do.
     """
-    if reading.has_header and not reading.columns:
-        fits = {s: reading.fits(_names(first(s)).__contains__) for s in (usual, *SEPARATORS)}
-    else:
-        counts = {s: len(first(s)) for s in (usual, *SEPARATORS)}
-        names = len(reading.columns)
-        fits = {s: count == names if names else count > 1 for s, count in counts.items()}
-    # What leaves a line undivided is no separator of it.
-    found = [separator for separator, fit in fits.items() if fit and len(first(separator)) > 1]
-    if fits[usual] or not found:
+    found = []
+    for separator in dict.fromkeys((usual, *SEPARATORS)):
+        records = beginning(separator)
+        widths = {len(record) for record in records}
+        if reading.columns:
+            fits = widths == {len(reading.columns)}
+        elif reading.has_header:
+            fits = bool(records) and reading.fits(_names(records[0]).__contains__)
+        else:
+            fits = len(widths) == 1
+        # What leaves a line undivided is no separator of it.
+        if fits and len(records[0]) > 1:
+            found.append(separator)
+    by_names = reading.has_header and not reading.columns
+    if not found or (by_names and found[0] == usual):
         return usual
     if len(found) > 1:
         ways = " and by ".join(map(shown_separator, found))
@@ -115,8 +135,18 @@ def _rows(path: Path, reading: Reading, reader: Any, skipped: int, hint: str) ->
     rows: list[Row] = []
     faults: dict[int, BadRow] = {}
     blank: set[int] = set()
+    longer: dict[int, int] = {}  # rows with empty fields past the last column, by their lines
     header = list(reading.columns)
     records = filter(None, reader)  # without blank lines
+
+    def bad(index: int, number: int, count: int) -> None:
+        names = "--data.columns" if reading.columns else "the header"
+        fault = f"has {count} fields but {names} names {len(header)} ({_listed(header)}); {hint}"
+        if not reading.skip_bad_rows:
+            refuse_line(path, number + skipped, fault)
+        message = f"Data file {path}, line {number + skipped} {fault}."
+        faults[index] = BadRow(message, f"{count} fields in place of {len(header)}")
+
     try:
         first: list[str] = next(records, [])
         if not header:
@@ -129,26 +159,23 @@ def _rows(path: Path, reading: Reading, reader: Any, skipped: int, hint: str) ->
             number = reader.line_num + skipped
             refuse_line(path, number, f"names the column {twice!r} twice; rename one")
         for values in records if reading.has_header else itertools.chain([first], records):
-            # What is missing at the end of a row, or is empty past its end, may be nobody's.
+            # What is missing at the end of a row may be nobody's.
             if last < len(values) and not any(values[len(header) :]):
-                if len(values) > 1 and not any(values):
+                if len(header) > 1 and not any(values):
                     blank.add(len(rows))
+                elif len(values) > len(header):
+                    longer[len(rows)] = reader.line_num
                 rows.append({name: values[i] for i, name in read})
                 continue
-            number = reader.line_num + skipped
-            names = "--data.columns" if reading.columns else "the header"
-            fault = (
-                f"has {len(values)} fields but {names} names {len(header)} ({_listed(header)}); "
-                f"{hint}"
-            )
-            if not reading.skip_bad_rows:
-                refuse_line(path, number, fault)
-            reason = f"{len(values)} fields in place of {len(header)}"
-            faults[len(rows)] = BadRow(f"Data file {path}, line {number} {fault}.", reason)
+            bad(len(rows), reader.line_num, len(values))
             rows.append({})
     except csv.Error as error:
-        hint += "" if rows or reading.columns else ADVICE
+        hint += "" if rows or reading.columns else NO_HEADER
         refuse_line(path, reader.line_num + skipped, f"cannot be parsed ({error}); {hint}")
+    # Some programs end each row with a separator; where only some rows do, it is of a text.
+    if len(header) == 1 or len(longer) < len(rows) - len(faults) - len(blank):
+        for index, number in longer.items():
+            bad(index, number, len(header) + 1)
     while len(rows) - 1 in blank:  # spreadsheets write empty lines after the last row
         rows.pop()
     advice = "" if reading.columns else ADVICE

@@ -63,6 +63,8 @@ def text_lines(path: Path, encoding: str | None) -> Iterator[str]:
             for line in re.split(rb"(?<=\r)(?!\n)", piece) if alone else (piece,):
                 number += 1
                 try:
+                    if encoding is None and b"\0" in line:
+                        _refuse_nul(path, number)
                     text = line.decode(found)
                 except UnicodeDecodeError as error:
                     if encoding is None:
@@ -72,6 +74,13 @@ def text_lines(path: Path, encoding: str | None) -> Iterator[str]:
                     text = text.removeprefix("\ufeff")
                 if text:
                     yield text
+
+
+def _refuse_nul(path: Path, number: int) -> NoReturn:
+    raise PromptError(
+        f"Data file {path}, line {number} holds bytes of 0, which UTF-8 texts do not have; give "
+        "its encoding with --data.encoding, for example utf-16-le, or utf-8 if it is."
+    )
 
 
 def _wide_lines(path: Path, encoding: str) -> Iterator[str]:

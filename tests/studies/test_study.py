@@ -125,7 +125,7 @@ def test_failed_runs_are_tried_again(configure, monkeypatch, capsys):
     run(config, 1)
     assert TrialState.FAIL in states(config)  # only where it is asked for
     run(config, 1, again=True)
-    assert "Trying 1 failed runs again." in capsys.readouterr().err
+    assert "Trying 1 failed run again." in capsys.readouterr().err
     assert states(config) == [TrialState.COMPLETE] * 3
     assert [trial.number for trial in planned(opened(config))] == [0, 2, 3]
     again = planned(opened(config))[-1]

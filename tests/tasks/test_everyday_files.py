@@ -204,6 +204,40 @@ def test_an_encoding_is_never_guessed(task: Make, tmp_path: Path) -> None:
     assert rows[0] == {"text": "A warm, funny süß; really"}
 
 
+AMBIGUOUS: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
+    # By either separator each row has two fields.
+    "no header": (
+        "1;gut, ja\n0;schlecht, nein\n",
+        {"columns": "label,text"},
+        r"columns by ',' and by ';'; say by which with --data.separator",
+    ),
+    # A comma at the end of some rows may be a text's.
+    "an end of some rows": ("label,text\n1,good\n0,bad,\n", {}, r"line 3 has 3 fields but .* 2"),
+    "one column": ("text\ngood\n,\n", {}, r"line 3 has 2 fields but the header names 1"),
+    "UTF-16 that does not begin so": (
+        "текст,text\n,b\n".encode("utf-16-le"),
+        {},
+        r"line 1 (is not UTF-8|holds bytes of 0).*--data.encoding",
+    ),
+    "a NUL": (b"text\na\0b\n", {}, r"line 2 holds bytes of 0.*--data.encoding"),
+    "an open quote": ('text,label\n"a,1\nb,0\n', {"skip_bad_rows": True}, r"cannot be parsed"),
+    "two fields with rows": (
+        json.dumps({"a": RECORDS, "b": RECORDS}),
+        {},
+        r"rows in 'a', 'b'; write those",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_what_may_be_this_or_that_is_refused(task: Make, tmp_path: Path, name: str) -> None:
+    content, options, says = AMBIGUOUS[name]
+    path = tmp_path / ("a.json" if name == "two fields with rows" else "a.csv")
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(PromptError, match=says):
+        task(None, predict=str(path), **options).read("predict")
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

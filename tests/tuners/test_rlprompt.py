@@ -212,3 +212,9 @@ def test_tuners_that_know_one_prompt_list_none(rl, lm: FrozenLM, tmp_path: Path)
 def test_numbers_out_of_range_are_refused(rl, lm: FrozenLM, change: dict[str, Any], named: str):
     with pytest.raises(PromptError, match=named):
         rl.build(lm, **change)
+
+
+def test_a_policy_in_half_precision_is_refused(rl, lm: FrozenLM, tmp_path: Path):
+    with pytest.raises(PromptError, match="bf16-true keeps the policy in half precision"):
+        rl.fit(rl.build(lm), tmp_path, precision="bf16-true")
+    assert lm.embedding_table.dtype == torch.float32
