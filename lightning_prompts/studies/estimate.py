@@ -28,7 +28,7 @@ STEPS = 3
 PROBE = (
     # Twice a validation: the first one measures the baselines as well.
     *(f"--trainer.max_steps={STEPS}", f"--trainer.val_check_interval={STEPS - 1}"),
-    "--trainer.enable_progress_bar=false",
+    *("--trainer.limit_val_batches=1", "--trainer.enable_progress_bar=false"),
 )
 
 
@@ -207,8 +207,6 @@ def _probe(args: Sequence[str], lm: SharedLM, folder: Path) -> PromptCLI:
 
 def _run(cli: PromptCLI, clock: Clock, baselines: SharedBaselines) -> None:
     cli.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
-    # Not as an option: of the command line's 1 the parser makes 1.0, which is all of them.
-    cli.trainer.limit_val_batches = 1
     baselines.give(callback_of(cli.trainer, Baselines))
     cli.start()
     baselines.take(callback_of(cli.trainer, Baselines))

@@ -75,9 +75,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Time stands still but for texts that are read, which take a second each."""
     now, encode = SimpleNamespace(seconds=0.0), text_cache.encode_blocks
 
-    def count(lm, texts):
+    def count(lm, texts, **options):
         now.seconds += len(texts)
-        return encode(lm, texts)
+        return encode(lm, texts, **options)
 
     monkeypatch.setattr(text_cache, "encode_blocks", count)
     monkeypatch.setattr(estimate, "time", SimpleNamespace(monotonic=lambda: now.seconds))
