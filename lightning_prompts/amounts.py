@@ -6,6 +6,7 @@ values, so that it never prints two equal numbers as different.
 
 import math
 
+NONE = "\N{EN DASH}"  # where a value is not defined, or was not measured
 SHARE_DIGITS = 3
 MOST_DIGITS = 17  # tell any two floats apart
 
@@ -22,6 +23,11 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 def rounded(value: float, digits: int = SHARE_DIGITS) -> float:
     """The value that is printed: a share, or a loss, to three digits behind the point."""
     return float(f"{value:.{digits}f}")
+
+
+def share(value: float | None) -> str:
+    """A value between 0 and 1, or a loss, to three digits."""
+    return NONE if value is None else f"{value:.{SHARE_DIGITS}f}"
 
 
 def apart(first: float, second: float, digits: int = SHARE_DIGITS) -> tuple[str, str]:

@@ -6,15 +6,16 @@ from pathlib import Path
 from rich.text import Text
 
 from lightning_prompts import summary
-from lightning_prompts.amounts import above, count
+from lightning_prompts.advice import progress
+from lightning_prompts.amounts import above, count, share
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import CALIBRATED, Baselines
 from lightning_prompts.checkpoint import BestPrompt
 from lightning_prompts.console import console
 from lightning_prompts.early_end import limit_reached
 from lightning_prompts.errors import PromptError
+from lightning_prompts.evaluation import Evaluation
 from lightning_prompts.outcome import best_evaluation, folder
-from lightning_prompts.summary import Evaluation
 
 # Steps that fit into five minutes on two cores, three validations each. Tokens take longer to find
 # than vectors.
@@ -52,7 +53,7 @@ def demo(extra: Sequence[str]) -> None:
         notes.append(summary.prompt_text(evaluation.prompt, type(cli.model).__name__))
         if cli.model.learns:
             best = callback_of(cli.trainer, BestPrompt)
-            outcome = summary.progress(best.history, best.mode, limit_reached(cli.trainer))
+            outcome = progress(best.history, best.mode, limit_reached(cli.trainer))
             steps_made = count(cli.trainer.global_step, "step")
             where = summary.shown(runs[-1])
             notes.append(Text(f"  {steps_made}. {outcome} Files: {where}"))
@@ -84,7 +85,7 @@ def lesson(found: dict[str, Evaluation]) -> str:
     vectors, tokens = soft["accuracy"], soft.get("hard_accuracy")
     assert vectors is not None
     empty = found["manual"].baselines.get(CALIBRATED, {}).get("accuracy")
-    share, rows = summary.share, found["soft"].rows
+    rows = found["soft"].rows
     others = (
         f"a written text reaches {share(written['accuracy'])}, PEZ's tokens "
         f"{share(pez['accuracy'])}"

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lightning_prompts import summary
+from lightning_prompts.advice import convergence
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.checkpoint import BestPrompt, LastPrompt
@@ -26,11 +27,11 @@ from lightning_prompts.early_end import (
     limit_reached,
 )
 from lightning_prompts.errors import PromptError, RunError
+from lightning_prompts.evaluation import Evaluation
 from lightning_prompts.predictions import Predictions
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
 from lightning_prompts.settings import read_step
 from lightning_prompts.stages import SPLIT_OF, Stage
-from lightning_prompts.summary import Evaluation
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -134,7 +135,7 @@ def fitted(
         notes += closing_notes(trainer, tuner, last.ends.end, start, _command(run))
         if tuner.learns and start < trainer.global_step:
             limit = limit_reached(trainer)
-            notes.append(summary.convergence(best.history, best.mode, limit))
+            notes.append(convergence(best.history, best.mode, limit))
     if evaluation := best_evaluation(trainer, tuner, task):
         summary.show(evaluation, task.slug, tuner.lm.label, run, notes)
     else:

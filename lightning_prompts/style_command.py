@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_prompts import summary
+from lightning_prompts.amounts import share
 from lightning_prompts.arguments import CONFIGS, PromptParser, default_config, find_configs
 from lightning_prompts.console import console
 from lightning_prompts.errors import PromptError
@@ -199,7 +200,7 @@ def table(outcomes: Sequence[Outcome], title: str) -> Table:
         recipe = outcome.recipe
         drawn.add_row(
             *(outcome.name, recipe.split, f"{outcome.rows:,}", str(outcome.layer)),
-            *(recipe.pooling, summary.share(outcome.held_out), summary.share(outcome.test)),
+            *(recipe.pooling, share(outcome.held_out), share(outcome.test)),
         )
     return drawn
 

@@ -4,8 +4,10 @@ import pytest
 from rich.console import Console
 
 from lightning_prompts import summary
+from lightning_prompts.advice import advice, convergence
+from lightning_prompts.amounts import NONE
 from lightning_prompts.console import fail
-from lightning_prompts.summary import NONE, Evaluation, advice, convergence
+from lightning_prompts.evaluation import Evaluation
 
 BASELINES = {
     "majority": {"accuracy": 0.5, "macro_f1": 0.333},

@@ -1,0 +1,45 @@
+"""What one evaluation of one prompt found, for the table and the sentences below it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from lightning_prompts.stages import Stage
+
+
+class Evaluation(NamedTuple):
+    """One evaluation of one prompt.
+
+    Args:
+        prompt: As prompt.json describes it.
+        metrics: By logged name without the stage.
+        baselines: Metrics of what every prompt has to beat, by name.
+        stage: `val` or `test`.
+        rows: Rows that were scored.
+        of_rows: Rows that there are; of these the longest are scored where not all are.
+        cut: Those of the scored rows whose text was cut to fit.
+        iterate: Whether there is a continuous iterate beside tokens in use (PEZ).
+        columns: Heading to metric of the table, where the task has no accuracy.
+        legend: What these headings mean.
+        judged: Whether a test of such a task asks another classifier.
+        saved: Whether the run's prompt.json is of this prompt.
+        left_out: Bad rows of the data that were left out, of all parts where one file was cut.
+    """
+
+    prompt: Mapping[str, Any]
+    metrics: Mapping[str, float | None]
+    baselines: Mapping[str, Mapping[str, float]]
+    stage: Stage
+    rows: int | None = None
+    of_rows: int | None = None
+    cut: int = 0
+    iterate: bool = False
+    columns: Mapping[str, str] = {}
+    legend: str = ""
+    judged: bool = True
+    saved: bool = True
+    left_out: int = 0
+
+    @property
+    def vectors(self) -> bool:
+        """Whether vectors rather than tokens are in use."""
+        return self.prompt["in_use"] == "vectors"
