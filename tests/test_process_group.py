@@ -20,7 +20,7 @@ def look():
     with open(os.path.join(os.path.dirname(__file__), name), "w") as file:
         file.write(str(not torch.distributed.is_initialized()))
 
-if "lightning_prompts" in sys.orig_argv:  # not in multiprocessing's own processes
+if "-m" in sys.orig_argv:  # not in multiprocessing's own processes
     atexit.register(look)
 """
 # What ends the run within its third step, on one of the processes.
