@@ -50,9 +50,7 @@ class PromptParser(LightningArgumentParser):
         if isinstance(default := kwargs.get("default"), Enum) and isinstance(default, str):
             kwargs["default"] = str(default.value)  # YAML knows a text, and the option is one
         action: Any = kwargs.get("action")
-        if action is not None and hasattr(
-            action, "_typehint"
-        ):  # where the option is one of a class
+        if hasattr(action, "_typehint"):  # where the option is one of a class
             action._typehint = narrowest_first(action._typehint)
         return super().add_argument(*args, **kwargs)
 

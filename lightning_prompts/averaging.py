@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveragi
 from torch import Tensor
 
 from lightning_prompts.dtypes import HALF_WEIGHTS
-from lightning_prompts.errors import PromptError
+from lightning_prompts.errors import PromptError, first_line
 
 if TYPE_CHECKING:
     from lightning_prompts.tuners.base import PromptTuner
@@ -121,7 +121,7 @@ class PromptAverage(Callback):
         try:
             self.inner.setup(trainer, part, stage)
         except (RuntimeError, AssertionError, TypeError) as error:
-            raise PromptError(f"--trainer.callbacks {self.name}: {_first_line(error)}") from error
+            raise PromptError(f"--trainer.callbacks {self.name}: {first_line(error)}.") from error
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Average after a step."""
@@ -241,7 +241,3 @@ def _inner(name: str) -> str:
 def _copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """What the next exchange does not reach."""
     return {name: value.clone() for name, value in state.items()}
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0].rstrip(".") + "."

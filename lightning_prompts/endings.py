@@ -5,7 +5,7 @@ import os
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.errors import PromptError, first_line
 from lightning_prompts.trainer_parts import said_by_lightning, unbuilt
 
 MISTAKE, STOPPED = 2, 130
@@ -47,9 +47,5 @@ def _explained(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror} (--debug shows where)."
     if isinstance(error, LOST) or (isinstance(error, RuntimeError) and GLOO in str(error)):
-        return f"The processes cannot meet, or lost one another ({_first_line(error)})."
+        return f"The processes cannot meet, or lost one another ({first_line(error)})."
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

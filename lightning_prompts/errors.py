@@ -1,4 +1,4 @@
-"""The exceptions that mean: the user can fix this."""
+"""The exceptions that mean: the user can fix this; and what an error says in short."""
 
 
 class PromptError(Exception):
@@ -13,3 +13,13 @@ class RunError(PromptError):
 
     The command line adds what was saved of the run, and how to go on from there.
     """
+
+
+def first_line(error: BaseException) -> str:
+    r"""The first line of what an error says, without its full stop; else its class.
+
+    >>> first_line(ValueError("This is wrong.\nSee there.")), first_line(KeyError())
+    ('This is wrong', 'KeyError')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

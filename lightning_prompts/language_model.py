@@ -149,10 +149,11 @@ class FrozenLM(nn.Module):
         """Whether the model has a row for each; a tokenizer may have more tokens than it has."""
         return max(token_ids, default=0) < self.vocab_size
 
-    @property
+    @cached_property
     def vocabulary(self) -> dict[str, int]:
         """The tokens that the model has a row for, and their ids."""
-        return {token: i for token, i in self.tokenizer.get_vocab().items() if self.reads([i])}
+        tokens = self.tokenizer.get_vocab().items()
+        return {token: i for token, i in tokens if i < self.vocab_size}
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The exact text of token ids: nothing skipped, no space cleaned up."""

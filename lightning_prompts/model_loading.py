@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.errors import PromptError, first_line
 from lightning_prompts.gguf_parts import whole_file
 from lightning_prompts.hub import offline_unless_reachable
 from lightning_prompts.known_tokens import refuse_unread_marks
@@ -72,7 +72,7 @@ def load_model(
         _refuse_attention(error, source.location, options)
         raise PromptError(
             f"{name}: cannot be read as a causal language model with its tokenizer "
-            f"({_first_line(error)}); {remedy}."
+            f"({first_line(error)}); {remedy}."
         ) from error
 
 
@@ -116,9 +116,9 @@ def _load_pair(name: str, kind: Any, what: str, unread: str = "") -> tuple[Any, 
             refuse_unread_marks(tokenizer, num_rows, f"{what} {name}")
         except UNREADABLE as error:
             if is_folder:
-                cause = f"cannot be read with its tokenizer ({_first_line(error)})"
+                cause = f"cannot be read with its tokenizer ({first_line(error)})"
             elif reachable:
-                cause = f"could not be loaded from the hub ({_first_line(error)})"
+                cause = f"could not be loaded from the hub ({first_line(error)})"
             else:
                 cause = "is not in the local cache and the Hugging Face hub cannot be reached"
             raise PromptError(
@@ -142,7 +142,7 @@ def _load_from_hub(
             _refuse_pickle(error, source)
             _refuse_attention(error, source.location, options)
             if reachable:
-                cause = f"could not be loaded from the hub ({_first_line(error)})"
+                cause = f"could not be loaded from the hub ({first_line(error)})"
             else:
                 cause = "is not in the local cache and the Hugging Face hub cannot be reached"
             at = f" at revision {source.revision}" if source.revision else ""
@@ -188,7 +188,7 @@ def _converted(source: ModelSource) -> Path:
     except UNREADABLE as error:
         if not (folder / "config.json").is_file():  # not simply the loser of a race
             raise PromptError(
-                f"{source.given}: the GGUF file cannot be converted ({_first_line(error)})."
+                f"{source.given}: the GGUF file cannot be converted ({first_line(error)})."
             ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -217,14 +217,9 @@ def _refuse_pickle(error: BaseException, source: ModelSource) -> None:
 def _refuse_attention(error: BaseException, location: str, options: dict[str, Any]) -> None:
     """Say it plainly where the attention that was asked for is what is missing."""
     asked = options.get("attn_implementation")
-    cause = _first_line(error).partition(". ")[0]
+    cause = first_line(error).partition(". ")[0]
     if asked and isinstance(error, ValueError | ImportError) and "attention" in str(error).lower():
         raise PromptError(
             f"--lm.attn_implementation {asked}: not to be had for {location} here "
             f"({cause}); leave it out, which takes what the model has."
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
