@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from lightning_prompts.amounts import above, rounded, share
 from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
 from lightning_prompts.evaluation import Evaluation
+from lightning_prompts.files.amounts import above, rounded, share
 
 
 def advice(evaluation: Evaluation) -> str:

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_prompts.errors import PromptError
 from lightning_prompts.explain import explain, suggest
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.own_defaults import own_defaults
 from lightning_prompts.strict_yaml import load_yaml
 from lightning_prompts.unions import narrowest_first

@@ -15,8 +15,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch import Tensor
 
-from lightning_prompts.dtypes import HALF_WEIGHTS
-from lightning_prompts.errors import PromptError, first_line
+from lightning_prompts.files.errors import PromptError, first_line
+from lightning_prompts.files.numbers import HALF_WEIGHTS
 
 if TYPE_CHECKING:
     from lightning_prompts.tuners.base import PromptTuner

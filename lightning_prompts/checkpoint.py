@@ -12,11 +12,11 @@ from torch import Tensor
 
 from lightning_prompts.described import describe, scored_rows
 from lightning_prompts.early_end import EarlyEnds
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.atomic_files import write_json
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.run_folder import CHECKPOINTS, PROMPT, run_folder
 from lightning_prompts.stop_signals import StopSignals, die_of_sigterm
 from lightning_prompts.tuners.base import PromptTuner
-from lightning_prompts.whole_files import write_json
 
 DUE = "validation_due"  # its key in a checkpoint
 WITHIN = "within_step"  # its key in a checkpoint

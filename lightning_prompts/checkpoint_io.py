@@ -9,8 +9,8 @@ from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from lightning_prompts.files.atomic_files import replace
 from lightning_prompts.run_folder import LAST, PREVIOUS
-from lightning_prompts.whole_files import replace
 
 Location = str | Path
 

@@ -34,10 +34,12 @@ from lightning_prompts.callbacks.scrutability import Scrutability
 from lightning_prompts.checkpoint import BestPrompt, LastPrompt, load_prompt
 from lightning_prompts.checkpoint_io import use_whole_checkpoints
 from lightning_prompts.commands import DESCRIPTION, PROGRAM, RUNS, answer, command_of
-from lightning_prompts.console import fail
 from lightning_prompts.demo import demo
 from lightning_prompts.endings import ending
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.console import fail
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.option_types import require_numbers
+from lightning_prompts.files.quiet import silence
 from lightning_prompts.finite_numbers import FiniteNumbers
 from lightning_prompts.guests import welcome
 from lightning_prompts.language_model import FrozenLM
@@ -53,8 +55,6 @@ from lightning_prompts.outcome import (
 from lightning_prompts.predictions import Predictions
 from lightning_prompts.progress import StepProgress
 from lightning_prompts.prompt_list import PromptList
-from lightning_prompts.quiet import silence
-from lightning_prompts.ranges import require_numbers
 from lightning_prompts.rendezvous import check_rendezvous
 from lightning_prompts.report.command import report
 from lightning_prompts.requeue import Requeue, requeue_job

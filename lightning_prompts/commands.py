@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from lightning_prompts import __version__
-from lightning_prompts.console import fail
+from lightning_prompts.files.console import fail
 
 PROGRAM = "lightning-prompts"
 DESCRIPTION = (

@@ -7,14 +7,14 @@ from rich.text import Text
 
 from lightning_prompts import summary
 from lightning_prompts.advice import progress
-from lightning_prompts.amounts import above, count, share
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import CALIBRATED, Baselines
 from lightning_prompts.checkpoint import BestPrompt
-from lightning_prompts.console import console
 from lightning_prompts.early_end import limit_reached
-from lightning_prompts.errors import PromptError
 from lightning_prompts.evaluation import Evaluation
+from lightning_prompts.files.amounts import above, count, share
+from lightning_prompts.files.console import console
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.outcome import best_evaluation, folder
 
 # Steps that fit into five minutes on two cores, three validations each. Tokens take longer to find

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, Timer
 from torch import Tensor
 
-from lightning_prompts.amounts import apart, count
+from lightning_prompts.files.amounts import apart, count
 from lightning_prompts.prompt_init import RECORD
 
 OURS = ("lightning", "lightning_prompts")  # whose callbacks are looked at, or never ask

@@ -5,7 +5,7 @@ import os
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_prompts.errors import PromptError, first_line
+from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.trainer_parts import said_by_lightning, unbuilt
 
 MISTAKE, STOPPED = 2, 130

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lightning_prompts.stages import Stage
+from lightning_prompts.files.stages import Stage
 
 
 class Evaluation(NamedTuple):

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_prompts.errors import RunError
+from lightning_prompts.files.errors import RunError
 from lightning_prompts.tuners.base import PromptTuner
 
 LOSS, GRADIENT, WEIGHTS = "the loss", "the gradient", "the trained weights"

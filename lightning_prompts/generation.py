@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_prompts.dtypes import in_double
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.numbers import in_double
 from lightning_prompts.growing_rows import PlainTrees
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.template import Batch, piece_order

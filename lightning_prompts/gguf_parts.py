@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 # How llama.cpp names the parts; it opens them by these names too.
 PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.run_folder import BEST, CHECKPOINTS, LAST, PREVIOUS, run_folder
 
 

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_prompts.errors import PromptError
-from lightning_prompts.inert import shorten
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.text import shorten
 
 log = logging.getLogger(__name__)
 

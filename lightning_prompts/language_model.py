@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_prompts.compiled import CompiledPasses
-from lightning_prompts.dtypes import wide
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.numbers import wide
+from lightning_prompts.files.option_types import require
 from lightning_prompts.kernels import use_attention, use_fast_kernels
 from lightning_prompts.known_tokens import find_ends, find_special, refuse_unread
 from lightning_prompts.model_files import find_model
@@ -23,7 +24,6 @@ from lightning_prompts.prefix_reuse import (
     texts_first,
 )
 from lightning_prompts.projection import EmbeddingIndex
-from lightning_prompts.ranges import require
 from lightning_prompts.reuse_check import Ways, check_ways, local_window
 from lightning_prompts.reuse_choice import ReuseChoice
 from lightning_prompts.template import Batch, on_device

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 if TYPE_CHECKING:
     from lightning_prompts.language_model import FrozenLM

@@ -18,9 +18,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lightning_prompts.errors import PromptError, first_line
+from lightning_prompts.files.errors import PromptError, first_line
+from lightning_prompts.files.hub import offline_unless_reachable
 from lightning_prompts.gguf_parts import whole_file
-from lightning_prompts.hub import offline_unless_reachable
 from lightning_prompts.known_tokens import refuse_unread_marks
 from lightning_prompts.model_files import SMOLLM2, ModelSource, converted_folder, refuse_adapter
 from lightning_prompts.model_weights import read_whole

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.checkpoint import BestPrompt, LastPrompt
 from lightning_prompts.commands import command
-from lightning_prompts.console import notice
 from lightning_prompts.described import describe, scored_rows
 from lightning_prompts.early_end import (
     EarlyEnd,
@@ -26,12 +25,13 @@ from lightning_prompts.early_end import (
     closing_notes,
     limit_reached,
 )
-from lightning_prompts.errors import PromptError, RunError
 from lightning_prompts.evaluation import Evaluation
+from lightning_prompts.files.console import notice
+from lightning_prompts.files.errors import PromptError, RunError
+from lightning_prompts.files.stages import SPLIT_OF, Stage
 from lightning_prompts.predictions import Predictions
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
 from lightning_prompts.settings import read_step
-from lightning_prompts.stages import SPLIT_OF, Stage
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 

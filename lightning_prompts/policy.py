@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_prompts.dtypes import wide
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.numbers import wide
+from lightning_prompts.files.option_types import require
 from lightning_prompts.growing_rows import GrowingRows
 from lightning_prompts.kept_ids import KeepsIds
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.ranges import require
 
 # Start of the published MLP: Xavier with this gain, and this bias in both layers.
 PUBLISHED_GAIN, PUBLISHED_BIAS = 1e-4, -1e-4

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_prompts.dtypes import wide
+from lightning_prompts.files.numbers import wide
 
 Distance = Literal["cosine", "euclidean"]
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.option_types import require
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.prefix_reuse import single_pass
-from lightning_prompts.ranges import require
 from lightning_prompts.verbalizer import Verbalizer
 
 # Under this key a checkpoint says what its prompt belongs to.

@@ -7,7 +7,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ParallelStrategy
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 ADDRESS, PORT = "MASTER_ADDR", "MASTER_PORT"
 PORTS = range(1, 1 << 16)

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.checkpoint import LastPrompt
-from lightning_prompts.console import notice
+from lightning_prompts.files.console import notice
 
 
 class Requeue(Callback):

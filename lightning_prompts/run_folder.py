@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer

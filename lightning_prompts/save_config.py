@@ -4,8 +4,8 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_prompts.files.atomic_files import write_text
 from lightning_prompts.run_folder import CONFIG, run_folder
-from lightning_prompts.whole_files import write_text
 
 
 class SaveConfig(Callback):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.run_folder import (
     BEST,
     LAST,

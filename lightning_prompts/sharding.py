@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import (
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lightning_prompts.errors import PromptError
 from lightning_prompts.features import Pooling, num_layers, pooled_states
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.known_tokens import refuse_unread
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.model_loading import load_text_classifier

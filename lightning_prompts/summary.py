@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_prompts.advice import advice
-from lightning_prompts.amounts import NONE, count, share
-from lightning_prompts.console import console
 from lightning_prompts.evaluation import Evaluation
+from lightning_prompts.files.amounts import NONE, count, share
+from lightning_prompts.files.console import console
+from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, PROMPT, PROMPTS
-from lightning_prompts.stages import SPLIT_OF
 
 
 class Row(NamedTuple):

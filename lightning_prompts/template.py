@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 import torch
 from torch import Tensor
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 if TYPE_CHECKING:
     from lightning_prompts.language_model import FrozenLM

@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
+from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.run_folder import TEST, run_folder
 from lightning_prompts.tuners.base import PromptTuner
-from lightning_prompts.whole_files import write_json
 
 
 class Tested(Callback):

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 _BASE = "a base class that does nothing by itself; give a class that extends it"
 # Refused alone: what extends one of these may be of use.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, Cache
 from transformers.cache_utils import DynamicLayer
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.prefix_reuse import pick
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 if TYPE_CHECKING:
     from lightning_prompts.language_model import FrozenLM

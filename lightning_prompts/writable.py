@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 ROOM = 1 << 16  # bytes below which a disk counts as full
 

@@ -6,7 +6,7 @@ import pytest
 
 from lightning_prompts.arguments import find_configs, given_options
 from lightning_prompts.cli import main
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 MISTAKES = {
     # options

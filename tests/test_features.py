@@ -15,7 +15,6 @@ from transformers import (
 )
 
 from lightning_prompts import features
-from lightning_prompts.errors import PromptError
 from lightning_prompts.features import (
     first_layers,
     hidden_states,
@@ -24,6 +23,7 @@ from lightning_prompts.features import (
     resolve_layer,
     text_states,
 )
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 
 LAYERS = 3

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_prompts import generation
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.generation import (
     TransferBatch,
     clean,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from tests.tiny_gguf import NUM_TENSORS, save_gguf, tensors
 

@@ -10,7 +10,7 @@ import datasets.config
 import pytest
 from huggingface_hub import constants
 
-from lightning_prompts import hub
+from lightning_prompts.files import hub
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_prompts.callbacks.prompt_text import code
-from lightning_prompts.console import LONGEST, InertConsole, fail, notice
-from lightning_prompts.inert import json_text, one_line, printable, shorten_middle, visible
+from lightning_prompts.files.atomic_files import write_json
+from lightning_prompts.files.console import LONGEST, InertConsole, fail, notice
+from lightning_prompts.files.text import json_text, one_line, printable, shorten_middle, visible
 from lightning_prompts.prompt_list import markdown_table
-from lightning_prompts.whole_files import write_json
 from soak.hostile import ALL, CONTROLS, TEXTS, WORD, controls_in
 from soak.security import live_markdown, markup
 

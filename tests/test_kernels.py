@@ -24,7 +24,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from lightning_prompts import kernels
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.kernels import RMSNorm, attention, use_fast_kernels
 from lightning_prompts.language_model import FrozenLM
 

@@ -12,8 +12,8 @@ from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassificatio
 
 from lightning_prompts.callbacks.scrutability import Scrutability
 from lightning_prompts.cli import main
-from lightning_prompts.errors import PromptError
 from lightning_prompts.features import text_states
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.content import ContentScore
 from lightning_prompts.metrics.transfer import text_nats

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GemmaConfig, GemmaForCausalLM
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.template import Batch, Template, collate
 
@@ -161,7 +161,7 @@ def test_a_broken_model_folder_is_said(tmp_path: Path):
 
 
 def test_without_a_hub_the_error_names_the_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr("lightning_prompts.hub.hub_reachable", lambda: False)
+    monkeypatch.setattr("lightning_prompts.files.hub.hub_reachable", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(PromptError, match="hub cannot be reached") as caught:
         FrozenLM("owner/not-a-model", revision="abc")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.cli import main
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.generation import TransferBatch, sample_texts, token_limit, uniforms
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.policy import Policy, PolicySettings

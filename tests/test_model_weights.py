@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from lightning_prompts.cli import main
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.model_loading import load_encoder, load_text_classifier
 from lightning_prompts.policy import PolicySettings, other_writer
@@ -237,7 +237,7 @@ def test_a_missing_or_damaged_shard_is_said(
 def test_a_model_from_the_hubs_cache_is_looked_at_too(
     lm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("lightning_prompts.hub.hub_reachable", lambda: False)
+    monkeypatch.setattr("lightning_prompts.files.hub.hub_reachable", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     repository, commit = tmp_path / "models--owner--half", "0" * 40
     (repository / "refs").mkdir(parents=True)

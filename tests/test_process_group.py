@@ -27,7 +27,7 @@ if "-m" in sys.orig_argv:  # not in multiprocessing's own processes
 WAYS = """
 import os, signal
 from lightning.pytorch import Callback
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 class Ends(Callback):
     def __init__(self, way: str, rank: int):

@@ -11,12 +11,12 @@ import pytest
 import lightning_prompts.tasks
 import lightning_prompts.tuners
 from lightning_prompts.cli import SECTIONS, import_all
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.option_types import OPTIONS, Range, require, require_numbers
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.nulls import refuse_nulls
 from lightning_prompts.policy import PolicySettings
 from lightning_prompts.prompt_init import PromptInit
-from lightning_prompts.ranges import OPTIONS, Range, require, require_numbers
 from lightning_prompts.rewards import Reward
 from lightning_prompts.schedule import WarmupLinear
 from lightning_prompts.search.allowed import FilterSettings

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from lightning.pytorch import Trainer
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.rendezvous import check_rendezvous
 from lightning_prompts.settings import refuse_own_clocks
 from lightning_prompts.writable import require_writable

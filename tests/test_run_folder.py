@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.run_folder import (
     find_checkpoint,
     newest_run,

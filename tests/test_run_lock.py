@@ -10,7 +10,7 @@ import pytest
 
 from lightning_prompts import run_lock
 from lightning_prompts.cli import main
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.run_lock import LOCK, locked
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from lightning_prompts.advice import advice, convergence, progress
-from lightning_prompts.amounts import above, apart, count
 from lightning_prompts.demo import lesson
 from lightning_prompts.evaluation import Evaluation
+from lightning_prompts.files.amounts import above, apart, count
 from lightning_prompts.summary import scored, title
 
 NUMBER = r"(\d+\.\d+)"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lightning_prompts.cli import main
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.sharding import blocks_of
 from soak.processes import CASES, ROWS, SHARDED, compare

@@ -11,8 +11,8 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
-from lightning_prompts.errors import PromptError
 from lightning_prompts.features import text_states
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.style import StyleHead, load_style, save_style
 

@@ -5,9 +5,9 @@ from rich.console import Console
 
 from lightning_prompts import summary
 from lightning_prompts.advice import advice, convergence
-from lightning_prompts.amounts import NONE
-from lightning_prompts.console import fail
 from lightning_prompts.evaluation import Evaluation
+from lightning_prompts.files.amounts import NONE
+from lightning_prompts.files.console import fail
 
 BASELINES = {
     "majority": {"accuracy": 0.5, "macro_f1": 0.333},

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts import text_cache
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.prefix_reuse import encode_texts
 from lightning_prompts.template import Batch, Template, collate, unpadded, whole_batch

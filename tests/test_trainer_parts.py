@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch import Trainer, callbacks, loggers, plugins, profilers
 
 from lightning_prompts.cli import PromptCLI, main
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.trainer_parts import ALONE, REFUSED, refuse_parts
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "trainer.md"

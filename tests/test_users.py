@@ -147,7 +147,7 @@ def test_without_a_hub_one_sentence_names_what_helps(
     capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lightning_prompts.hub.hub_reachable", lambda: False)
+    monkeypatch.setattr("lightning_prompts.files.hub.hub_reachable", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     options = tuple(str(lm_folder) if option == "TINY" else option for option in options)
     with pytest.raises(SystemExit) as stopped:

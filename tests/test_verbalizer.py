@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.verbalizer import Verbalizer
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prompts.whole_files import remove_drafts, replace, write_json, write_text
+from lightning_prompts.files.atomic_files import remove_drafts, replace, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:

@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from lightning_prompts.ranges import COUNT, require
-from lightning_prompts.stages import Stage
+from lightning_prompts.files.option_types import COUNT, require
+from lightning_prompts.files.stages import Stage
 from lightning_prompts.template import Batch
 from lightning_prompts.tuners.base import PromptTuner
 

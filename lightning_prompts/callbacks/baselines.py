@@ -10,11 +10,11 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_prompts.amounts import count
 from lightning_prompts.callbacks.base import EvaluationCallback, task_of
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.amounts import count
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.stages import Stage
 from lightning_prompts.metrics.task import task_metrics
-from lightning_prompts.stages import Stage
 from lightning_prompts.template import Batch
 from lightning_prompts.tuners.base import PromptTuner
 

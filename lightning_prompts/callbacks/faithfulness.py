@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric
 
 from lightning_prompts.callbacks.base import EvaluationCallback
 from lightning_prompts.callbacks.remembered import RememberedPasses
+from lightning_prompts.files.stages import Stage
 from lightning_prompts.metrics.faithfulness import (
     OutputDifferential,
     PerformanceDifferential,
@@ -17,7 +18,6 @@ from lightning_prompts.metrics.faithfulness import (
     prompt_hidden,
 )
 from lightning_prompts.metrics.scrutability import round_trip
-from lightning_prompts.stages import Stage
 from lightning_prompts.template import Batch, unpadded, whole_batch
 from lightning_prompts.tuners.base import PromptTuner
 

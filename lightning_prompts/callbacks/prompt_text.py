@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_prompts.callbacks.base import task_of
-from lightning_prompts.dtypes import wide
+from lightning_prompts.files.numbers import wide
 from lightning_prompts.projection import distance
 from lightning_prompts.tuners.base import RECORD, PromptTuner
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_prompts.dtypes import in_double, wide
+from lightning_prompts.files.numbers import in_double, wide
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.mean import MeanOfAll
 from lightning_prompts.projection import Distance, EmbeddingIndex, nearest_tokens

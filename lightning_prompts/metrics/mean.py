@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_prompts.dtypes import in_double
+from lightning_prompts.files.numbers import in_double
 
 
 class MeanOfAll(Metric):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_prompts.dtypes import wide
+from lightning_prompts.files.numbers import wide
 from lightning_prompts.metrics.mean import MeanOfAll
 
 

@@ -7,8 +7,8 @@ from rich.text import Text
 
 from lightning_prompts.arguments import PromptParser
 from lightning_prompts.commands import PROGRAM
-from lightning_prompts.console import console
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.console import console
+from lightning_prompts.files.errors import PromptError
 
 
 def report(args: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
+from lightning_prompts.files.stages import SPLIT_OF, Stage
 from lightning_prompts.report.labels import (
     any_setting,
     by_number,
@@ -16,7 +17,6 @@ from lightning_prompts.report.labels import (
 )
 from lightning_prompts.report.statistics import Estimate, estimate, log_estimate
 from lightning_prompts.report.text import NONE
-from lightning_prompts.stages import SPLIT_OF, Stage
 from lightning_prompts.studies.record import RunRecord
 
 T = TypeVar("T")

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 
-from lightning_prompts.amounts import count
 from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
 from lightning_prompts.commands import command
+from lightning_prompts.files.amounts import count
+from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures.faithfulness import views
 from lightning_prompts.report.figures.pareto import front
 from lightning_prompts.report.load import Material
 from lightning_prompts.report.statistics import Estimate
 from lightning_prompts.report.tables import interval, large
-from lightning_prompts.stages import SPLIT_OF
 from lightning_prompts.studies.record import RunRecord
 
 # Of the baselines those that need no prompt: a written text is one.

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from lightning_prompts.amounts import count
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.amounts import count
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.run_folder import CONFIG, PROMPT
 from lightning_prompts.studies.plan import VARIANT
 from lightning_prompts.studies.record import RunRecord, from_json, read_run

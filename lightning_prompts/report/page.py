@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lightning_prompts.amounts import count
+from lightning_prompts.files.amounts import count
+from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures.looks import Drawn, foremost
 from lightning_prompts.report.figures.prompts import chosen
@@ -14,7 +15,6 @@ from lightning_prompts.report.shading import Scale, scales, spaced
 from lightning_prompts.report.tables import Table, large
 from lightning_prompts.report.text import page as escaped
 from lightning_prompts.report.text import quoted, shorten
-from lightning_prompts.stages import SPLIT_OF
 from lightning_prompts.studies.record import RunRecord
 
 MOST_PROMPTS = 24

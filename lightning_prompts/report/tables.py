@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.amounts import count, rounded
+from lightning_prompts.files.amounts import count, rounded
+from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.report.comparison import Comparison, Problem, of_split
 from lightning_prompts.report.figures.pareto import front
 from lightning_prompts.report.load import Unfinished
 from lightning_prompts.report.paired import Pair
 from lightning_prompts.report.statistics import Estimate
 from lightning_prompts.report.text import MINUS, NONE, cell, markdown, quoted
-from lightning_prompts.stages import SPLIT_OF
 from lightning_prompts.studies.record import RunRecord
 
 ON_FRONT = "\N{BLACK CIRCLE}"

@@ -3,7 +3,7 @@
 import html
 import re
 
-from lightning_prompts.inert import shorten, visible
+from lightning_prompts.files.text import shorten, visible
 
 __all__ = ["cell", "code", "markdown", "page", "quoted", "shorten", "visible"]
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_prompts.amounts import count
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.amounts import count
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.report import page, tables
 from lightning_prompts.report.comparison import Comparison, Problem, compare
 from lightning_prompts.report.figures.budgets import budgets, outcomes

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from lightning_prompts.dtypes import in_double
+from lightning_prompts.files.numbers import in_double
+from lightning_prompts.files.stages import Stage
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.stages import Stage
 from lightning_prompts.template import Batch, Template
 from lightning_prompts.verbalizer import Verbalizer
 

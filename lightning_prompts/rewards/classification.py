@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_prompts.dtypes import in_double, wide
-from lightning_prompts.ranges import require
+from lightning_prompts.files.numbers import in_double, wide
+from lightning_prompts.files.option_types import require
+from lightning_prompts.files.stages import Stage
 from lightning_prompts.rewards.base import PromptMeasures, Reduce, Reward, Scores
-from lightning_prompts.stages import Stage
 from lightning_prompts.template import Batch
 
 

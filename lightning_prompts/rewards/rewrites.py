@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.generation import TransferBatch
 from lightning_prompts.metrics.transfer import (
     best_of,

@@ -11,13 +11,14 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from lightning_prompts.dtypes import in_double
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.numbers import in_double
+from lightning_prompts.files.option_types import require
+from lightning_prompts.files.stages import Stage
 from lightning_prompts.generation import QUOTE, TransferBatch, clean, sample_texts
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.content import ContentScore
 from lightning_prompts.metrics.transfer import best_of
-from lightning_prompts.ranges import require
 from lightning_prompts.rewards.base import EPSILON, PromptMeasures, Reduce, Reward, Scores
 from lightning_prompts.rewards.rewrites import (
     FinalMeasures,
@@ -27,7 +28,6 @@ from lightning_prompts.rewards.rewrites import (
     style_scores,
     transfer_batch,
 )
-from lightning_prompts.stages import Stage
 from lightning_prompts.style import StyleScorer, load_style
 from lightning_prompts.template import Batch, Template, piece_order
 from lightning_prompts.verbalizer import Verbalizer

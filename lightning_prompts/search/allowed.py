@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.scrutability import round_trip
 from lightning_prompts.search.borders import Borders

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_prompts.dtypes import in_double
+from lightning_prompts.files.numbers import in_double
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.rewards.base import Reduce
 from lightning_prompts.rewards.scrutability import log_perplexities

@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from lightning_prompts.arguments import find_config
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 DESCRIPTION = (
     "Run a study: every combination of a grid, or a search, each run an ordinary fit with a test. "

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.studies.space import Range, Space, parse_space, thinned
 from lightning_prompts.studies.words import nearest, refuse_unknown
 

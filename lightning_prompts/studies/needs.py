@@ -7,8 +7,8 @@ from typing import Any
 from jsonargparse import Namespace
 
 from lightning_prompts.cli import PromptCLI
-from lightning_prompts.errors import PromptError
-from lightning_prompts.hub import hub_reachable
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.hub import hub_reachable
 from lightning_prompts.model_files import converted_folder, find_model
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.plan import example_args

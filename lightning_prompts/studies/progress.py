@@ -7,7 +7,7 @@ from statistics import fmean
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_prompts.amounts import count
+from lightning_prompts.files.amounts import count
 from lightning_prompts.studies.plan import VARIANT
 from lightning_prompts.studies.storage import planned
 from lightning_prompts.studies.worker import SECONDS, SETTINGS

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.run_folder import CONFIG, PROMPT, TEST
 from lightning_prompts.studies.events import Timeline, read_timeline
 

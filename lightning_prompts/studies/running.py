@@ -16,10 +16,10 @@ import torch
 from rich.text import Text
 
 from lightning_prompts import summary
-from lightning_prompts.amounts import count
 from lightning_prompts.commands import command
-from lightning_prompts.console import console, notice
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.amounts import count
+from lightning_prompts.files.console import console, notice
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.estimate import Cost, costs
 from lightning_prompts.studies.limits import limited

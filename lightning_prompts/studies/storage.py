@@ -14,10 +14,10 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.atomic_files import write_text
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.plan import planned_runs
-from lightning_prompts.whole_files import write_text
 
 JOURNAL, STUDY = "journal.log", "study.yaml"
 # What may grow when a study goes on; anything else would mix runs that cannot be compared.

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 
 def refuse_unknown(where: str, content: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -14,8 +14,8 @@ from lightning.pytorch import Callback
 from optuna.samplers import PartialFixedSampler
 from optuna.trial import Trial, TrialState
 
-from lightning_prompts.console import notice
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.console import notice
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.run_folder import PROMPT
 from lightning_prompts.studies.claims import Claims
 from lightning_prompts.studies.config import StudyConfig

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.tasks.encoding import open_binary
 from lightning_prompts.tasks.reading import Reading
 from lightning_prompts.tasks.rows import Rows

@@ -11,9 +11,9 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import BatchSampler, DataLoader
 from tqdm import tqdm
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.option_types import require
 from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.ranges import require
 from lightning_prompts.tasks.loading import (
     BucketBatches,
     EncodedRows,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_prompts.inert import shorten
+from lightning_prompts.files.text import shorten
 from lightning_prompts.tasks.labels import class_index, is_missing
 from lightning_prompts.tasks.rows import ABSENT, TWICE, BadRow, Rows, find
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from lightning_prompts.errors import PromptError
-from lightning_prompts.ranges import SHARE
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.option_types import SHARE
 from lightning_prompts.tasks.rows import SPLIT_SEED, Rows, stratified_order
 
 SPLITS = ("train", "validation", "test")

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.errors import PromptError
-from lightning_prompts.inert import shorten
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.text import shorten
 from lightning_prompts.tasks.encoding import text_lines
 from lightning_prompts.tasks.reading import Reading, shown_separator
 from lightning_prompts.tasks.rows import BadRow, Row, Rows, refuse_line

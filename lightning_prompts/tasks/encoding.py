@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 UNPACK: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 # What a file begins with that says how it is encoded; those of four bytes first.

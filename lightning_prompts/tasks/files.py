@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.tasks.arrow_rows import read_arrow, read_parquet
 from lightning_prompts.tasks.delimited import read_csv, read_tsv
 from lightning_prompts.tasks.encoding import NotUTF8Error, open_binary, packed, refuse_unknown

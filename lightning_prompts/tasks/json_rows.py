@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.tasks.encoding import text_lines
 from lightning_prompts.tasks.reading import Reading
 from lightning_prompts.tasks.rows import TWICE, BadRow, Row, Rows, has, refuse_line

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.template import Batch, Example, collate
 
 # Batches that are drawn together and sorted by length: 16 of SST-2 leave 7 % padding, against 96 %

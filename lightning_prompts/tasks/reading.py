@@ -4,7 +4,7 @@ import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 # What the command line calls a separator that is hard to type.
 SPELLED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}

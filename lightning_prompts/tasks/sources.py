@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.errors import PromptError
-from lightning_prompts.hub import offline_unless_reachable
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.hub import offline_unless_reachable
 from lightning_prompts.tasks.arrow_rows import is_saved, read_saved
 from lightning_prompts.tasks.files import READERS, read_file, suffix
 from lightning_prompts.tasks.reading import Reading

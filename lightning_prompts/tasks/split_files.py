@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.tasks.arrow_rows import is_saved
 from lightning_prompts.tasks.files import stem, suffix
 

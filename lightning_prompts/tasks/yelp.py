@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch.utils.data import DataLoader
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.generation import TransferBatch
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.tasks.classification import TextClassification

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_prompts.amounts import count
-from lightning_prompts.dtypes import wide
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.amounts import count
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.numbers import wide
+from lightning_prompts.files.option_types import COUNT, require
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.projection import nearest_tokens
 from lightning_prompts.prompt_init import FromVocabulary, PromptInit
-from lightning_prompts.ranges import COUNT, require
 from lightning_prompts.rewards import ClassificationGap
 from lightning_prompts.search.allowed import Allowed, FilterSettings
 from lightning_prompts.search.borders import Borders

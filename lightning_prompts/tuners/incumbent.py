@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.template import Batch
 from lightning_prompts.tuners.ledger import Ids, Ledger
 from lightning_prompts.tuners.scoring import PromptScorer

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
-from lightning_prompts.errors import PromptError, RunError
+from lightning_prompts.files.errors import PromptError, RunError
 from lightning_prompts.schedule import TransformersSchedule, WarmupLinear
 
 LIST = "docs/optimizers.md tells what there is"

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 
 if TYPE_CHECKING:
     from lightning_prompts.tuners.base import PromptTuner

@@ -9,13 +9,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lightning_prompts.dtypes import HALF_WEIGHTS
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.numbers import HALF_WEIGHTS
+from lightning_prompts.files.option_types import require
+from lightning_prompts.files.stages import Stage
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.policy import Policy, PolicySettings, Sampled, other_writer
 from lightning_prompts.projection import nearest_tokens
 from lightning_prompts.prompt_init import PromptInit
-from lightning_prompts.ranges import require
 from lightning_prompts.rewards import ClassificationGap, Reward
 from lightning_prompts.rewards.base import PromptMeasures, standardise
 from lightning_prompts.rewards.scrutability import Mix, mix_rewards
@@ -26,7 +27,6 @@ from lightning_prompts.soft_q import (
     policy_gradient,
     soft_q_loss,
 )
-from lightning_prompts.stages import Stage
 from lightning_prompts.template import Batch, Template
 from lightning_prompts.tuners.incumbent import IncumbentTuner
 from lightning_prompts.tuners.ledger import DOUBT, Ids, Ledger

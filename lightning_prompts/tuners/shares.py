@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_prompts.dtypes import in_double
+from lightning_prompts.files.numbers import in_double
 from lightning_prompts.rewards.base import Reduce
 from lightning_prompts.template import Batch
 

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lightning_prompts.dtypes import wide
+from lightning_prompts.files.numbers import wide
 from lightning_prompts.kept_ids import KeepsIds
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.metrics.scrutability import log_perplexity

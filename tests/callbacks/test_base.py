@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_prompts.callbacks import Faithfulness
 from lightning_prompts.callbacks.base import EvaluationCallback
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.tuners import PromptTuner, SoftPrompt
 
 from .conftest import MakeTask, learned, quick_trainer, written

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.generation import TransferBatch, clean, sample_texts
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.rewards import style_transfer

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.search.allowed import Allowed, FilterSettings
 from lightning_prompts.verbalizer import Verbalizer

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lightning_prompts.arguments import CONFIGS
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.studies.files import read_config
 from lightning_prompts.studies.limits import limited
 from lightning_prompts.studies.needs import needs

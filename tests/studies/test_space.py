@@ -3,7 +3,7 @@
 import optuna
 import pytest
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.studies.space import (
     Choice,
     Range,

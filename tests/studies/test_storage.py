@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lightning_prompts.cli import main
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.studies.claims import Claims
 from lightning_prompts.studies.storage import open_storage, planned
 

@@ -10,13 +10,13 @@ import yaml
 from optuna.trial import TrialState
 
 from lightning_prompts.cli import PromptCLI, main
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.atomic_files import write_text
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.studies.limits import limited
 from lightning_prompts.studies.record import from_json, read_run
 from lightning_prompts.studies.running import run
 from lightning_prompts.studies.storage import planned
 from lightning_prompts.studies.worker import Worker
-from lightning_prompts.whole_files import write_text
 
 from .conftest import opened
 

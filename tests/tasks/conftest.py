@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lightning_prompts import hub
+from lightning_prompts.files import hub
 
 
 @pytest.fixture

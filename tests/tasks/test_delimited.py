@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.tasks.files import read_file
 from lightning_prompts.tasks.reading import Reading
 

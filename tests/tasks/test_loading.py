@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.tasks.loading import (
     BucketBatches,
     EncodedRows,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.tasks import SST2, BoolQ, TextClassification, Yelp
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.tasks import YelpTransfer
 

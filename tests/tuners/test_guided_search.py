@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.prompt_init import FromCheckpoint, FromText, FromVocabulary
 from lightning_prompts.search.candidates import EditSettings, Proposer

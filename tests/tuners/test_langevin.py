@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.tuners import PEZ
 from lightning_prompts.tuners.pez import LANGEVIN_STEPS, langevin_beta

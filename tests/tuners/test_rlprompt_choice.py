@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
-from lightning_prompts.errors import PromptError
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.language_model import FrozenLM
 from lightning_prompts.template import Template
 from lightning_prompts.tuners import GuidedSearch, ManualPrompt

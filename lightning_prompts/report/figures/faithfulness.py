@@ -5,7 +5,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
-from lightning_prompts.amounts import rounded
+from lightning_prompts.files.amounts import rounded
+from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures.looks import (
     BLUE,
@@ -23,7 +24,6 @@ from lightning_prompts.report.figures.looks import (
 )
 from lightning_prompts.report.statistics import Estimate, estimate, paired
 from lightning_prompts.report.text import MINUS, shorten, visible
-from lightning_prompts.stages import SPLIT_OF
 
 MOST = 14
 # Metric, name, marker, colour, how far above its line: so that equal values are all seen.

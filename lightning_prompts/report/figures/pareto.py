@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures.looks import (
     INK,
@@ -24,7 +25,6 @@ from lightning_prompts.report.figures.looks import (
 from lightning_prompts.report.figures.names import names
 from lightning_prompts.report.statistics import Estimate, non_dominated
 from lightning_prompts.report.text import shorten, visible
-from lightning_prompts.stages import SPLIT_OF
 
 # More intervals or names than this hide each other: then only the front has them.
 CROWD = 16

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
 
-from lightning_prompts.amounts import count
+from lightning_prompts.files.amounts import count
 from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures.looks import (
     INK,

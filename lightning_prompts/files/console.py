@@ -6,7 +6,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from lightning_prompts.inert import one_line, printable, shorten_middle
+from lightning_prompts.files.text import one_line, printable, shorten_middle
 
 LONGEST = 2000  # characters of a message, which may quote a text of any length
 

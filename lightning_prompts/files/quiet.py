@@ -6,7 +6,7 @@ import warnings
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_prompts.console import notice
+from lightning_prompts.files.console import notice
 
 WARNINGS = (
     # The rows are tokenized before the first step; workers would only copy them.

@@ -1,0 +1,1 @@
+"""Below everything: errors, numbers and text in sentences, atomic files, the hub."""
