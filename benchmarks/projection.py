@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.lines import Line, NotTheSameError, alternate
 from benchmarks.setting import Setting, nearby, not_installed, words
-from lightning_prompts.projection import nearest_tokens
+from lightning_prompts.lm.nearest import nearest_tokens
 
 LENGTHS = (10, 100)
 CALLS = 5

@@ -12,10 +12,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Batch, Template, collate
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tasks import TextClassification
-from lightning_prompts.template import Batch, Template, collate
-from lightning_prompts.verbalizer import Verbalizer
 
 END = "<|endoftext|>"
 WORDS = {"negative": " w1", "positive": " w2"}

@@ -42,7 +42,7 @@ from lightning_prompts.files.option_types import require_numbers
 from lightning_prompts.files.quiet import silence
 from lightning_prompts.finite_numbers import FiniteNumbers
 from lightning_prompts.guests import welcome
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.nulls import refuse_nulls
 from lightning_prompts.outcome import (
     announce,

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
 from lightning_prompts.files.option_types import require
-from lightning_prompts.growing_rows import GrowingRows
-from lightning_prompts.kept_ids import KeepsIds
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.kept_ids import KeepsIds
+from lightning_prompts.lm.passes.growing_rows import GrowingRows
 
 # Start of the published MLP: Xavier with this gain, and this bias in both layers.
 PUBLISHED_GAIN, PUBLISHED_BIAS = 1e-4, -1e-4

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import require
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.prefix_reuse import single_pass
-from lightning_prompts.verbalizer import Verbalizer
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.passes.reuse import single_pass
+from lightning_prompts.lm.verbalizer import Verbalizer
 
 # Under this key a checkpoint says what its prompt belongs to.
 RECORD = "lightning_prompts"

@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lightning_prompts.features import Pooling, num_layers, pooled_states
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.known_tokens import refuse_unread
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.model_loading import load_text_classifier
+from lightning_prompts.lm.features import Pooling, num_layers, pooled_states
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.known_tokens import refuse_unread
+from lightning_prompts.lm.loading import load_text_classifier
 
 WEIGHTS, DESCRIPTION = "head.safetensors", "style.json"
 # Texts that a whole classifier reads at once.

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_prompts.features import Pooling, num_layers, pooled_states, resolve_layer
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.features import Pooling, num_layers, pooled_states, resolve_layer
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Batch
 from lightning_prompts.style import StyleHead, head_logits, save_style
-from lightning_prompts.template import Batch
 
 
 class StyleClassifier(LightningModule):

@@ -10,7 +10,7 @@ import torch
 from tests.tiny import save_model, save_reviews
 
 if TYPE_CHECKING:
-    from lightning_prompts.language_model import FrozenLM
+    from lightning_prompts.lm.frozen import FrozenLM
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,7 +35,7 @@ def lm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def lm(lm_folder: Path) -> "FrozenLM":
     """The tiny model, frozen. Shared: a test that moves or casts it loads its own copy."""
-    from lightning_prompts.language_model import FrozenLM
+    from lightning_prompts.lm.frozen import FrozenLM
 
     return FrozenLM(str(lm_folder))
 

@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader
 
 from lightning_prompts.cli import PromptCLI, main
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Template, collate
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.prompt_init import FromVocabulary
-from lightning_prompts.template import Template, collate
 from lightning_prompts.tuners import GuidedSearch, ManualPrompt, SoftPrompt
-from lightning_prompts.verbalizer import Verbalizer
 from tests.resuming import assert_same, last, logged
 
 DECAY = 0.9

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY_PEERS = {"soft": "peft", "projection": "sentence_transformers"}
@@ -81,7 +81,7 @@ def test_ways_take_turns() -> None:
 @pytest.mark.parametrize(
     ("part", "where"),
     [
-        ("soft", "lightning_prompts.language_model.FrozenLM.answer_hidden"),
+        ("soft", "lightning_prompts.lm.frozen.FrozenLM.answer_hidden"),
         ("pez", "lightning_prompts.tuners.pez.straight_through"),
         ("projection", "benchmarks.projection.nearest_tokens"),
         ("reward", "benchmarks.reward.batched"),
@@ -109,7 +109,7 @@ def test_it_refuses_ways_that_differ(
 
 
 def index_of_zeros(count: int) -> object:
-    from lightning_prompts.projection import Nearest
+    from lightning_prompts.lm.nearest import Nearest
 
     return Nearest(torch.zeros(count, dtype=torch.long), torch.zeros(count))
 

@@ -14,8 +14,9 @@ from transformers import (
     RobertaModel,
 )
 
-from lightning_prompts import features
-from lightning_prompts.features import (
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm import features
+from lightning_prompts.lm.features import (
     first_layers,
     hidden_states,
     num_layers,
@@ -23,8 +24,7 @@ from lightning_prompts.features import (
     resolve_layer,
     text_states,
 )
-from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 
 LAYERS = 3
 PAD = 1

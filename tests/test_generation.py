@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_prompts import generation
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.generation import (
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.generation import sampling as generation
+from lightning_prompts.lm.generation.sampling import (
     TransferBatch,
     clean,
     sample_texts,
     token_limit,
     uniforms,
 )
-from lightning_prompts.kernels import ATTENTION
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.template import Template, collate
+from lightning_prompts.lm.kernels import ATTENTION
+from lightning_prompts.lm.template import Template, collate
 
 TEXTS = ("the food was cold.", "no!", "we waited for an hour and nobody came to us")
 PROMPTS = torch.tensor([[10, 20, 30, 40], [7, 8, 9, 11], [60, 61, 62, 63]])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from tests.tiny_gguf import NUM_TENSORS, save_gguf, tensors
 
 

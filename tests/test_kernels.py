@@ -23,10 +23,10 @@ from transformers.activations import NewGELUActivation
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from lightning_prompts import kernels
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.kernels import RMSNorm, attention, use_fast_kernels
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm import kernels
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.kernels import RMSNorm, attention, use_fast_kernels
 
 
 def reference(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:

@@ -12,17 +12,17 @@ from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassificatio
 
 from lightning_prompts.callbacks.scrutability import Scrutability
 from lightning_prompts.cli import main
-from lightning_prompts.features import text_states
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.features import text_states
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Template
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.content import ContentScore
 from lightning_prompts.metrics.transfer import text_nats
 from lightning_prompts.policy import Policy, PolicySettings, other_writer
 from lightning_prompts.prompt_init import FromModel, FromText
 from lightning_prompts.style import load_style
-from lightning_prompts.template import Template
 from lightning_prompts.tuners.manual import ManualPrompt
-from lightning_prompts.verbalizer import Verbalizer
 
 WORDS = {"positive": " good", "negative": " bad"}
 NEEDS = r"needs the token '\[PAD\]' \(id 101 of 103 .*has embeddings for 101 tokens"

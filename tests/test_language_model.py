@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import GemmaConfig, GemmaForCausalLM
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.template import Batch, Template, collate
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Batch, Template, collate
 
 TEXTS = ["A warm and funny film.", "Dull.", "No plot, no jokes, no end in sight"]
 TEMPLATES = [

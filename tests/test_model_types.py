@@ -12,10 +12,15 @@ from torch import Tensor
 
 from lightning_prompts.cli import main
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.generation import TransferBatch, sample_texts, token_limit, uniforms
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.generation.sampling import (
+    TransferBatch,
+    sample_texts,
+    token_limit,
+    uniforms,
+)
+from lightning_prompts.lm.template import Batch, Template, collate
 from lightning_prompts.policy import Policy, PolicySettings
-from lightning_prompts.template import Batch, Template, collate
 from tests.model_types import READ, save_type
 
 TEXTS = ["A warm and funny film.", "Dull.", "No plot, no jokes"]

@@ -20,8 +20,8 @@ from transformers import (
 
 from lightning_prompts.cli import main
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.model_loading import load_encoder, load_text_classifier
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.loading import load_encoder, load_text_classifier
 from lightning_prompts.policy import PolicySettings, other_writer
 
 Weights = dict[str, Tensor]

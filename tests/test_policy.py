@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.policy import Policy, PolicySettings
 from lightning_prompts.soft_q import action_values
 

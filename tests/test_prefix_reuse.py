@@ -15,9 +15,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from lightning_prompts import prefix_reuse
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.template import Batch, Template, collate
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.passes import reuse as prefix_reuse
+from lightning_prompts.lm.template import Batch, Template, collate
 
 TEXTS = ["A warm and funny film.", "Dull.", "", "No plot, no jokes, no end in sight"]
 FIRST, LAST, MIDDLE, SHARED = (

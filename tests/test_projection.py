@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_prompts.projection import (
+from lightning_prompts.lm.nearest import (
     Distance,
     EmbeddingIndex,
     distance,
@@ -106,7 +106,7 @@ def test_few_vectors_at_a_time_find_the_same(
         return nearness(index, prompt, metric)
 
     monkeypatch.setattr(EmbeddingIndex, "nearness", counted)
-    monkeypatch.setattr("lightning_prompts.projection._SIMILARITIES_AT_ONCE", similarities)
+    monkeypatch.setattr("lightning_prompts.lm.nearest._SIMILARITIES_AT_ONCE", similarities)
     got = nearest_tokens(prompt, table, metric, banned)
     assert got.ids.tolist() == expected.ids.tolist()
     assert torch.equal(got.distances, expected.distances)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.prompt_init import (
     RECORD,
     FromCheckpoint,
@@ -16,7 +17,6 @@ from lightning_prompts.prompt_init import (
     FromVerbalizer,
     FromVocabulary,
 )
-from lightning_prompts.verbalizer import Verbalizer
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from lightning_prompts.files.quiet import silence
 def test_notices_go_to_the_error_output(capsys: pytest.CaptureFixture[str]):
     silence()
     silence()  # as a program that calls main twice
-    logging.getLogger("lightning_prompts.model_loading").info("Converting %s, once", "x[/b]")
+    logging.getLogger("lightning_prompts.lm.loading").info("Converting %s, once", "x[/b]")
     captured = capsys.readouterr()
     assert captured.err == "Converting x[/b], once\n"
     assert captured.out == ""

@@ -13,7 +13,7 @@ import lightning_prompts.tuners
 from lightning_prompts.cli import SECTIONS, import_all
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import OPTIONS, Range, require, require_numbers
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.nulls import refuse_nulls
 from lightning_prompts.policy import PolicySettings
 from lightning_prompts.prompt_init import PromptInit

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_prompts import language_model, reuse_choice
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.reuse_choice import ReuseChoice, measured
-from lightning_prompts.template import Batch, Template, collate
+from lightning_prompts.lm import frozen as language_model
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.passes import choice as reuse_choice
+from lightning_prompts.lm.passes.choice import ReuseChoice, measured
+from lightning_prompts.lm.template import Batch, Template, collate
 
 BATCH, TEXTS_FIRST = (cast(Batch, {"shared_before": first}) for first in (True, False))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.strict_yaml import load_yaml
 from soak.security import own_code
 from soak.world import World

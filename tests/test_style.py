@@ -11,9 +11,9 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
-from lightning_prompts.features import text_states
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.features import text_states
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.style import StyleHead, load_style, save_style
 
 TEXTS = ["A mess.", "Great cast, good songs.", "Fine work!", "A mess.", "Cold, slow and loud."]

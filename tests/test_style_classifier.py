@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.style import load_style
 from lightning_prompts.style_classifier import StyleClassifier
 from lightning_prompts.tasks.classification import TextClassification

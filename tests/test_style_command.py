@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.style import load_style
 from lightning_prompts.style_command import Recipe, StyleSentences, style
 from lightning_prompts.tasks.classification import TextClassification

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoTokenizer
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.template import (
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import (
     Batch,
     Example,
     Template,

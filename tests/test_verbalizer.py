@@ -3,8 +3,8 @@
 import pytest
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.verbalizer import Verbalizer
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.verbalizer import Verbalizer
 
 
 def test_classes_are_in_the_given_order(lm: FrozenLM):

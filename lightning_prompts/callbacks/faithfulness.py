@@ -11,6 +11,7 @@ from torchmetrics import MeanMetric
 from lightning_prompts.callbacks.base import EvaluationCallback
 from lightning_prompts.callbacks.remembered import RememberedPasses
 from lightning_prompts.files.stages import Stage
+from lightning_prompts.lm.template import Batch, unpadded, whole_batch
 from lightning_prompts.metrics.faithfulness import (
     OutputDifferential,
     PerformanceDifferential,
@@ -18,7 +19,6 @@ from lightning_prompts.metrics.faithfulness import (
     prompt_hidden,
 )
 from lightning_prompts.metrics.scrutability import round_trip
-from lightning_prompts.template import Batch, unpadded, whole_batch
 from lightning_prompts.tuners.base import PromptTuner
 
 # Full-vocabulary logits are made for as many rows at a time as fit in 64 MiB of float32.

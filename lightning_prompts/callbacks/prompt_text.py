@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_prompts.callbacks.base import task_of
 from lightning_prompts.files.numbers import wide
-from lightning_prompts.projection import distance
+from lightning_prompts.lm.nearest import distance
 from lightning_prompts.tuners.base import RECORD, PromptTuner
 
 COLUMNS = ["token", "kind", "distance"]

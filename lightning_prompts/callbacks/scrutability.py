@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_prompts.callbacks.base import EvaluationCallback
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.metrics.scrutability import log_perplexity
 from lightning_prompts.tuners.base import PromptTuner
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.text.bert import bert_score
 
-from lightning_prompts.features import hidden_states, num_layers, resolve_layer, text_states
 from lightning_prompts.files.atomic_files import write_json
-from lightning_prompts.known_tokens import refuse_unread
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.model_files import cache_folder
-from lightning_prompts.model_identity import weights_digest
-from lightning_prompts.model_loading import load_encoder
+from lightning_prompts.lm.features import hidden_states, num_layers, resolve_layer, text_states
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.identity import weights_digest
+from lightning_prompts.lm.known_tokens import refuse_unread
+from lightning_prompts.lm.loading import load_encoder
+from lightning_prompts.lm.sources import cache_folder
 
 # Encoder to its layer and the mean F1 of random pairs there, from bert-score's released file
 # rescale_baseline/en/roberta-large.tsv.

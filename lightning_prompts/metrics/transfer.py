@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchmetrics.functional.text import sacre_bleu_score
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 
 # Texts that the fluency of outputs is computed of at once.
 TEXTS_AT_ONCE = 16

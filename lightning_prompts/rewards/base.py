@@ -8,9 +8,9 @@ from torch import Tensor
 
 from lightning_prompts.files.numbers import in_double
 from lightning_prompts.files.stages import Stage
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.template import Batch, Template
-from lightning_prompts.verbalizer import Verbalizer
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Batch, Template
+from lightning_prompts.lm.verbalizer import Verbalizer
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all processes; the identity where there is one."""

@@ -9,8 +9,8 @@ from torch import Tensor
 from lightning_prompts.files.numbers import in_double, wide
 from lightning_prompts.files.option_types import require
 from lightning_prompts.files.stages import Stage
+from lightning_prompts.lm.template import Batch
 from lightning_prompts.rewards.base import PromptMeasures, Reduce, Reward, Scores
-from lightning_prompts.template import Batch
 
 
 def probability_gap(logits: Tensor, labels: Tensor) -> Tensor:

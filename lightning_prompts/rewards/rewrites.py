@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.generation import TransferBatch
+from lightning_prompts.lm.generation.sampling import TransferBatch
+from lightning_prompts.lm.template import Batch
 from lightning_prompts.metrics.transfer import (
     best_of,
     bleu,
@@ -18,7 +19,6 @@ from lightning_prompts.metrics.transfer import (
 )
 from lightning_prompts.rewards.base import PromptMeasures
 from lightning_prompts.style import StyleScorer
-from lightning_prompts.template import Batch
 
 if TYPE_CHECKING:
     from lightning_prompts.rewards.style_transfer import StyleTransfer

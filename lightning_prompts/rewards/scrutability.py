@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.rewards.base import Scores, standardise
 
 Mix = Literal["zscore", "raw"]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.scrutability import round_trip
 from lightning_prompts.search.borders import Borders
-from lightning_prompts.verbalizer import Verbalizer
 
 log = logging.getLogger(__name__)
 

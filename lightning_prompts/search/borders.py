@@ -7,7 +7,7 @@ the last word before it and the first word behind it, and rows that end alike ar
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 
 # Asked of every candidate: SST-2 has some 3,000 different borders, of which these are the half of
 # all rows. The others are asked of the few prompts that a validation may choose.

@@ -18,8 +18,8 @@ from torch import Tensor
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
 from lightning_prompts.files.option_types import require
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.prefix_reuse import single_pass
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.passes.reuse import single_pass
 from lightning_prompts.search.allowed import Allowed, Ids
 
 # Draws for each candidate that is wanted, before fewer have to do.

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_prompts.files.numbers import in_double
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Batch
 from lightning_prompts.rewards.base import Reduce
 from lightning_prompts.rewards.scrutability import log_perplexities
 from lightning_prompts.search.allowed import Ids
-from lightning_prompts.template import Batch
 
 # Logits of as many prompts at a time as fit in 64 MiB of float32: 256 prompts of 10 tokens would
 # take half a GB, and their softmax as much again.

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from lightning_prompts.cli import PromptCLI
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.hub import hub_reachable
-from lightning_prompts.model_files import converted_folder, find_model
+from lightning_prompts.lm.sources import converted_folder, find_model
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.plan import example_args
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 
 
 class SharedLM:

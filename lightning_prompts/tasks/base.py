@@ -13,7 +13,9 @@ from tqdm import tqdm
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import require
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Batch, Example, Template
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tasks.loading import (
     BucketBatches,
     EncodedRows,
@@ -26,8 +28,6 @@ from lightning_prompts.tasks.loading import (
 )
 from lightning_prompts.tasks.rows import Rows
 from lightning_prompts.tasks.task_report import TaskReport
-from lightning_prompts.template import Batch, Example, Template
-from lightning_prompts.verbalizer import Verbalizer
 
 # The splits whose examples each stage of the trainer needs.
 STAGE_SPLITS = {

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tasks.classification import TextClassification
 
 WORDS = {"0": " no", "1": " yes"}

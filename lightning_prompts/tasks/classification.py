@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import require
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tasks.cutting import SPLITS, cut, shares_of
 from lightning_prompts.tasks.files import stem

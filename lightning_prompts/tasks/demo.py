@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tasks.classification import TextClassification
 
 WORDS = {"negative": " terrible", "positive": " great"}

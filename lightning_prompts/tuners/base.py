@@ -15,18 +15,18 @@ from lightning_prompts.averaging import PromptAverage, average_of
 from lightning_prompts.files.errors import PromptError, RunError
 from lightning_prompts.files.option_types import require
 from lightning_prompts.files.stages import Stage
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.nearest import Distance
+from lightning_prompts.lm.template import Batch, Template
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.task import task_metrics
 from lightning_prompts.process_group import leave_group_at_exit
-from lightning_prompts.projection import Distance
 from lightning_prompts.prompt_init import RECORD
 from lightning_prompts.sharding import spread
-from lightning_prompts.template import Batch, Template
 from lightning_prompts.tuners.optimization import Optimized
 from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 from lightning_prompts.tuners.shares import share_of
 from lightning_prompts.tuners.views import PromptViews
-from lightning_prompts.verbalizer import Verbalizer
 
 FORWARD_TOKENS = "forward_tokens"  # its key in a checkpoint
 

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Batch, Template
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.prompt_init import text_ids
-from lightning_prompts.template import Batch, Template
 from lightning_prompts.tuners.tokens import TokenTuner
-from lightning_prompts.verbalizer import Verbalizer
 
 
 class ManualPrompt(TokenTuner):

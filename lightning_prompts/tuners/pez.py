@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.projection import straight_through
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.nearest import straight_through
+from lightning_prompts.lm.template import Batch, Template
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.prompt_init import PromptInit
-from lightning_prompts.template import Batch, Template
 from lightning_prompts.tuners.soft import SoftPrompt
-from lightning_prompts.verbalizer import Verbalizer
 
 LANGEVIN_STEPS = "langevin_steps"  # its key in a checkpoint
 

@@ -13,9 +13,11 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import HALF_WEIGHTS
 from lightning_prompts.files.option_types import require
 from lightning_prompts.files.stages import Stage
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.nearest import nearest_tokens
+from lightning_prompts.lm.template import Batch, Template
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.policy import Policy, PolicySettings, Sampled, other_writer
-from lightning_prompts.projection import nearest_tokens
 from lightning_prompts.prompt_init import PromptInit
 from lightning_prompts.rewards import ClassificationGap, Reward
 from lightning_prompts.rewards.base import PromptMeasures, standardise
@@ -27,11 +29,9 @@ from lightning_prompts.soft_q import (
     policy_gradient,
     soft_q_loss,
 )
-from lightning_prompts.template import Batch, Template
 from lightning_prompts.tuners.incumbent import IncumbentTuner
 from lightning_prompts.tuners.ledger import DOUBT, Ids, Ledger
 from lightning_prompts.tuners.scoring import PromptScorer, Scored
-from lightning_prompts.verbalizer import Verbalizer
 
 LISTED = 100  # prompts in prompts.jsonl beside those that were validated
 

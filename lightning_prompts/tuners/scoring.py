@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Batch
 from lightning_prompts.rewards.base import Reduce, Reward, Scores
 from lightning_prompts.rewards.scrutability import log_perplexities
-from lightning_prompts.template import Batch
 from lightning_prompts.tuners.ledger import Ids, Ledger
 
 # Columns beside the components of a reward.

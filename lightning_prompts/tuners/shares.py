@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.numbers import in_double
+from lightning_prompts.lm.template import Batch
 from lightning_prompts.rewards.base import Reduce
-from lightning_prompts.template import Batch
 
 
 class Share(NamedTuple):

@@ -8,10 +8,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_prompts.files.numbers import wide
-from lightning_prompts.kept_ids import KeepsIds
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.kept_ids import KeepsIds
+from lightning_prompts.lm.nearest import Distance, Nearest, nearest_tokens, straight_through
 from lightning_prompts.metrics.scrutability import log_perplexity
-from lightning_prompts.projection import Distance, Nearest, nearest_tokens, straight_through
 
 
 class PromptViews(KeepsIds, LightningModule, ABC):

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tasks.classification import TextClassification
 from lightning_prompts.tuners import ManualPrompt, PromptTuner, SoftPrompt
 

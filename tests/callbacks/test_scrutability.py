@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_prompts.callbacks import Scrutability
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tuners import PEZ, SoftPrompt
 
 from .conftest import MakeTask, Reference, learned, validated, written

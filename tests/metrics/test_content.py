@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_prompts.features import text_states
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.features import text_states
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.metrics import content
 from lightning_prompts.metrics.content import ContentScore, pair_f1, random_pairs
 

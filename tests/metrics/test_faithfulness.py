@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_prompts.lm.nearest import Distance
 from lightning_prompts.metrics.faithfulness import (
     OutputDifferential,
     PerformanceDifferential,
@@ -17,7 +18,6 @@ from lightning_prompts.metrics.faithfulness import (
     performance_differential,
 )
 from lightning_prompts.metrics.scrutability import LogPerplexity
-from lightning_prompts.projection import Distance
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 UNEVEN = (5, 1, 3)

@@ -6,7 +6,7 @@ import statistics
 import pytest
 import torch
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.rewards.base import Scores
 from lightning_prompts.rewards.scrutability import log_perplexities, mix_rewards
 

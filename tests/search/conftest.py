@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.template import Batch, Template, collate
-from lightning_prompts.verbalizer import Verbalizer
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Batch, Template, collate
+from lightning_prompts.lm.verbalizer import Verbalizer
 
 ROWS = [
     ("A warm and funny film", 1),

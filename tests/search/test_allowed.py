@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.search.allowed import Allowed, FilterSettings
-from lightning_prompts.verbalizer import Verbalizer
 
 
 def make(lm: FrozenLM, special: bool = True, **kwargs: bool) -> Allowed:

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Template
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.search import borders
 from lightning_prompts.search.allowed import Allowed, FilterSettings
 from lightning_prompts.search.borders import Borders, first_word, last_word
-from lightning_prompts.template import Template
-from lightning_prompts.verbalizer import Verbalizer
 
 WORDS = {"negative": " bad", "positive": " good"}
 

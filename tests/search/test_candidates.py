@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.search.allowed import Allowed, FilterSettings, Ids
 from lightning_prompts.search.candidates import (
     KINDS,

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import unpadded
 from lightning_prompts.search.race import Race, by_length, deal, take
-from lightning_prompts.template import unpadded
 
 FIRST, LAST, BOTH = "{prompt} {text} It was", "{text}{prompt}", "{text}{prompt} It was"
 BEAM = [(9, 30, 12), (40, 41)]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lightning_prompts import text_cache
+from lightning_prompts.lm.passes import text_cache
 from lightning_prompts.studies import estimate
 from lightning_prompts.studies.estimate import Cost, Price, Size, costs
 from lightning_prompts.studies.shared import SharedLM

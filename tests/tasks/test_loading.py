@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.template import Example
 from lightning_prompts.tasks.loading import (
     BucketBatches,
     EncodedRows,
@@ -20,7 +21,6 @@ from lightning_prompts.tasks.loading import (
     collate_rows,
     even_batch_size,
 )
-from lightning_prompts.template import Example
 
 
 def encoded(num_rows: int) -> EncodedRows:

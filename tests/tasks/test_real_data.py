@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tasks import SST2, BoolQ, TextClassification, Yelp
 
 TOPICS = {"0": " World", "1": " Sports", "2": " Business", "3": " Tech"}

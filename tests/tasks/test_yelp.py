@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tasks import YelpTransfer
 
 STYLES = {"0": " bad", "1": " good"}

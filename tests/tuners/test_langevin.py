@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tuners import PEZ
 from lightning_prompts.tuners.pez import LANGEVIN_STEPS, langevin_beta
 from tests.tuners.test_tuners import build, fit, make_batch

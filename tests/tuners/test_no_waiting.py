@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.projection import Distance, nearest_tokens
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.nearest import Distance, nearest_tokens
 from tests.tuners.test_tuners import build, make_batch
 
 # `item`, `bool` and branches; shapes that follow from values; tensors made of Python's numbers.

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.projection import Distance, nearest_tokens
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.nearest import Distance, nearest_tokens
 from lightning_prompts.tuners import PEZ
 from tests.tuners.test_tuners import build, make_batch
 

@@ -9,10 +9,10 @@ from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.template import Template
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Template
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners import GuidedSearch, ManualPrompt
-from lightning_prompts.verbalizer import Verbalizer
 
 FIRST, LAST = "{prompt} {text} It was", "{text}{prompt}"
 

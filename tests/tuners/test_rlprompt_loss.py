@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.policy import Sampled
 from lightning_prompts.rewards.base import standardise
 from lightning_prompts.tuners import RLPrompt

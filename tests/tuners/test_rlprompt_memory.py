@@ -9,11 +9,11 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Batch
 from lightning_prompts.rewards import ClassificationGap, PromptMeasures, Reward, Scores
 from lightning_prompts.rewards.base import Reduce
 from lightning_prompts.tasks import TextClassification
-from lightning_prompts.template import Batch
 
 K = 6
 LAST = "{text}{prompt}"

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.template import Batch, Example, collate
+from lightning_prompts.lm.template import Batch, Example, collate
 
 if TYPE_CHECKING:
-    from lightning_prompts.language_model import FrozenLM
+    from lightning_prompts.lm.frozen import FrozenLM
 
 log = logging.getLogger(__name__)
 
@@ -184,22 +184,22 @@ class _Trial:
 
     def whole(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Whole sequences, padded to one length."""
-        from lightning_prompts.prefix_reuse import concatenated
+        from lightning_prompts.lm.passes.reuse import concatenated
 
         states = concatenated(self.lm, self.lm.embed(self.ids), self._batch(self.texts))
         yield states, self._answers(1)
 
     def prompts_first(self) -> Iterator[tuple[Tensor, Tensor]]:
         """What stands before the texts encoded once."""
-        from lightning_prompts.prefix_reuse import prompts_first
+        from lightning_prompts.lm.passes.reuse import prompts_first
 
         batch = self._batch([self.texts[0]] * 2)
         yield prompts_first(self.lm, self.lm.embed(self.ids), batch), self._answers(0)
 
     def texts_first(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Prompts behind kept texts: as ids that begin alike, one alone, and as vectors."""
-        from lightning_prompts.prefix_reuse import encode_texts, texts_first
-        from lightning_prompts.text_cache import encode_blocks, joined_states
+        from lightning_prompts.lm.passes.reuse import encode_texts, texts_first
+        from lightning_prompts.lm.passes.text_cache import encode_blocks, joined_states
 
         lm, batch, expected = self.lm, self._batch(self.texts), self._answers(1)
         if lm.text_cache.gib > 0:
@@ -212,7 +212,7 @@ class _Trial:
 
     def continued(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Two rows that begin alike, then token by token."""
-        from lightning_prompts.growing_rows import GrowingRows
+        from lightning_prompts.lm.passes.growing_rows import GrowingRows
 
         start = self.lm.embed(self.ids.new_tensor(self.texts[0]))
         rows = GrowingRows(self.lm, start, len(self.ids))
@@ -222,7 +222,7 @@ class _Trial:
 
     def trees(self) -> Iterator[tuple[Tensor, Tensor]]:
         """A tree of both prompts behind each text: they part after their first token."""
-        from lightning_prompts.tree_attention import KeptTrees
+        from lightning_prompts.lm.generation.tree_attention import KeptTrees
 
         sizes = [len(text) for text in self.texts]
         padded = [text + [0] * (max(sizes) - len(text)) for text in self.texts]

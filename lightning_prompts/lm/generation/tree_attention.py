@@ -14,10 +14,10 @@ from transformers import AttentionInterface, Cache
 from transformers.cache_utils import DynamicLayer
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.prefix_reuse import pick
+from lightning_prompts.lm.passes.reuse import pick
 
 if TYPE_CHECKING:
-    from lightning_prompts.language_model import FrozenLM
+    from lightning_prompts.lm.frozen import FrozenLM
 
 TREE_ATTENTION = "lightning_prompts_tree"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lightning_prompts.files.errors import PromptError
 
 if TYPE_CHECKING:
-    from lightning_prompts.language_model import FrozenLM
+    from lightning_prompts.lm.frozen import FrozenLM
 
 
 class Verbalizer:

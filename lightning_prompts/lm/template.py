@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_prompts.files.errors import PromptError
 
 if TYPE_CHECKING:
-    from lightning_prompts.language_model import FrozenLM
+    from lightning_prompts.lm.frozen import FrozenLM
 
 PROMPT = "prompt"
 

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_prompts.template import Batch
+from lightning_prompts.lm.template import Batch
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-    from lightning_prompts.language_model import FrozenLM
+    from lightning_prompts.lm.frozen import FrozenLM
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.language_model import FrozenLM
+from lightning_prompts.lm.frozen import FrozenLM
 
 Pooling = Literal["mean", "last"]
 

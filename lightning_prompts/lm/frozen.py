@@ -8,26 +8,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_prompts.compiled import CompiledPasses
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
 from lightning_prompts.files.option_types import require
-from lightning_prompts.kernels import use_attention, use_fast_kernels
-from lightning_prompts.known_tokens import find_ends, find_special, refuse_unread
-from lightning_prompts.model_files import find_model
-from lightning_prompts.model_identity import own_logits, refuse_unknown, weights_digest
-from lightning_prompts.prefix_reuse import (
+from lightning_prompts.lm.identity import own_logits, refuse_unknown, weights_digest
+from lightning_prompts.lm.kernels import use_attention, use_fast_kernels
+from lightning_prompts.lm.known_tokens import find_ends, find_special, refuse_unread
+from lightning_prompts.lm.nearest import EmbeddingIndex
+from lightning_prompts.lm.passes.check import Ways, check_ways, local_window
+from lightning_prompts.lm.passes.choice import ReuseChoice
+from lightning_prompts.lm.passes.compiled import CompiledPasses
+from lightning_prompts.lm.passes.reuse import (
     concatenated,
     encode_texts,
     prompts_first,
     single_pass,
     texts_first,
 )
-from lightning_prompts.projection import EmbeddingIndex
-from lightning_prompts.reuse_check import Ways, check_ways, local_window
-from lightning_prompts.reuse_choice import ReuseChoice
-from lightning_prompts.template import Batch, on_device
-from lightning_prompts.text_cache import TextCache
+from lightning_prompts.lm.passes.text_cache import TextCache
+from lightning_prompts.lm.sources import find_model
+from lightning_prompts.lm.template import Batch, on_device
 
 
 class FrozenLM(nn.Module):
@@ -77,7 +77,7 @@ class FrozenLM(nn.Module):
         compile: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        from lightning_prompts.model_loading import load_model  # transformers takes seconds
+        from lightning_prompts.lm.loading import load_model  # transformers takes seconds
 
         super().__init__()
         require("lm.text_cache", text_cache)

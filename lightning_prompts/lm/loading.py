@@ -20,10 +20,10 @@ from transformers.utils import logging as transformers_logging
 
 from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.files.hub import offline_unless_reachable
-from lightning_prompts.gguf_parts import whole_file
-from lightning_prompts.known_tokens import refuse_unread_marks
-from lightning_prompts.model_files import SMOLLM2, ModelSource, converted_folder, refuse_adapter
-from lightning_prompts.model_weights import read_whole
+from lightning_prompts.lm.gguf_parts import whole_file
+from lightning_prompts.lm.known_tokens import refuse_unread_marks
+from lightning_prompts.lm.sources import SMOLLM2, ModelSource, converted_folder, refuse_adapter
+from lightning_prompts.lm.weights import read_whole
 
 log = logging.getLogger(__name__)
 

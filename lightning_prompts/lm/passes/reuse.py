@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_prompts.kernels import ATTENTION
-from lightning_prompts.template import Batch, piece_order
-from lightning_prompts.text_cache import Layers, TextStates, text_mask, whole_cache
+from lightning_prompts.lm.kernels import ATTENTION
+from lightning_prompts.lm.passes.text_cache import Layers, TextStates, text_mask, whole_cache
+from lightning_prompts.lm.template import Batch, piece_order
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-    from lightning_prompts.language_model import FrozenLM
+    from lightning_prompts.lm.frozen import FrozenLM
 
 # Rows of many prompts go through the model in parts: 8,192 tokens have 400 MB of keys and values in
 # a float32 model of 30 layers with 3 key heads of 64, and fill any device.

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lightning_prompts.prefix_reuse import TOKENS_AT_ONCE, pick, repeat_cache
-from lightning_prompts.text_cache import whole_cache
+from lightning_prompts.lm.passes.reuse import TOKENS_AT_ONCE, pick, repeat_cache
+from lightning_prompts.lm.passes.text_cache import whole_cache
 
 if TYPE_CHECKING:
-    from lightning_prompts.language_model import FrozenLM
+    from lightning_prompts.lm.frozen import FrozenLM
 
 
 class GrowingRows:

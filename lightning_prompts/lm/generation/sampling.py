@@ -17,9 +17,9 @@ from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import in_double
-from lightning_prompts.growing_rows import PlainTrees
-from lightning_prompts.language_model import FrozenLM
-from lightning_prompts.template import Batch, piece_order
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.passes.growing_rows import PlainTrees
+from lightning_prompts.lm.template import Batch, piece_order
 
 QUOTE = '"'
 SENTENCE_ENDS = ".!?"
@@ -169,7 +169,7 @@ def _grow(
         [M, trees * S, T] Token ids, -1 after a sample's end.
     """
     # transformers' model classes, which it extends, take a second
-    from lightning_prompts.tree_attention import KeptTrees
+    from lightning_prompts.lm.generation.tree_attention import KeptTrees
 
     num_prefixes, copies, num_samples, num_tokens = noise.shape
     noise = noise.flatten(0, 1)  # (R, S, T)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lightning_prompts.files.errors import PromptError
 
 if TYPE_CHECKING:
-    from lightning_prompts.language_model import FrozenLM
+    from lightning_prompts.lm.frozen import FrozenLM
 
 # Of each parameter's numbers; a sample, because a model of gigabytes would take minutes.
 SAMPLED = 64

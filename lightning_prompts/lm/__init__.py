@@ -1,0 +1,1 @@
+"""The frozen language model: reading it, its passes, its nearest tokens."""

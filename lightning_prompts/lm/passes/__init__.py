@@ -1,0 +1,1 @@
+"""How a prompt and a batch pass through the language model without reading a token twice."""
