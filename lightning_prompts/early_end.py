@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationSched
 from torch import Tensor
 
 from lightning_prompts.files.amounts import apart, count
-from lightning_prompts.prompt_init import RECORD
+from lightning_prompts.tuners.prompt_init import RECORD
 
 OURS = ("lightning", "lightning_prompts")  # whose callbacks are looked at, or never ask
 STEPS, EPOCHS = "--trainer.max_steps", "--trainer.max_epochs"

@@ -18,9 +18,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, WeightAveraging
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.prompt_init import RECORD
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.prompt_init import RECORD
 from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 
 RUN = "run"  # its key in a checkpoint

@@ -23,9 +23,9 @@ from lightning_prompts.lm.features import Pooling, num_layers, resolve_layer
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.progress import StepProgress
 from lightning_prompts.settings import LOGS, native_precision
-from lightning_prompts.style_classifier import StyleClassifier
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tasks.rows import Rows, stratified_order
+from lightning_prompts.tuners.rewards.style.training import StyleClassifier
 
 CONFIG = "task/yelp_style.yaml"
 PARTS = ("reward", "judge")

@@ -24,7 +24,7 @@ CONFIG: dict[str, Any] = {
             "projection": "cosine",
             "exclude_special": True,
             "init": {
-                "class_path": "lightning_prompts.prompt_init.FromVocabulary",
+                "class_path": "lightning_prompts.tuners.prompt_init.FromVocabulary",
                 "init_args": {"top": 50},
             },
             "optimizer": {
@@ -32,7 +32,7 @@ CONFIG: dict[str, Any] = {
                 "init_args": {"lr": 0.01, "weight_decay": 0.0},
             },
             "lr_scheduler": {
-                "class_path": "lightning_prompts.schedule.WarmupLinear",
+                "class_path": "lightning_prompts.tuners.schedule.WarmupLinear",
                 "init_args": {"warmup_steps": 1, "total_steps": 2, "final_fraction": 0.1},
             },
         },

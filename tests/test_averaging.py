@@ -16,8 +16,8 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template, collate
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.prompt_init import FromVocabulary
 from lightning_prompts.tuners import GuidedSearch, ManualPrompt, SoftPrompt
+from lightning_prompts.tuners.prompt_init import FromVocabulary
 from tests.resuming import assert_same, last, logged
 
 DECAY = 0.9

@@ -19,10 +19,10 @@ from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.content import ContentScore
 from lightning_prompts.metrics.transfer import text_nats
-from lightning_prompts.policy import Policy, PolicySettings, other_writer
-from lightning_prompts.prompt_init import FromModel, FromText
-from lightning_prompts.style import load_style
 from lightning_prompts.tuners.manual import ManualPrompt
+from lightning_prompts.tuners.prompt_init import FromModel, FromText
+from lightning_prompts.tuners.rewards.style.scorers import load_style
+from lightning_prompts.tuners.rl.policy import Policy, PolicySettings, other_writer
 
 WORDS = {"positive": " good", "negative": " bad"}
 NEEDS = r"needs the token '\[PAD\]' \(id 101 of 103 .*has embeddings for 101 tokens"

@@ -20,7 +20,7 @@ from lightning_prompts.lm.generation.sampling import (
     uniforms,
 )
 from lightning_prompts.lm.template import Batch, Template, collate
-from lightning_prompts.policy import Policy, PolicySettings
+from lightning_prompts.tuners.rl.policy import Policy, PolicySettings
 from tests.model_types import READ, save_type
 
 TEXTS = ["A warm and funny film.", "Dull.", "No plot, no jokes"]

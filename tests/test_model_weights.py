@@ -22,7 +22,7 @@ from lightning_prompts.cli import main
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.loading import load_encoder, load_text_classifier
-from lightning_prompts.policy import PolicySettings, other_writer
+from lightning_prompts.tuners.rl.policy import PolicySettings, other_writer
 
 Weights = dict[str, Tensor]
 TABLE, HEAD, FIRST = "transformer.wte.weight", "lm_head.weight", "transformer.h.0.ln_1.bias"

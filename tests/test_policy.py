@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.policy import Policy, PolicySettings
-from lightning_prompts.soft_q import action_values
+from lightning_prompts.tuners.rl.policy import Policy, PolicySettings
+from lightning_prompts.tuners.rl.soft_q import action_values
 
 P = 4
 SOURCE = "In short, it was"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_prompts.process_group import leave_group, leave_group_at_exit
+from lightning_prompts.tuners.process_group import leave_group, leave_group_at_exit
 
 # Registered before all others, so it runs after them, when only threads of C++ are left.
 LOOK = """

@@ -9,7 +9,7 @@ import torch
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.prompt_init import (
+from lightning_prompts.tuners.prompt_init import (
     RECORD,
     FromCheckpoint,
     FromModel,

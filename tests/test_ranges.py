@@ -15,14 +15,14 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import OPTIONS, Range, require, require_numbers
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.nulls import refuse_nulls
-from lightning_prompts.policy import PolicySettings
-from lightning_prompts.prompt_init import PromptInit
-from lightning_prompts.rewards import Reward
-from lightning_prompts.schedule import WarmupLinear
-from lightning_prompts.search.allowed import FilterSettings
-from lightning_prompts.search.candidates import EditSettings
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.prompt_init import PromptInit
+from lightning_prompts.tuners.rewards import Reward
+from lightning_prompts.tuners.rl.policy import PolicySettings
+from lightning_prompts.tuners.schedule import WarmupLinear
+from lightning_prompts.tuners.search.allowed import FilterSettings
+from lightning_prompts.tuners.search.candidates import EditSettings
 
 for package in (lightning_prompts.tuners, lightning_prompts.tasks):
     import_all(package)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_prompts.schedule import WarmupLinear
+from lightning_prompts.tuners.schedule import WarmupLinear
 
 
 def rates(scheduler: WarmupLinear, steps: int) -> list[float]:

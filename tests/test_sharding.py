@@ -10,7 +10,7 @@ from torch import nn
 from lightning_prompts.cli import main
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.sharding import blocks_of
+from lightning_prompts.tuners.sharding import blocks_of
 from soak.processes import CASES, ROWS, SHARDED, compare
 from tests.tiny import save_reviews
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_prompts.soft_q import (
+from lightning_prompts.tuners.rl.soft_q import (
     action_values,
     entropy,
     leave_one_out,

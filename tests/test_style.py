@@ -14,7 +14,7 @@ from torch import nn
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.features import text_states
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.style import StyleHead, load_style, save_style
+from lightning_prompts.tuners.rewards.style.scorers import StyleHead, load_style, save_style
 
 TEXTS = ["A mess.", "Great cast, good songs.", "Fine work!", "A mess.", "Cold, slow and loud."]
 
@@ -73,7 +73,7 @@ def test_a_failed_write_keeps_the_old_one(lm: FrozenLM, head: nn.Linear, tmp_pat
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lightning_prompts.style.save_file", full)
+    monkeypatch.setattr("lightning_prompts.tuners.rewards.style.scorers.save_file", full)
     with pytest.raises(PromptError, match="No space left"):
         save_style(folder, head, described(lm, accuracy=0.1))
     assert load_style(str(folder), lm).accuracy == 0.9
@@ -176,7 +176,7 @@ def test_a_causal_classifier_reads_texts_of_any_length(
 def test_a_hugging_face_classifier_scores_in_order(lm: FrozenLM, classifier_folder, monkeypatch):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    monkeypatch.setattr("lightning_prompts.style.CLASSIFIER_BATCH", 3)
+    monkeypatch.setattr("lightning_prompts.tuners.rewards.style.scorers.CLASSIFIER_BATCH", 3)
     scorer = load_style(str(classifier_folder), lm)
     assert scorer.accuracy is None
     assert scorer.labels == ("bad", "fair", "good")

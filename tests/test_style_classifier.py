@@ -10,9 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.style import load_style
-from lightning_prompts.style_classifier import StyleClassifier
 from lightning_prompts.tasks.classification import TextClassification
+from lightning_prompts.tuners.rewards.style.scorers import load_style
+from lightning_prompts.tuners.rewards.style.training import StyleClassifier
 
 WORDS = {"negative": " terrible", "positive": " great"}
 

@@ -7,9 +7,9 @@ import pytest
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.style import load_style
 from lightning_prompts.style_command import Recipe, StyleSentences, style
 from lightning_prompts.tasks.classification import TextClassification
+from lightning_prompts.tuners.rewards.style.scorers import load_style
 
 WORDS = {"negative": " terrible", "positive": " great"}
 

@@ -11,7 +11,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lightning_prompts.averaging import PromptAverage, average_of
 from lightning_prompts.files.errors import PromptError, RunError
 from lightning_prompts.files.option_types import require
 from lightning_prompts.files.stages import Stage
@@ -20,11 +19,12 @@ from lightning_prompts.lm.nearest import Distance
 from lightning_prompts.lm.template import Batch, Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.task import task_metrics
-from lightning_prompts.process_group import leave_group_at_exit
-from lightning_prompts.prompt_init import RECORD
-from lightning_prompts.sharding import spread
+from lightning_prompts.tuners.averaging import PromptAverage, average_of
 from lightning_prompts.tuners.optimization import Optimized
+from lightning_prompts.tuners.process_group import leave_group_at_exit
+from lightning_prompts.tuners.prompt_init import RECORD
 from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
+from lightning_prompts.tuners.sharding import spread
 from lightning_prompts.tuners.shares import share_of
 from lightning_prompts.tuners.views import PromptViews
 

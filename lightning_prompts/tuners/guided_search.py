@@ -18,15 +18,15 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import nearest_tokens
 from lightning_prompts.lm.template import Batch, Template
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.prompt_init import FromVocabulary, PromptInit
-from lightning_prompts.rewards import ClassificationGap
-from lightning_prompts.search.allowed import Allowed, FilterSettings
-from lightning_prompts.search.borders import Borders
-from lightning_prompts.search.candidates import Choice, EditSettings, Proposer
-from lightning_prompts.search.race import Finalist, Race, deal
 from lightning_prompts.tuners.incumbent import IncumbentTuner
-from lightning_prompts.tuners.ledger import DOUBT, Ids, Ledger
-from lightning_prompts.tuners.scoring import PromptScorer
+from lightning_prompts.tuners.prompt_init import FromVocabulary, PromptInit
+from lightning_prompts.tuners.rewards import ClassificationGap
+from lightning_prompts.tuners.search.allowed import Allowed, FilterSettings
+from lightning_prompts.tuners.search.borders import Borders
+from lightning_prompts.tuners.search.candidates import Choice, EditSettings, Proposer
+from lightning_prompts.tuners.search.ledger import DOUBT, Ids, Ledger
+from lightning_prompts.tuners.search.race import Finalist, Race, deal
+from lightning_prompts.tuners.search.scoring import PromptScorer
 
 log = logging.getLogger(__name__)
 

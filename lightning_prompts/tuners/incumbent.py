@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.template import Batch
-from lightning_prompts.tuners.ledger import Ids, Ledger
-from lightning_prompts.tuners.scoring import PromptScorer
+from lightning_prompts.tuners.search.ledger import Ids, Ledger
+from lightning_prompts.tuners.search.scoring import PromptScorer
 from lightning_prompts.tuners.tokens import TokenTuner
 
 LEDGER = "prompts"  # its key in a checkpoint

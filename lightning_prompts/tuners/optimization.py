@@ -13,7 +13,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from lightning_prompts.files.errors import PromptError, RunError
-from lightning_prompts.schedule import TransformersSchedule, WarmupLinear
+from lightning_prompts.tuners.schedule import TransformersSchedule, WarmupLinear
 
 LIST = "docs/optimizers.md tells what there is"
 

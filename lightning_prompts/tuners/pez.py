@@ -11,7 +11,7 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import straight_through
 from lightning_prompts.lm.template import Batch, Template
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.prompt_init import PromptInit
+from lightning_prompts.tuners.prompt_init import PromptInit
 from lightning_prompts.tuners.soft import SoftPrompt
 
 LANGEVIN_STEPS = "langevin_steps"  # its key in a checkpoint

@@ -17,21 +17,21 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import nearest_tokens
 from lightning_prompts.lm.template import Batch, Template
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.policy import Policy, PolicySettings, Sampled, other_writer
-from lightning_prompts.prompt_init import PromptInit
-from lightning_prompts.rewards import ClassificationGap, Reward
-from lightning_prompts.rewards.base import PromptMeasures, standardise
-from lightning_prompts.rewards.scrutability import Mix, mix_rewards
-from lightning_prompts.soft_q import (
+from lightning_prompts.tuners.incumbent import IncumbentTuner
+from lightning_prompts.tuners.prompt_init import PromptInit
+from lightning_prompts.tuners.rewards import ClassificationGap, Reward
+from lightning_prompts.tuners.rewards.base import PromptMeasures, standardise
+from lightning_prompts.tuners.rewards.scrutability import Mix, mix_rewards
+from lightning_prompts.tuners.rl.policy import Policy, PolicySettings, Sampled, other_writer
+from lightning_prompts.tuners.rl.soft_q import (
     action_values,
     entropy,
     leave_one_out,
     policy_gradient,
     soft_q_loss,
 )
-from lightning_prompts.tuners.incumbent import IncumbentTuner
-from lightning_prompts.tuners.ledger import DOUBT, Ids, Ledger
-from lightning_prompts.tuners.scoring import PromptScorer, Scored
+from lightning_prompts.tuners.search.ledger import DOUBT, Ids, Ledger
+from lightning_prompts.tuners.search.scoring import PromptScorer, Scored
 
 LISTED = 100  # prompts in prompts.jsonl beside those that were validated
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_prompts.files.numbers import in_double
 from lightning_prompts.lm.template import Batch
-from lightning_prompts.rewards.base import Reduce
+from lightning_prompts.tuners.rewards.base import Reduce
 
 
 class Share(NamedTuple):

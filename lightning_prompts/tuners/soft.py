@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.prompt_init import FromVocabulary, PromptInit
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.prompt_init import FromVocabulary, PromptInit
 
 
 class SoftPrompt(PromptTuner):

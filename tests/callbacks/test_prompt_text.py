@@ -16,9 +16,9 @@ from torch import Tensor
 
 from lightning_prompts.callbacks import Faithfulness, PromptText, Scrutability
 from lightning_prompts.callbacks.prompt_text import code, prompt_neighbourhood, prompt_table
-from lightning_prompts.prompt_init import RECORD
 from lightning_prompts.tasks.classification import TextClassification
 from lightning_prompts.tuners import PEZ, GuidedSearch, ManualPrompt, PromptTuner, SoftPrompt
+from lightning_prompts.tuners.prompt_init import RECORD
 
 from .conftest import LAST, MakeTask, Reference, learned, quick_trainer, written
 

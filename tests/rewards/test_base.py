@@ -5,7 +5,7 @@ import statistics
 import pytest
 import torch
 
-from lightning_prompts.rewards.base import standardise
+from lightning_prompts.tuners.rewards.base import standardise
 
 
 def test_standardise_by_its_formula():

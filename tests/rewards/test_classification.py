@@ -9,9 +9,9 @@ from torch import Tensor
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Batch, Template, collate
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.rewards import ClassificationGap
-from lightning_prompts.rewards.base import Scores, standardise
-from lightning_prompts.rewards.classification import in_order, probability_gap
+from lightning_prompts.tuners.rewards import ClassificationGap
+from lightning_prompts.tuners.rewards.base import Scores, standardise
+from lightning_prompts.tuners.rewards.classification import in_order, probability_gap
 
 TEXTS = ["A warm and funny film.", "Dull.", "No plot, no jokes", "Fine work!", "It is so-so."]
 LABELS = [1, 0, 0, 1, 2]

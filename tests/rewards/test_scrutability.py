@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.rewards.base import Scores
-from lightning_prompts.rewards.scrutability import log_perplexities, mix_rewards
+from lightning_prompts.tuners.rewards.base import Scores
+from lightning_prompts.tuners.rewards.scrutability import log_perplexities, mix_rewards
 
 TASK, NATS = [12.0, -40.0, 55.0, 12.0], [3.0, 9.5, 6.0, 4.25]
 

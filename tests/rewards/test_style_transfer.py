@@ -13,9 +13,9 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.generation.sampling import TransferBatch, clean, sample_texts
 from lightning_prompts.lm.template import Template, collate
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.rewards import style_transfer
-from lightning_prompts.rewards.rewrites import style_column, style_scores
-from lightning_prompts.rewards.style_transfer import StyleTransfer
+from lightning_prompts.tuners.rewards.style import reward as style_transfer
+from lightning_prompts.tuners.rewards.style.reward import StyleTransfer
+from lightning_prompts.tuners.rewards.style.rewrites import style_column, style_scores
 
 TEXTS = ("the food was cold", "we waited an hour for it", "no")
 LABELS = ("0", "1")

@@ -6,7 +6,7 @@ import torch
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.search.allowed import Allowed, FilterSettings
+from lightning_prompts.tuners.search.allowed import Allowed, FilterSettings
 
 
 def make(lm: FrozenLM, special: bool = True, **kwargs: bool) -> Allowed:

@@ -11,9 +11,9 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.search import borders
-from lightning_prompts.search.allowed import Allowed, FilterSettings
-from lightning_prompts.search.borders import Borders, first_word, last_word
+from lightning_prompts.tuners.search import borders
+from lightning_prompts.tuners.search.allowed import Allowed, FilterSettings
+from lightning_prompts.tuners.search.borders import Borders, first_word, last_word
 
 WORDS = {"negative": " bad", "positive": " good"}
 

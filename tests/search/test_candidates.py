@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.search.allowed import Allowed, FilterSettings, Ids
-from lightning_prompts.search.candidates import (
+from lightning_prompts.tuners.search.allowed import Allowed, FilterSettings, Ids
+from lightning_prompts.tuners.search.candidates import (
     KINDS,
     EditSettings,
     Proposer,

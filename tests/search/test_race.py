@@ -7,7 +7,7 @@ import torch
 
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import unpadded
-from lightning_prompts.search.race import Race, by_length, deal, take
+from lightning_prompts.tuners.search.race import Race, by_length, deal, take
 
 FIRST, LAST, BOTH = "{prompt} {text} It was", "{text}{prompt}", "{text}{prompt} It was"
 BEAM = [(9, 30, 12), (40, 41)]
@@ -81,7 +81,7 @@ def test_no_candidates_are_no_trouble(lm: FrozenLM, task):
 def test_perplexities_in_parts_are_the_same(lm: FrozenLM, task, weight: float, monkeypatch):
     batch = task.make_batch(lm, LAST)
     whole = make(lm, task, weight)(BEAM, CANDIDATES, batch, [[0, 1, 2]])
-    monkeypatch.setattr("lightning_prompts.search.race.LOGITS_AT_ONCE", lm.vocab_size * 3)
+    monkeypatch.setattr("lightning_prompts.tuners.search.race.LOGITS_AT_ONCE", lm.vocab_size * 3)
     parts = make(lm, task, weight)(BEAM, CANDIDATES, batch, [[0, 1, 2]])
     assert [f.ids for f in parts] == [f.ids for f in whole]
     for a, b in zip(parts, whole, strict=True):

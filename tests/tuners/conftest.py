@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Batch, Template, collate
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.policy import PolicySettings
 from lightning_prompts.tuners import ManualPrompt, RLPrompt
+from lightning_prompts.tuners.rl.policy import PolicySettings
 
 ROWS = [("A warm and funny film", 1), ("Dull", 0), ("Fine work!", 1), ("No plot, no jokes", 0)]
 VALIDATION = [("Quiet, clever and kind.", 1), ("A mess.", 0), ("So flat", 0)]

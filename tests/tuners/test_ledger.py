@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_prompts.tuners.ledger import Ids, Ledger
+from lightning_prompts.tuners.search.ledger import Ids, Ledger
 
 A, B, C, D = (1, 2), (3, 4), (5, 6), (7, 8)
 

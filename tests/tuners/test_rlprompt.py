@@ -15,9 +15,9 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.prompt_init import FromText
 from lightning_prompts.prompt_list import PromptList
 from lightning_prompts.tuners import ManualPrompt, SoftPrompt
+from lightning_prompts.tuners.prompt_init import FromText
 
 P, K = 3, 6
 FIRST, LAST = "{prompt} {text} It was", "{text}{prompt}"

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.policy import Sampled
-from lightning_prompts.rewards.base import standardise
 from lightning_prompts.tuners import RLPrompt
+from lightning_prompts.tuners.rewards.base import standardise
+from lightning_prompts.tuners.rl.policy import Sampled
 
 P, K = 3, 6
 FIRST, LAST = "{prompt} {text} It was", "{text}{prompt}"

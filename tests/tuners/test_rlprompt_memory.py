@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Batch
-from lightning_prompts.rewards import ClassificationGap, PromptMeasures, Reward, Scores
-from lightning_prompts.rewards.base import Reduce
 from lightning_prompts.tasks import TextClassification
+from lightning_prompts.tuners.rewards import ClassificationGap, PromptMeasures, Reward, Scores
+from lightning_prompts.tuners.rewards.base import Reduce
 
 K = 6
 LAST = "{text}{prompt}"

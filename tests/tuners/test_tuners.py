@@ -15,7 +15,6 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Batch, Template, collate
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.policy import PolicySettings
 from lightning_prompts.tuners import (
     PEZ,
     GuidedSearch,
@@ -24,6 +23,7 @@ from lightning_prompts.tuners import (
     RLPrompt,
     SoftPrompt,
 )
+from lightning_prompts.tuners.rl.policy import PolicySettings
 
 ROWS = [("A warm and funny film", 1), ("Dull", 0), ("Fine work!", 1), ("No plot, no jokes", 0)] * 2
 ADAMW = partial(torch.optim.AdamW, lr=0.05, weight_decay=0.0)

@@ -10,7 +10,7 @@ from lightning_prompts.files.numbers import in_double, wide
 from lightning_prompts.files.option_types import require
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.template import Batch
-from lightning_prompts.rewards.base import PromptMeasures, Reduce, Reward, Scores
+from lightning_prompts.tuners.rewards.base import PromptMeasures, Reduce, Reward, Scores
 
 
 def probability_gap(logits: Tensor, labels: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ from lightning_prompts.lm.template import Batch, Template, piece_order
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.content import ContentScore
 from lightning_prompts.metrics.transfer import best_of
-from lightning_prompts.rewards.base import EPSILON, PromptMeasures, Reduce, Reward, Scores
-from lightning_prompts.rewards.rewrites import (
+from lightning_prompts.tuners.rewards.base import EPSILON, PromptMeasures, Reduce, Reward, Scores
+from lightning_prompts.tuners.rewards.style.rewrites import (
     FinalMeasures,
     RewriteMeasures,
     Rewrites,
@@ -30,7 +30,7 @@ from lightning_prompts.rewards.rewrites import (
     style_scores,
     transfer_batch,
 )
-from lightning_prompts.style import StyleScorer, load_style
+from lightning_prompts.tuners.rewards.style.scorers import StyleScorer, load_style
 
 
 class StyleTransfer(Reward):

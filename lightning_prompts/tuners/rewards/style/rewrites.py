@@ -17,11 +17,11 @@ from lightning_prompts.metrics.transfer import (
     text_nats,
     transfer_loss,
 )
-from lightning_prompts.rewards.base import PromptMeasures
-from lightning_prompts.style import StyleScorer
+from lightning_prompts.tuners.rewards.base import PromptMeasures
+from lightning_prompts.tuners.rewards.style.scorers import StyleScorer
 
 if TYPE_CHECKING:
-    from lightning_prompts.rewards.style_transfer import StyleTransfer
+    from lightning_prompts.tuners.rewards.style.reward import StyleTransfer
 
 
 class Rewrites(NamedTuple):

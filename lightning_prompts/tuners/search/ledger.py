@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_prompts.rewards.base import standardise
+from lightning_prompts.tuners.rewards.base import standardise
 
 Ids = tuple[int, ...]
 

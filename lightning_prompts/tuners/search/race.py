@@ -18,9 +18,9 @@ from torch import Tensor
 from lightning_prompts.files.numbers import in_double
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Batch
-from lightning_prompts.rewards.base import Reduce
-from lightning_prompts.rewards.scrutability import log_perplexities
-from lightning_prompts.search.allowed import Ids
+from lightning_prompts.tuners.rewards.base import Reduce
+from lightning_prompts.tuners.rewards.scrutability import log_perplexities
+from lightning_prompts.tuners.search.allowed import Ids
 
 # Logits of as many prompts at a time as fit in 64 MiB of float32: 256 prompts of 10 tokens would
 # take half a GB, and their softmax as much again.

@@ -20,7 +20,7 @@ from lightning_prompts.files.numbers import wide
 from lightning_prompts.files.option_types import require
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.passes.reuse import single_pass
-from lightning_prompts.search.allowed import Allowed, Ids
+from lightning_prompts.tuners.search.allowed import Allowed, Ids
 
 # Draws for each candidate that is wanted, before fewer have to do.
 ATTEMPTS = 20

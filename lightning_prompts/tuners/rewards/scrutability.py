@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.rewards.base import Scores, standardise
+from lightning_prompts.tuners.rewards.base import Scores, standardise
 
 Mix = Literal["zscore", "raw"]
 

@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from lightning_prompts.lm.features import Pooling, num_layers, pooled_states, resolve_layer
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Batch
-from lightning_prompts.style import StyleHead, head_logits, save_style
+from lightning_prompts.tuners.rewards.style.scorers import StyleHead, head_logits, save_style
 
 
 class StyleClassifier(LightningModule):
@@ -82,7 +82,7 @@ class StyleClassifier(LightningModule):
         return torch.optim.AdamW(self.head.parameters(), lr=self.lr)
 
     def save(self, folder: Path, trained_on: str, rows: int, accuracy: float | None) -> None:
-        """Write the head and what it reads, for `lightning_prompts.style.load_style`.
+        """Write the head and what it reads, for `lightning_prompts.tuners.rewards.style.scorers.load_style`.
 
         Args:
             folder: Is replaced as a whole.

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Batch
-from lightning_prompts.rewards.base import Reduce, Reward, Scores
-from lightning_prompts.rewards.scrutability import log_perplexities
-from lightning_prompts.tuners.ledger import Ids, Ledger
+from lightning_prompts.tuners.rewards.base import Reduce, Reward, Scores
+from lightning_prompts.tuners.rewards.scrutability import log_perplexities
+from lightning_prompts.tuners.search.ledger import Ids, Ledger
 
 # Columns beside the components of a reward.
 REWARD, NATS = "reward", "log_perplexity"

@@ -11,7 +11,7 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.scrutability import round_trip
-from lightning_prompts.search.borders import Borders
+from lightning_prompts.tuners.search.borders import Borders
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Rewards of rewriting a text in another style."""

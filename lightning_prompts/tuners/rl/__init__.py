@@ -1,0 +1,1 @@
+"""A policy over prompts and how it learns."""
