@@ -10,8 +10,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from lightning_prompts.callbacks.early_end import EarlyEnds
 from lightning_prompts.described import describe, scored_rows
-from lightning_prompts.early_end import EarlyEnds
 from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.run_folder import CHECKPOINTS, PROMPT, run_folder

@@ -29,6 +29,8 @@ from lightning_prompts.arguments import (
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.callbacks.faithfulness import Faithfulness
+from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
+from lightning_prompts.callbacks.progress import StepProgress
 from lightning_prompts.callbacks.prompt_text import PromptText
 from lightning_prompts.callbacks.scrutability import Scrutability
 from lightning_prompts.checkpoint import BestPrompt, LastPrompt, load_prompt
@@ -40,7 +42,6 @@ from lightning_prompts.files.console import fail
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import require_numbers
 from lightning_prompts.files.quiet import silence
-from lightning_prompts.finite_numbers import FiniteNumbers
 from lightning_prompts.guests import welcome
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.nulls import refuse_nulls
@@ -53,7 +54,6 @@ from lightning_prompts.outcome import (
     require_steps,
 )
 from lightning_prompts.predictions import Predictions
-from lightning_prompts.progress import StepProgress
 from lightning_prompts.prompt_list import PromptList
 from lightning_prompts.rendezvous import check_rendezvous
 from lightning_prompts.report.command import report

@@ -9,8 +9,8 @@ from lightning_prompts import summary
 from lightning_prompts.advice import progress
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import CALIBRATED, Baselines
+from lightning_prompts.callbacks.early_end import limit_reached
 from lightning_prompts.checkpoint import BestPrompt
-from lightning_prompts.early_end import limit_reached
 from lightning_prompts.evaluation import Evaluation
 from lightning_prompts.files.amounts import above, count, share
 from lightning_prompts.files.console import console

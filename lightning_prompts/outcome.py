@@ -15,16 +15,16 @@ from lightning_prompts import summary
 from lightning_prompts.advice import convergence
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.checkpoint import BestPrompt, LastPrompt
-from lightning_prompts.commands import command
-from lightning_prompts.described import describe, scored_rows
-from lightning_prompts.early_end import (
+from lightning_prompts.callbacks.early_end import (
     EarlyEnd,
     asked_by,
     at_step,
     closing_notes,
     limit_reached,
 )
+from lightning_prompts.checkpoint import BestPrompt, LastPrompt
+from lightning_prompts.commands import command
+from lightning_prompts.described import describe, scored_rows
 from lightning_prompts.evaluation import Evaluation
 from lightning_prompts.files.console import notice
 from lightning_prompts.files.errors import PromptError, RunError

@@ -6,9 +6,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
 from lightning_prompts.cli import PromptCLI, main
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.finite_numbers import FiniteNumbers
 
 RUN = Path("logs/run/version_0")
 

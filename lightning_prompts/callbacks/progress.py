@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
-from lightning_prompts.early_end import planned_steps
+from lightning_prompts.callbacks.early_end import planned_steps
 
 # Reading a loss waits for a GPU, so not at each step; into a file, not so often that it fills.
 SECONDS_ON_TERMINAL, SECONDS_IN_FILE = 0.5, 30.0
