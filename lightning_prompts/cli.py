@@ -33,8 +33,6 @@ from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
 from lightning_prompts.callbacks.progress import StepProgress
 from lightning_prompts.callbacks.prompt_text import PromptText
 from lightning_prompts.callbacks.scrutability import Scrutability
-from lightning_prompts.checkpoint import BestPrompt, LastPrompt, load_prompt
-from lightning_prompts.checkpoint_io import use_whole_checkpoints
 from lightning_prompts.commands import DESCRIPTION, PROGRAM, RUNS, answer, command_of
 from lightning_prompts.demo import demo
 from lightning_prompts.endings import ending
@@ -42,7 +40,6 @@ from lightning_prompts.files.console import fail
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import require_numbers
 from lightning_prompts.files.quiet import silence
-from lightning_prompts.guests import welcome
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.nulls import refuse_nulls
 from lightning_prompts.outcome import (
@@ -53,14 +50,19 @@ from lightning_prompts.outcome import (
     predicted,
     require_steps,
 )
-from lightning_prompts.predictions import Predictions
-from lightning_prompts.prompt_list import PromptList
 from lightning_prompts.rendezvous import check_rendezvous
 from lightning_prompts.report.command import report
-from lightning_prompts.requeue import Requeue, requeue_job
-from lightning_prompts.run_lock import run_locked
-from lightning_prompts.same_run import SameRun, refuse_other_run
-from lightning_prompts.save_config import SaveConfig
+from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, load_prompt
+from lightning_prompts.runs.checkpoint_io import use_whole_checkpoints
+from lightning_prompts.runs.lock import run_locked
+from lightning_prompts.runs.other_callbacks import welcome
+from lightning_prompts.runs.predictions import Predictions
+from lightning_prompts.runs.prompt_list import PromptList
+from lightning_prompts.runs.requeue import Requeue, requeue_job
+from lightning_prompts.runs.resume_check import SameRun, refuse_other_run
+from lightning_prompts.runs.save_config import SaveConfig
+from lightning_prompts.runs.test_results import Tested
+from lightning_prompts.runs.writable import require_writable
 from lightning_prompts.settings import (
     complete,
     place,
@@ -72,11 +74,9 @@ from lightning_prompts.settings import (
 from lightning_prompts.studies.command import study
 from lightning_prompts.style_command import style
 from lightning_prompts.tasks.base import PromptTask
-from lightning_prompts.tested import Tested
 from lightning_prompts.trainer_parts import refuse_parts
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.unusable import refuse_unusable
-from lightning_prompts.writable import require_writable
 
 # Sections of a configuration, at its top level: a YAML's own `trainer.callbacks` cannot lose them.
 SECTIONS: dict[str, type[Callback]] = {

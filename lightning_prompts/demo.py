@@ -10,12 +10,12 @@ from lightning_prompts.advice import progress
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import CALIBRATED, Baselines
 from lightning_prompts.callbacks.early_end import limit_reached
-from lightning_prompts.checkpoint import BestPrompt
 from lightning_prompts.evaluation import Evaluation
 from lightning_prompts.files.amounts import above, count, share
 from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.outcome import best_evaluation, folder
+from lightning_prompts.runs.checkpoint import BestPrompt
 
 # Steps that fit into five minutes on two cores, three validations each. Tokens take longer to find
 # than vectors.

@@ -22,15 +22,15 @@ from lightning_prompts.callbacks.early_end import (
     closing_notes,
     limit_reached,
 )
-from lightning_prompts.checkpoint import BestPrompt, LastPrompt
 from lightning_prompts.commands import command
-from lightning_prompts.described import describe, scored_rows
 from lightning_prompts.evaluation import Evaluation
 from lightning_prompts.files.console import notice
 from lightning_prompts.files.errors import PromptError, RunError
 from lightning_prompts.files.stages import SPLIT_OF, Stage
-from lightning_prompts.predictions import Predictions
-from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
+from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt
+from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
+from lightning_prompts.runs.predictions import Predictions
+from lightning_prompts.runs.record import describe, scored_rows
 from lightning_prompts.settings import read_step
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner

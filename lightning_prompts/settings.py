@@ -12,7 +12,7 @@ import torch
 from jsonargparse import Namespace
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.run_folder import (
+from lightning_prompts.runs.folder import (
     BEST,
     LAST,
     PREVIOUS,

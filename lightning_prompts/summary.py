@@ -13,7 +13,7 @@ from lightning_prompts.evaluation import Evaluation
 from lightning_prompts.files.amounts import NONE, count, share
 from lightning_prompts.files.console import console
 from lightning_prompts.files.stages import SPLIT_OF
-from lightning_prompts.run_folder import CHECKPOINTS, CONFIG, PROMPT, PROMPTS
+from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG, PROMPT, PROMPTS
 
 
 class Row(NamedTuple):

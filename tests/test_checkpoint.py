@@ -9,8 +9,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_prompts.callbacks.base import callback_of
-from lightning_prompts.checkpoint import BestPrompt, load_prompt
 from lightning_prompts.cli import PromptCLI, main
+from lightning_prompts.runs.checkpoint import BestPrompt, load_prompt
 
 
 class Script(Callback):

@@ -11,8 +11,8 @@ import yaml
 
 import lightning_prompts.tasks
 import lightning_prompts.tuners
-from lightning_prompts import writable
 from lightning_prompts.cli import PromptCLI, main
+from lightning_prompts.runs import writable
 
 
 @pytest.fixture

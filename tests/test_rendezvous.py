@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.rendezvous import check_rendezvous
+from lightning_prompts.runs.writable import require_writable
 from lightning_prompts.settings import refuse_own_clocks
-from lightning_prompts.writable import require_writable
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.run_folder import (
+from lightning_prompts.runs.folder import (
     find_checkpoint,
     newest_run,
     next_version,

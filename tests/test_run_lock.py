@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from lightning_prompts import run_lock
 from lightning_prompts.cli import main
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.run_lock import LOCK, locked
+from lightning_prompts.runs import lock as run_lock
+from lightning_prompts.runs.lock import LOCK, locked
 
 
 def test_one_holder(tmp_path: Path):

@@ -17,7 +17,7 @@ from lightning_prompts.report.labels import (
 )
 from lightning_prompts.report.statistics import Estimate, estimate, log_estimate
 from lightning_prompts.report.text import NONE
-from lightning_prompts.studies.record import RunRecord
+from lightning_prompts.runs.reading import RunRecord
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from lightning_prompts.report.figures.pareto import front
 from lightning_prompts.report.load import Material
 from lightning_prompts.report.statistics import Estimate
 from lightning_prompts.report.tables import interval, large
-from lightning_prompts.studies.record import RunRecord
+from lightning_prompts.runs.reading import RunRecord
 
 # Of the baselines those that need no prompt: a written text is one.
 FREE = (MAJORITY, NO_PROMPT, CALIBRATED)

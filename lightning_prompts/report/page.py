@@ -15,7 +15,7 @@ from lightning_prompts.report.shading import Scale, scales, spaced
 from lightning_prompts.report.tables import Table, large
 from lightning_prompts.report.text import page as escaped
 from lightning_prompts.report.text import quoted, shorten
-from lightning_prompts.studies.record import RunRecord
+from lightning_prompts.runs.reading import RunRecord
 
 MOST_PROMPTS = 24
 MOST_SEEDS = 8

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from lightning_prompts.studies.record import RunRecord
+from lightning_prompts.runs.reading import RunRecord
 
 
 class Scale(NamedTuple):

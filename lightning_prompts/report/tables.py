@@ -15,7 +15,7 @@ from lightning_prompts.report.load import Unfinished
 from lightning_prompts.report.paired import Pair
 from lightning_prompts.report.statistics import Estimate
 from lightning_prompts.report.text import MINUS, NONE, cell, markdown, quoted
-from lightning_prompts.studies.record import RunRecord
+from lightning_prompts.runs.reading import RunRecord
 
 ON_FRONT = "\N{BLACK CIRCLE}"
 

@@ -10,7 +10,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
-from lightning_prompts.studies.record import RunRecord, Validation, to_json
+from lightning_prompts.runs.reading import RunRecord, Validation, to_json
 
 ROWS = 100
 

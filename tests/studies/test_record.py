@@ -10,8 +10,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lightning_prompts.cli import main
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.studies.events import read_timeline
-from lightning_prompts.studies.record import from_json, read_run, to_json
+from lightning_prompts.runs.events import read_timeline
+from lightning_prompts.runs.reading import from_json, read_run, to_json
 
 
 @pytest.fixture

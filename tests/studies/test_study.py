@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from lightning_prompts.cli import PromptCLI, main
 from lightning_prompts.files.atomic_files import write_text
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.runs.reading import from_json, read_run
 from lightning_prompts.studies.limits import limited
-from lightning_prompts.studies.record import from_json, read_run
 from lightning_prompts.studies.running import run
 from lightning_prompts.studies.storage import planned
 from lightning_prompts.studies.worker import Worker

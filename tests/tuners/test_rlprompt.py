@@ -15,7 +15,7 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.prompt_list import PromptList
+from lightning_prompts.runs.prompt_list import PromptList
 from lightning_prompts.tuners import ManualPrompt, SoftPrompt
 from lightning_prompts.tuners.prompt_init import FromText
 

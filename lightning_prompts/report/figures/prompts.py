@@ -22,7 +22,7 @@ from lightning_prompts.report.figures.looks import (
 )
 from lightning_prompts.report.shading import Scale, scales, spaced
 from lightning_prompts.report.text import visible
-from lightning_prompts.studies.record import RunRecord
+from lightning_prompts.runs.reading import RunRecord
 
 MOST = 10
 MOST_TOKENS = 40

@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_prompts.callbacks.base import callback_of
-from lightning_prompts.checkpoint import LastPrompt
 from lightning_prompts.files.console import notice
+from lightning_prompts.runs.checkpoint import LastPrompt
 
 
 class Requeue(Callback):

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_prompts.files.atomic_files import write_lines
-from lightning_prompts.run_folder import run_folder
+from lightning_prompts.runs.folder import run_folder
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tasks.rows import Rows
 from lightning_prompts.tuners.base import PromptTuner

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.run_folder import CONFIG, PROMPT, TEST
-from lightning_prompts.studies.events import Timeline, read_timeline
+from lightning_prompts.runs.events import Timeline, read_timeline
+from lightning_prompts.runs.folder import CONFIG, PROMPT, TEST
 
 FORWARD_TOKENS = "train/forward_tokens"
 

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.files.atomic_files import write_json
-from lightning_prompts.run_folder import TEST, run_folder
+from lightning_prompts.runs.folder import TEST, run_folder
 from lightning_prompts.tuners.base import PromptTuner
 
 

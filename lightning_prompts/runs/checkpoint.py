@@ -11,11 +11,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lightning_prompts.callbacks.early_end import EarlyEnds
-from lightning_prompts.described import describe, scored_rows
 from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.run_folder import CHECKPOINTS, PROMPT, run_folder
-from lightning_prompts.stop_signals import StopSignals, die_of_sigterm
+from lightning_prompts.runs.folder import CHECKPOINTS, PROMPT, run_folder
+from lightning_prompts.runs.record import describe, scored_rows
+from lightning_prompts.runs.stop_signals import StopSignals, die_of_sigterm
 from lightning_prompts.tuners.base import PromptTuner
 
 DUE = "validation_due"  # its key in a checkpoint

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from lightning_prompts.files.atomic_files import replace
-from lightning_prompts.run_folder import LAST, PREVIOUS
+from lightning_prompts.runs.folder import LAST, PREVIOUS
 
 Location = str | Path
 

@@ -5,7 +5,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_prompts.files.atomic_files import write_text
-from lightning_prompts.run_folder import CONFIG, run_folder
+from lightning_prompts.runs.folder import CONFIG, run_folder
 
 
 class SaveConfig(Callback):

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 
 from lightning_prompts.files.atomic_files import remove_drafts
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.run_folder import run_folder
+from lightning_prompts.runs.folder import run_folder
 from lightning_prompts.summary import shown
 
 try:

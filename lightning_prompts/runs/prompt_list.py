@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_prompts.callbacks.prompt_text import code
 from lightning_prompts.files.atomic_files import write_lines
-from lightning_prompts.run_folder import PROMPTS, run_folder
+from lightning_prompts.runs.folder import PROMPTS, run_folder
 from lightning_prompts.tuners.base import PromptTuner
 
 SHOWN = 20  # rows of the table; the file has all that the tuner lists

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.run_folder import BEST, CHECKPOINTS, LAST, PREVIOUS, run_folder
+from lightning_prompts.runs.folder import BEST, CHECKPOINTS, LAST, PREVIOUS, run_folder
 
 
 class Guests(Callback):
