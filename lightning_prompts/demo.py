@@ -5,16 +5,16 @@ from pathlib import Path
 
 from rich.text import Text
 
-from lightning_prompts import summary
-from lightning_prompts.advice import progress
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import CALIBRATED, Baselines
 from lightning_prompts.callbacks.early_end import limit_reached
-from lightning_prompts.evaluation import Evaluation
+from lightning_prompts.cli import table as summary
+from lightning_prompts.cli.advice import progress
+from lightning_prompts.cli.evaluation import Evaluation
+from lightning_prompts.cli.outcome import best_evaluation, folder
 from lightning_prompts.files.amounts import above, count, share
 from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.outcome import best_evaluation, folder
 from lightning_prompts.runs.checkpoint import BestPrompt
 
 # Steps that fit into five minutes on two cores, three validations each. Tokens take longer to find
@@ -30,7 +30,7 @@ def demo(extra: Sequence[str]) -> None:
     Args:
         extra: Options for all three runs, e.g. `--lm.name gpt2` or `--trainer.max_steps 300`.
     """
-    from lightning_prompts.cli import PromptCLI  # which imports this module
+    from lightning_prompts.cli.app import PromptCLI  # which imports this module
 
     found: dict[str, Evaluation] = {}
     notes: list[Text] = []

@@ -11,7 +11,7 @@ import yaml
 
 import lightning_prompts.tasks
 import lightning_prompts.tuners
-from lightning_prompts.cli import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI, main
 from lightning_prompts.runs import writable
 
 

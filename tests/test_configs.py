@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from lightning_prompts.arguments import CONFIGS
-from lightning_prompts.cli import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.parser import CONFIGS
 
 TUNERS, TASKS, TRAINERS = (
     sorted(f"configs/{group}/{path.name}" for path in (CONFIGS / group).glob("*.yaml"))

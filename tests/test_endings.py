@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_prompts.endings import MISTAKE, ending
+from lightning_prompts.cli.exit_codes import MISTAKE, ending
 from lightning_prompts.files.errors import PromptError
 
 GONE = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer"

@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import lr_scheduler as schedules
 from transformers import get_scheduler
 
-from lightning_prompts.cli import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI, main
 from tests.resuming import assert_same, last, logged
 
 ROOT = Path(__file__).resolve().parent.parent

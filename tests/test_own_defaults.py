@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from lightning_prompts.arguments import CONFIGS
-from lightning_prompts.cli import main
+from lightning_prompts.cli.app import main
+from lightning_prompts.cli.parser import CONFIGS
 
 TUNERS = sorted((CONFIGS / "tuner").glob("*.yaml"))
 SOFT = ("--config", "configs/tuner/soft.yaml")

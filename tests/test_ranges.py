@@ -10,11 +10,11 @@ import pytest
 
 import lightning_prompts.tasks
 import lightning_prompts.tuners
-from lightning_prompts.cli import SECTIONS, import_all
+from lightning_prompts.cli.app import SECTIONS, import_all
+from lightning_prompts.cli.nulls import refuse_nulls
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import OPTIONS, Range, require, require_numbers
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.nulls import refuse_nulls
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.tuners.prompt_init import PromptInit

@@ -61,13 +61,13 @@ def test_the_readme_shows_every_subcommand():
 
 @pytest.mark.parametrize("args", [*OURS, *OF_CLUSTERS], ids=" ".join)
 def test_commands_parse(args: list[str], folder_of_a_user: Path):
-    from lightning_prompts.arguments import find_configs
-    from lightning_prompts.cli import PromptCLI
+    from lightning_prompts.cli.app import PromptCLI
+    from lightning_prompts.cli.parser import find_configs
+    from lightning_prompts.cli.report import parser as report_parser
+    from lightning_prompts.cli.style import parser as style_parser
     from lightning_prompts.demo import BASE
-    from lightning_prompts.report.command import parser as report_parser
     from lightning_prompts.studies.command import parse as parse_study
     from lightning_prompts.studies.files import read_config
-    from lightning_prompts.style_command import parser as style_parser
 
     if args[0] == "style":
         assert style_parser().parse_args(find_configs(args[1:])[0]).lm.name == "smollm2"
@@ -122,7 +122,7 @@ def test_named_files_exist():
 def test_the_python_gives_what_predict_gives(
     tuner: str, template: str, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch
 ):
-    from lightning_prompts.cli import main
+    from lightning_prompts.cli.app import main
 
     monkeypatch.chdir(tmp_path)
     options = ["--config", f"configs/tuner/{tuner}.yaml", "--config", "configs/task/demo.yaml"]

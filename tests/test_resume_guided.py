@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_prompts.cli import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI, main
 from tests.resuming import assert_resumes_after_a_signal, last, logged
 
 STEPS = 6  # validations at 4 and 6

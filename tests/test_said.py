@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prompts import summary
-from lightning_prompts.cli import PromptCLI, main
+from lightning_prompts.cli import table as summary
+from lightning_prompts.cli.app import PromptCLI, main
 
 RUN = Path("logs/soft-demo/version_0")
 GOES_ON = ("--config", str(RUN / "config.yaml"), "--ckpt_path")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_prompts.cli import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI, main
 
 RUN = Path("logs/soft-demo/version_0")
 STEPS = 2

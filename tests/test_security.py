@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lightning_prompts.cli.strict_yaml import load_yaml
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.strict_yaml import load_yaml
 from soak.security import own_code
 from soak.world import World
 from tests.tiny import save_model

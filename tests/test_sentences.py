@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from lightning_prompts.advice import advice, convergence, progress
+from lightning_prompts.cli.advice import advice, convergence, progress
+from lightning_prompts.cli.evaluation import Evaluation
+from lightning_prompts.cli.table import scored, title
 from lightning_prompts.demo import lesson
-from lightning_prompts.evaluation import Evaluation
 from lightning_prompts.files.amounts import above, apart, count
-from lightning_prompts.summary import scored, title
 
 NUMBER = r"(\d+\.\d+)"
 

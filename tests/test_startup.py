@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from lightning_prompts import __version__
-from lightning_prompts.cli import PromptCLI
-from lightning_prompts.commands import COMMANDS, NO_COMMAND, RUNS, answer, command_of
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.commands import COMMANDS, NO_COMMAND, RUNS, answer, command_of
 
 # Lightning itself loads transformers, torch's compiler and scipy.
 SLOW = {"torch", "lightning", "transformers", "datasets", "peft", "matplotlib", "scipy"}
@@ -29,7 +29,7 @@ def run(*args: str) -> tuple[str, set[str]]:
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_and_version_load_no_library_that_takes_seconds(option: str):
     said, loaded = run("-m", "lightning_prompts", option)
-    assert "lightning_prompts.commands" in loaded
+    assert "lightning_prompts.cli.commands" in loaded
     assert not SLOW & loaded
     if option == "--version":
         assert said == f"lightning-prompts {__version__}\n"
@@ -39,7 +39,7 @@ def test_help_and_version_load_no_library_that_takes_seconds(option: str):
 
 def test_a_command_loads_no_data_and_no_model_classes_before_it_needs_them():
     code = (
-        "import lightning_prompts.cli as cli; "
+        "import lightning_prompts.cli.app as cli; "
         "cli.import_all(cli.lightning_prompts.tuners); cli.import_all(cli.lightning_prompts.tasks)"
     )
     _, loaded = run("-c", code)

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from lightning_prompts.strict_yaml import load_yaml
+from lightning_prompts.cli.strict_yaml import load_yaml
 
 # `c` is made before `a`, which lies deeper.
 MERGED = """

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lightning_prompts.cli.style import Recipe, StyleSentences, style
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.style_command import Recipe, StyleSentences, style
 from lightning_prompts.tasks.classification import TextClassification
 from lightning_prompts.tuners.rewards.style.scorers import load_style
 

@@ -3,9 +3,9 @@
 import pytest
 from rich.console import Console
 
-from lightning_prompts import summary
-from lightning_prompts.advice import advice, convergence
-from lightning_prompts.evaluation import Evaluation
+from lightning_prompts.cli import table as summary
+from lightning_prompts.cli.advice import advice, convergence
+from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.files.amounts import NONE
 from lightning_prompts.files.console import fail
 

@@ -11,9 +11,9 @@ import torch
 import yaml
 from lightning.pytorch import Trainer, callbacks, loggers, plugins, profilers
 
-from lightning_prompts.cli import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.trainer_parts import ALONE, REFUSED, refuse_parts
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.trainer_parts import ALONE, REFUSED, refuse_parts
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "trainer.md"
 

@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import Strategy
 
-from lightning_prompts.arguments import PromptParser
-from lightning_prompts.unions import narrowest_first
+from lightning_prompts.cli.parser import PromptParser
+from lightning_prompts.cli.unions import narrowest_first
 
 COMMAND = Path(sys.executable).with_name("lightning-prompts")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
-from lightning_prompts.commands import command
+from lightning_prompts.cli.commands import command
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.report.comparison import Comparison, Problem, Setting

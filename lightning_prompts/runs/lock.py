@@ -8,10 +8,10 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
+from lightning_prompts.cli.table import shown
 from lightning_prompts.files.atomic_files import remove_drafts
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.runs.folder import run_folder
-from lightning_prompts.summary import shown
 
 try:
     import fcntl

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from lightning_prompts.arguments import find_config
+from lightning_prompts.cli.parser import find_config
 from lightning_prompts.files.errors import PromptError
 
 DESCRIPTION = (

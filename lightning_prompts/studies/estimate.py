@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.cli import PromptCLI
+from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.files.console import notice
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.studies.config import StudyConfig

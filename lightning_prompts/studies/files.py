@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from lightning_prompts.cli.strict_yaml import load_yaml
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.strict_yaml import load_yaml
 from lightning_prompts.studies.config import StudyConfig, parse_config
 
 

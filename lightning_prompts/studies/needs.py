@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from lightning_prompts.cli import PromptCLI
+from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.hub import hub_reachable
 from lightning_prompts.lm.sources import converted_folder, find_model

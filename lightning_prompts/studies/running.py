@@ -15,8 +15,8 @@ import optuna
 import torch
 from rich.text import Text
 
-from lightning_prompts import summary
-from lightning_prompts.commands import command
+from lightning_prompts.cli import table as summary
+from lightning_prompts.cli.commands import command
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.console import console, notice
 from lightning_prompts.files.errors import PromptError

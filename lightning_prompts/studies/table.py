@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lightning_prompts import summary
+from lightning_prompts.cli import table as summary
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.plan import VARIANT, label
 from lightning_prompts.studies.storage import planned

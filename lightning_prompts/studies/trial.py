@@ -11,11 +11,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.cli import PromptCLI
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.completion import read_step
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG, LAST, PREVIOUS
 from lightning_prompts.runs.reading import RunRecord, read_run
-from lightning_prompts.settings import read_step
 from lightning_prompts.studies.shared import SharedBaselines, SharedLM
 
 

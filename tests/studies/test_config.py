@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_prompts.arguments import CONFIGS
+from lightning_prompts.cli.parser import CONFIGS
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.studies.files import read_config
 from lightning_prompts.studies.limits import limited

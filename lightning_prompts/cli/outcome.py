@@ -11,8 +11,6 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from lightning_prompts import summary
-from lightning_prompts.advice import convergence
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.callbacks.early_end import (
@@ -22,8 +20,11 @@ from lightning_prompts.callbacks.early_end import (
     closing_notes,
     limit_reached,
 )
-from lightning_prompts.commands import command
-from lightning_prompts.evaluation import Evaluation
+from lightning_prompts.cli import table as summary
+from lightning_prompts.cli.advice import convergence
+from lightning_prompts.cli.commands import command
+from lightning_prompts.cli.completion import read_step
+from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.files.console import notice
 from lightning_prompts.files.errors import PromptError, RunError
 from lightning_prompts.files.stages import SPLIT_OF, Stage
@@ -31,7 +32,6 @@ from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt
 from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
 from lightning_prompts.runs.predictions import Predictions
 from lightning_prompts.runs.record import describe, scored_rows
-from lightning_prompts.settings import read_step
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 

@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lightning_prompts.advice import advice
-from lightning_prompts.evaluation import Evaluation
+from lightning_prompts.cli.advice import advice
+from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.files.amounts import NONE, count, share
 from lightning_prompts.files.console import console
 from lightning_prompts.files.stages import SPLIT_OF

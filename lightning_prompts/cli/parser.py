@@ -9,12 +9,12 @@ from typing import Any, NoReturn
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_prompts.explain import explain, suggest
+from lightning_prompts.cli.explain import explain, suggest
+from lightning_prompts.cli.own_defaults import own_defaults
+from lightning_prompts.cli.strict_yaml import load_yaml
+from lightning_prompts.cli.unions import narrowest_first
+from lightning_prompts.cli.unusable import refuse_unusable
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.own_defaults import own_defaults
-from lightning_prompts.strict_yaml import load_yaml
-from lightning_prompts.unions import narrowest_first
-from lightning_prompts.unusable import refuse_unusable
 
 # In a wheel the configurations lie inside the package, in a checkout beside it.
 _PACKAGE = Path(__file__).resolve().parent

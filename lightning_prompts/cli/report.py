@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.text import Text
 
-from lightning_prompts.arguments import PromptParser
-from lightning_prompts.commands import PROGRAM
+from lightning_prompts.cli.commands import PROGRAM
+from lightning_prompts.cli.parser import PromptParser
 from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
 

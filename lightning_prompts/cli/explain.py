@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 
-from lightning_prompts.commands import NO_COMMAND
-from lightning_prompts.trainer_parts import refused_by_name
+from lightning_prompts.cli.commands import NO_COMMAND
+from lightning_prompts.cli.trainer_parts import refused_by_name
 
 MANY = 30  # names that are too many to list in one sentence
 

@@ -17,7 +17,33 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 import lightning_prompts.tasks
 import lightning_prompts.tuners
-from lightning_prompts.arguments import (
+from lightning_prompts.callbacks.base import callback_of
+from lightning_prompts.callbacks.baselines import Baselines
+from lightning_prompts.callbacks.faithfulness import Faithfulness
+from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
+from lightning_prompts.callbacks.progress import StepProgress
+from lightning_prompts.callbacks.prompt_text import PromptText
+from lightning_prompts.callbacks.scrutability import Scrutability
+from lightning_prompts.cli.commands import DESCRIPTION, PROGRAM, RUNS, answer, command_of
+from lightning_prompts.cli.completion import (
+    complete,
+    place,
+    read_checkpoint,
+    refuse_half_on_cpu,
+    refuse_own_clocks,
+    reusable,
+)
+from lightning_prompts.cli.exit_codes import ending
+from lightning_prompts.cli.nulls import refuse_nulls
+from lightning_prompts.cli.outcome import (
+    announce,
+    evaluated,
+    explained,
+    fitted,
+    predicted,
+    require_steps,
+)
+from lightning_prompts.cli.parser import (
     LINKED,
     PromptParser,
     default_config,
@@ -26,32 +52,17 @@ from lightning_prompts.arguments import (
     given_options,
     refuse_linked,
 )
-from lightning_prompts.callbacks.base import callback_of
-from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.callbacks.faithfulness import Faithfulness
-from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
-from lightning_prompts.callbacks.progress import StepProgress
-from lightning_prompts.callbacks.prompt_text import PromptText
-from lightning_prompts.callbacks.scrutability import Scrutability
-from lightning_prompts.commands import DESCRIPTION, PROGRAM, RUNS, answer, command_of
+from lightning_prompts.cli.rendezvous import check_rendezvous
+from lightning_prompts.cli.report import report
+from lightning_prompts.cli.style import style
+from lightning_prompts.cli.trainer_parts import refuse_parts
+from lightning_prompts.cli.unusable import refuse_unusable
 from lightning_prompts.demo import demo
-from lightning_prompts.endings import ending
 from lightning_prompts.files.console import fail
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import require_numbers
 from lightning_prompts.files.quiet import silence
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.nulls import refuse_nulls
-from lightning_prompts.outcome import (
-    announce,
-    evaluated,
-    explained,
-    fitted,
-    predicted,
-    require_steps,
-)
-from lightning_prompts.rendezvous import check_rendezvous
-from lightning_prompts.report.command import report
 from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, load_prompt
 from lightning_prompts.runs.checkpoint_io import use_whole_checkpoints
 from lightning_prompts.runs.lock import run_locked
@@ -63,20 +74,9 @@ from lightning_prompts.runs.resume_check import SameRun, refuse_other_run
 from lightning_prompts.runs.save_config import SaveConfig
 from lightning_prompts.runs.test_results import Tested
 from lightning_prompts.runs.writable import require_writable
-from lightning_prompts.settings import (
-    complete,
-    place,
-    read_checkpoint,
-    refuse_half_on_cpu,
-    refuse_own_clocks,
-    reusable,
-)
 from lightning_prompts.studies.command import study
-from lightning_prompts.style_command import style
 from lightning_prompts.tasks.base import PromptTask
-from lightning_prompts.trainer_parts import refuse_parts
 from lightning_prompts.tuners.base import PromptTuner
-from lightning_prompts.unusable import refuse_unusable
 
 # Sections of a configuration, at its top level: a YAML's own `trainer.callbacks` cannot lose them.
 SECTIONS: dict[str, type[Callback]] = {

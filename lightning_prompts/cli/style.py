@@ -13,16 +13,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lightning_prompts import summary
-from lightning_prompts.arguments import CONFIGS, PromptParser, default_config, find_configs
 from lightning_prompts.callbacks.progress import StepProgress
+from lightning_prompts.cli import table as summary
+from lightning_prompts.cli.completion import LOGS, native_precision
+from lightning_prompts.cli.parser import CONFIGS, PromptParser, default_config, find_configs
 from lightning_prompts.files.amounts import share
 from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import require, require_numbers
 from lightning_prompts.lm.features import Pooling, num_layers, resolve_layer
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.settings import LOGS, native_precision
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tasks.rows import Rows, stratified_order
 from lightning_prompts.tuners.rewards.style.training import StyleClassifier

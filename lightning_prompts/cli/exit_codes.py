@@ -5,8 +5,8 @@ import os
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_prompts.cli.trainer_parts import said_by_lightning, unbuilt
 from lightning_prompts.files.errors import PromptError, first_line
-from lightning_prompts.trainer_parts import said_by_lightning, unbuilt
 
 MISTAKE, STOPPED = 2, 130
 # Processes that do not find one another; a build of torch for one process does not know it.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
-from lightning_prompts.evaluation import Evaluation
+from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.files.amounts import above, rounded, share
 
 
