@@ -7,7 +7,7 @@ import pytest
 
 from lightning_prompts.cli.app import main
 from lightning_prompts.cli.evaluation import Evaluation
-from lightning_prompts.demo import lesson
+from lightning_prompts.studies.demo import lesson
 
 
 def test_the_demo_is_one_table(lm_folder: Path, tmp_path: Path, monkeypatch, capsys):

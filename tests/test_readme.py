@@ -65,8 +65,8 @@ def test_commands_parse(args: list[str], folder_of_a_user: Path):
     from lightning_prompts.cli.parser import find_configs
     from lightning_prompts.cli.report import parser as report_parser
     from lightning_prompts.cli.style import parser as style_parser
-    from lightning_prompts.demo import BASE
     from lightning_prompts.studies.command import parse as parse_study
+    from lightning_prompts.studies.demo import BASE
     from lightning_prompts.studies.files import read_config
 
     if args[0] == "style":

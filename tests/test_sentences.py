@@ -11,8 +11,8 @@ import pytest
 from lightning_prompts.cli.advice import advice, convergence, progress
 from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.cli.table import scored, title
-from lightning_prompts.demo import lesson
 from lightning_prompts.files.amounts import above, apart, count
+from lightning_prompts.studies.demo import lesson
 
 NUMBER = r"(\d+\.\d+)"
 

@@ -57,7 +57,6 @@ from lightning_prompts.cli.report import report
 from lightning_prompts.cli.style import style
 from lightning_prompts.cli.trainer_parts import refuse_parts
 from lightning_prompts.cli.unusable import refuse_unusable
-from lightning_prompts.demo import demo
 from lightning_prompts.files.console import fail
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import require_numbers
@@ -75,6 +74,7 @@ from lightning_prompts.runs.save_config import SaveConfig
 from lightning_prompts.runs.test_results import Tested
 from lightning_prompts.runs.writable import require_writable
 from lightning_prompts.studies.command import study
+from lightning_prompts.studies.demo import demo
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 
