@@ -84,7 +84,7 @@ def make_world(folder: Path) -> World:
     save_model(world.other_lm, seed=1)
     write_reviews(world.data)
     with working_in(folder), contextlib.redirect_stdout(io.StringIO()):
-        from lightning_prompts.cli.app import main
+        from lightning_prompts.cli.main import main
 
         main([world.filled(arg, folder) for arg in fit("--experiment", "base")])
     for name in LOADED_LATER:

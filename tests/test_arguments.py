@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 from lightning_prompts.cli.parser import find_configs, given_options
 from lightning_prompts.files.errors import PromptError
 

@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template, collate

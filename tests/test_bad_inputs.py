@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 from soak.case import MISTAKE, Case, is_sentence
 from soak.inputs import cases
 from soak.world import World, damaged, make_world

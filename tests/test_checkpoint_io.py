@@ -7,7 +7,7 @@ import pytest
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 from lightning_prompts.runs.checkpoint_io import WholeCheckpoints
 from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG
 from lightning_prompts.studies.trial import _left

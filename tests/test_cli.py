@@ -11,7 +11,8 @@ import yaml
 
 import lightning_prompts.tasks
 import lightning_prompts.tuners
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 from lightning_prompts.runs import writable
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 from lightning_prompts.lm.template import unpadded
 
 GUIDED, FLUENT = "guided_search", "fluent_prompt"

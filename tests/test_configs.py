@@ -7,7 +7,8 @@ import pytest
 import torch
 import yaml
 
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 from lightning_prompts.cli.parser import CONFIGS
 
 TUNERS, TASKS, TRAINERS = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 from soak.processes import CASES, EVERY, ROWS, STEPS, compare
 from tests.tiny import save_reviews
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 from tests.two_processes import assert_two_agree
 
 STEPS = 6

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prompts.cli.app import main
 from lightning_prompts.cli.evaluation import Evaluation
+from lightning_prompts.cli.main import main
 from lightning_prompts.studies.demo import lesson
 
 

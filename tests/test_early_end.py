@@ -14,7 +14,8 @@ import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 from tests.resuming import Stop, last
 
 RUN = Path("logs/soft-demo/version_0")

@@ -7,7 +7,8 @@ import torch
 from lightning.pytorch import Callback
 
 from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 from lightning_prompts.files.errors import PromptError
 
 RUN = Path("logs/run/version_0")

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification, GPT2Model
 
 from lightning_prompts.callbacks.scrutability import Scrutability
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.features import text_states
 from lightning_prompts.lm.frozen import FrozenLM

@@ -18,7 +18,7 @@ from transformers import (
     LlamaModel,
 )
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.loading import load_encoder, load_text_classifier

@@ -17,7 +17,8 @@ from torch import nn
 from torch.optim import lr_scheduler as schedules
 from transformers import get_scheduler
 
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 from tests.resuming import assert_same, last, logged
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 from lightning_prompts.cli.parser import CONFIGS
 
 TUNERS = sorted((CONFIGS / "tuner").glob("*.yaml"))

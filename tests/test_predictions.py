@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 
 WORDS = '{"0": " terrible", "1": " great"}'
 OPTIONS = (

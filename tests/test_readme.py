@@ -122,7 +122,7 @@ def test_named_files_exist():
 def test_the_python_gives_what_predict_gives(
     tuner: str, template: str, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch
 ):
-    from lightning_prompts.cli.app import main
+    from lightning_prompts.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     options = ["--config", f"configs/tuner/{tuner}.yaml", "--config", "configs/task/demo.yaml"]

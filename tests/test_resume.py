@@ -13,7 +13,8 @@ from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 
 STEPS = 8  # of 3 an epoch, so that 3 and 6 end epochs; validations at 5 and 8
 FULL = Path("logs/full/version_0")

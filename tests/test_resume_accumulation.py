@@ -8,7 +8,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 from tests.resuming import assert_same, last, logged
 
 # Three batches an epoch, so that steps are of 2, 1, 2, 1 batches. Batches 4 and 8 are followed by a

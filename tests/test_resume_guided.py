@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 from tests.resuming import assert_resumes_after_a_signal, last, logged
 
 STEPS = 6  # validations at 4 and 6

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 from tests.resuming import assert_resumes_after_a_signal, assert_same, last, logged
 
 STEPS = 8  # validations at 5 and 8

@@ -9,7 +9,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 from tests.resuming import StopInValidation, assert_resumes_after_a_signal, last
 
 STEPS = 8  # of 3 an epoch; validations of 5 batches at 6, which ends an epoch, and at 8, the end

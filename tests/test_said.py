@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prompts.cli import table as summary
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli import table
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 
 RUN = Path("logs/soft-demo/version_0")
 GOES_ON = ("--config", str(RUN / "config.yaml"), "--ckpt_path")
@@ -74,7 +75,7 @@ def test_a_resumed_run_shows_its_best_in_the_projector(fit, capsys):
 def test_ids_are_named_where_they_are(fit, monkeypatch):
     """prompt.json is of the best prompt, and another one may be validated."""
     shown = []
-    monkeypatch.setattr(summary, "show", lambda evaluation, *args: shown.append(evaluation))
+    monkeypatch.setattr(table, "show", lambda evaluation, *args: shown.append(evaluation))
     fit()
     path = RUN / "prompt.json"
     content = json.loads(path.read_text())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tuners.sharding import blocks_of

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from lightning_prompts.cli import table as summary
+from lightning_prompts.cli import table
 from lightning_prompts.cli.advice import advice, convergence
 from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.files.amounts import NONE
@@ -82,7 +82,7 @@ def test_convergence():
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_table_fits(width: int, terminal: bool, monkeypatch, capsys, tmp_path):
     console = Console(width=width, force_terminal=terminal, color_system=None, highlight=False)
-    monkeypatch.setattr(summary, "console", console)
+    monkeypatch.setattr(table, "console", console)
     text = "[red] a\x1b[31m\nb `c` " + "x" * 100
     (tmp_path / "prompt.json").touch()
     found = evaluation(
@@ -97,7 +97,7 @@ def test_the_table_fits(width: int, terminal: bool, monkeypatch, capsys, tmp_pat
         soft_accuracy=0.87,
         soft_loss=0.31,
     )
-    summary.show(found, "sst2", "SmolLM2-135M-Instruct", tmp_path, ["Note."])
+    table.show(found, "sst2", "SmolLM2-135M-Instruct", tmp_path, ["Note."])
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert all(len(line) <= width for line in lines if not line.startswith("Files:"))
@@ -120,5 +120,5 @@ def test_a_mistake_is_one_line(capsys):
 
 
 def test_a_title_is_no_markup(capsys: pytest.CaptureFixture[str]):
-    Console(width=80).print(summary.table([], "tickets[/v2] [bold]"))
+    Console(width=80).print(table.table([], "tickets[/v2] [bold]"))
     assert "tickets[/v2] [bold]" in capsys.readouterr().out

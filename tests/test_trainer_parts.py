@@ -11,7 +11,8 @@ import torch
 import yaml
 from lightning.pytorch import Trainer, callbacks, loggers, plugins, profilers
 
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 from lightning_prompts.cli.trainer_parts import ALONE, REFUSED, refuse_parts
 from lightning_prompts.files.errors import PromptError
 

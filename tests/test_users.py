@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 
 SHORT = (
     *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),

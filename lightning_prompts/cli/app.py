@@ -1,15 +1,13 @@
-"""The command line: the only place that knows every part."""
+"""fit, validate, test and predict: Lightning's command line with every part of a run in place."""
 
 import importlib
 import pkgutil
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -24,7 +22,7 @@ from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
 from lightning_prompts.callbacks.progress import StepProgress
 from lightning_prompts.callbacks.prompt_text import PromptText
 from lightning_prompts.callbacks.scrutability import Scrutability
-from lightning_prompts.cli.commands import DESCRIPTION, PROGRAM, RUNS, answer, command_of
+from lightning_prompts.cli.commands import DESCRIPTION, RUNS, command_of
 from lightning_prompts.cli.completion import (
     complete,
     place,
@@ -33,7 +31,6 @@ from lightning_prompts.cli.completion import (
     refuse_own_clocks,
     reusable,
 )
-from lightning_prompts.cli.exit_codes import ending
 from lightning_prompts.cli.nulls import refuse_nulls
 from lightning_prompts.cli.outcome import (
     announce,
@@ -53,14 +50,11 @@ from lightning_prompts.cli.parser import (
     refuse_linked,
 )
 from lightning_prompts.cli.rendezvous import check_rendezvous
-from lightning_prompts.cli.report import report
-from lightning_prompts.cli.style import style
 from lightning_prompts.cli.trainer_parts import refuse_parts
 from lightning_prompts.cli.unusable import refuse_unusable
-from lightning_prompts.files.console import fail
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import require_numbers
-from lightning_prompts.files.quiet import silence
+from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, load_prompt
 from lightning_prompts.runs.checkpoint_io import use_whole_checkpoints
@@ -73,8 +67,6 @@ from lightning_prompts.runs.resume_check import SameRun, refuse_other_run
 from lightning_prompts.runs.save_config import SaveConfig
 from lightning_prompts.runs.test_results import Tested
 from lightning_prompts.runs.writable import require_writable
-from lightning_prompts.studies.command import study
-from lightning_prompts.studies.demo import demo
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -89,14 +81,6 @@ SECTIONS: dict[str, type[Callback]] = {
 
 # What the trainer raises for options that do not go together, or not on this machine.
 UNFIT = (ValueError, TypeError, MisconfigurationException, ImportError)
-
-# What runs otherwise than through Lightning's command line, each with its own options.
-OTHERS: dict[str, Callable[[list[str]], None]] = {
-    "demo": demo,
-    "style": style,
-    "study": study,
-    "report": report,
-}
 
 
 class PromptCLI(LightningCLI):
@@ -309,36 +293,3 @@ def import_all(package: ModuleType) -> None:
     """Import every module of a package, so that its classes are known by their bare names."""
     for found in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{found.name}")
-
-
-def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCLI | None:
-    """Entry point of `lightning-prompts`.
-
-    Args:
-        args: As on the command line, which is the default.
-        run: False builds everything that the arguments name and runs nothing.
-        show: False leaves out the closing table.
-
-    Raises:
-        SystemExit: 0 after help, 2 after a mistake that the user can fix, 130 or 143 where a
-            signal stopped it.
-    """
-    given: Any = sys.argv[1:] if args is None else args
-    debug = isinstance(given, list) and "--debug" in given
-    silence()
-    try:
-        if isinstance(given, dict | Namespace):
-            return PromptCLI(given, run, show)
-        answer(given)
-        given = [arg for arg in given if arg != "--debug"]
-        if other := OTHERS.get(given[0]):
-            other(given[1:])
-            return None
-        return PromptCLI(given, run, show)
-    except BaseException as error:
-        found = ending(error, debug)
-        if found is None:
-            raise
-        code, message = found
-    fail(message)
-    raise SystemExit(code)

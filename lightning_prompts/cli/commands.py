@@ -1,16 +1,14 @@
 """What there is to do, and the answers that load no library that takes seconds."""
 
-import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from lightning_prompts import __version__
 from lightning_prompts.files.console import fail
+from lightning_prompts.files.text import PROGRAM
 
-PROGRAM = "lightning-prompts"
 DESCRIPTION = (
     "Learn prompts for a frozen language model and measure how interpretable they are. "
     "`lightning-prompts demo` shows it in a few minutes."
@@ -31,15 +29,6 @@ COMMANDS = {
 }
 *_FIRST, _LAST = COMMANDS
 NO_COMMAND = f"Say what to do: {PROGRAM} {', '.join(_FIRST)} or {_LAST} (or --help)."
-
-
-def command(*words: str | Path) -> str:
-    """A command of this program as a shell takes it, whatever its paths hold.
-
-    >>> command("report", Path("my runs"))
-    "lightning-prompts report 'my runs'"
-    """
-    return shlex.join([PROGRAM, *map(str, words)])
 
 
 def answer(args: Sequence[str]) -> None:

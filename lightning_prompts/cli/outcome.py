@@ -20,14 +20,14 @@ from lightning_prompts.callbacks.early_end import (
     closing_notes,
     limit_reached,
 )
-from lightning_prompts.cli import table as summary
+from lightning_prompts.cli import table
 from lightning_prompts.cli.advice import convergence
-from lightning_prompts.cli.commands import command
 from lightning_prompts.cli.completion import read_step
 from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.files.console import notice
 from lightning_prompts.files.errors import PromptError, RunError
 from lightning_prompts.files.stages import SPLIT_OF, Stage
+from lightning_prompts.files.text import command, short_path
 from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt
 from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
 from lightning_prompts.runs.predictions import Predictions
@@ -64,7 +64,7 @@ def explained(trainer: Trainer) -> Iterator[None]:
         found = _of_disk(error)
         if found is None or found.errno is None:
             raise
-        where = summary.shown(Path(os.fsdecode(found.filename or folder(trainer))))
+        where = short_path(Path(os.fsdecode(found.filename or folder(trainer))))
         raise PromptError(
             f"{where}: {found.strerror}; {DISK[found.errno]}; {_left(trainer)}"
         ) from error
@@ -88,7 +88,7 @@ def _left(trainer: Trainer) -> str:
     if run is None or last is None or not last.is_file():
         return "no checkpoint was saved before."
     return (
-        f"the last good checkpoint is {summary.shown(last)} (step {read_step(last)}); to go on "
+        f"the last good checkpoint is {short_path(last)} (step {read_step(last)}); to go on "
         f"from it: {_command(run)}"
     )
 
@@ -108,7 +108,7 @@ def announce(trainer: Trainer, tuner: PromptTuner, task: PromptTask, checkpoint:
         where = f"{devices}{trainer.strategy.root_device.type}, {trainer.precision}"
         notice(f"{type(tuner).__name__} on {task.slug} with {tuner.lm.label} ({where})")
         if checkpoint:
-            notice(f"from {summary.shown(Path(checkpoint))} (step {step})")
+            notice(f"from {short_path(Path(checkpoint))} (step {step})")
     return step
 
 
@@ -137,14 +137,14 @@ def fitted(
             limit = limit_reached(trainer)
             notes.append(convergence(best.history, best.mode, limit))
     if evaluation := best_evaluation(trainer, tuner, task):
-        summary.show(evaluation, task.slug, tuner.lm.label, run, notes)
+        table.show(evaluation, task.slug, tuner.lm.label, run, notes)
     else:
-        summary.unmeasured(run, notes)
+        table.unmeasured(run, notes)
 
 
 def _command(run: Path) -> str:
     """What goes on with a run."""
-    return command("fit", "--config", summary.shown(run / CONFIG), "--ckpt_path", "last")
+    return command("fit", "--config", short_path(run / CONFIG), "--ckpt_path", "last")
 
 
 def _go_on(run: Path) -> str:
@@ -225,7 +225,7 @@ def evaluated(
     run = None if _rehearsed(trainer) else folder(trainer)
     evaluation = _evaluation(prompt, baselines, tuner, task, which, scored_rows(trainer, which))
     saved = run is not None and _saved_ids(run) == prompt["ids"]
-    summary.show(evaluation._replace(saved=saved), task.slug, tuner.lm.label, run)
+    table.show(evaluation._replace(saved=saved), task.slug, tuner.lm.label, run)
 
 
 def predicted(trainer: Trainer, task: PromptTask) -> None:
@@ -240,8 +240,8 @@ def predicted(trainer: Trainer, task: PromptTask) -> None:
         return
     rows, of_rows = predictions.num_rows, task.report.rows.get("predict")
     cut = task.cut_rows("predict", rows)
-    what = summary.scored(rows, of_rows) + (f", {summary.cut_to_fit(cut)}" if cut else "")
-    summary.written(predictions.path, what)
+    what = table.scored(rows, of_rows) + (f", {table.cut_to_fit(cut)}" if cut else "")
+    table.written(predictions.path, what)
 
 
 def _saved_ids(run: Path) -> Any:

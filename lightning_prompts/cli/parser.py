@@ -17,7 +17,7 @@ from lightning_prompts.cli.unusable import refuse_unusable
 from lightning_prompts.files.errors import PromptError
 
 # In a wheel the configurations lie inside the package, in a checkout beside it.
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 CONFIGS = next((c for c in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if c.is_dir()), None)
 
 # What is said once elsewhere. jsonargparse would accept these and silently ignore them.

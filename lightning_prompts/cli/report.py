@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.text import Text
 
-from lightning_prompts.cli.commands import PROGRAM
 from lightning_prompts.cli.parser import PromptParser
 from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.text import PROGRAM
 
 
 def report(args: Sequence[str]) -> None:

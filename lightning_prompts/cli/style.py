@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_prompts.callbacks.progress import StepProgress
-from lightning_prompts.cli import table as summary
 from lightning_prompts.cli.completion import LOGS, native_precision
 from lightning_prompts.cli.parser import CONFIGS, PromptParser, default_config, find_configs
 from lightning_prompts.files.amounts import share
 from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import require, require_numbers
+from lightning_prompts.files.text import short_path
 from lightning_prompts.lm.features import Pooling, num_layers, resolve_layer
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tasks.base import PromptTask
@@ -140,7 +140,7 @@ def style(args: Sequence[str]) -> None:
     console.print()
     console.print(table(outcomes, f"{built.data.slug}, {built.lm.label}"))
     for outcome in outcomes:
-        console.print(Text(f"{outcome.name}: {summary.shown(outcome.folder)}"), soft_wrap=True)
+        console.print(Text(f"{outcome.name}: {short_path(outcome.folder)}"), soft_wrap=True)
 
 
 def check(name: str, recipe: Recipe, lm: FrozenLM) -> None:

@@ -13,6 +13,7 @@ from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.files.amounts import NONE, count, share
 from lightning_prompts.files.console import console
 from lightning_prompts.files.stages import SPLIT_OF
+from lightning_prompts.files.text import short_path
 from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG, PROMPT, PROMPTS
 
 
@@ -184,20 +185,14 @@ def unmeasured(run: Path, notes: Sequence[str | None]) -> None:
 
 def written(path: Path, what: str) -> None:
     """Print where predictions were written, and what they are of."""
-    console.print(Text(f"Predictions: {shown(path)} ({what})"), soft_wrap=True)
+    console.print(Text(f"Predictions: {short_path(path)} ({what})"), soft_wrap=True)
 
 
 def files(run: Path) -> None:
     """Print where a run's files are, on one line whatever the width."""
     names = [name for name in (PROMPT, PROMPTS, CONFIG, CHECKPOINTS) if (run / name).exists()]
     listed = f" ({', '.join(names)})" if names else ""
-    console.print(Text(f"Files: {shown(run)}{listed}"), soft_wrap=True)
-
-
-def shown(path: Path) -> Path:
-    """The path as a person would write it here."""
-    path = path.absolute()
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    console.print(Text(f"Files: {short_path(run)}{listed}"), soft_wrap=True)
 
 
 def _large(value: float | None) -> str:

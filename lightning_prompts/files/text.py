@@ -5,6 +5,25 @@ follows. Shown texts are data, so all of these come out as escapes.
 """
 
 import json
+import shlex
+from pathlib import Path
+
+PROGRAM = "lightning-prompts"
+
+
+def command(*words: str | Path) -> str:
+    """A command of this program as a shell takes it, whatever its paths hold.
+
+    >>> command("report", Path("my runs"))
+    "lightning-prompts report 'my runs'"
+    """
+    return shlex.join([PROGRAM, *map(str, words)])
+
+
+def short_path(path: Path) -> Path:
+    """The path as a person would write it here."""
+    path = path.absolute()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def visible(text: str) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
-from lightning_prompts.cli.commands import command
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.stages import SPLIT_OF
+from lightning_prompts.files.text import command
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures.faithfulness import views
 from lightning_prompts.report.figures.pareto import front

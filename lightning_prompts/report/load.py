@@ -12,8 +12,7 @@ import yaml
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.runs.folder import CONFIG, PROMPT
-from lightning_prompts.runs.reading import RunRecord, from_json, read_run
-from lightning_prompts.studies.plan import VARIANT
+from lightning_prompts.runs.reading import VARIANT, RunRecord, from_json, read_run
 
 JOURNAL, STUDY = "journal.log", "study.yaml"
 WHAT = "give a study's folder, a run's folder, or a folder with runs, such as logs"

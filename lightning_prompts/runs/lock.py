@@ -8,9 +8,9 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from lightning_prompts.cli.table import shown
 from lightning_prompts.files.atomic_files import remove_drafts
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.text import short_path
 from lightning_prompts.runs.folder import run_folder
 
 try:
@@ -88,8 +88,8 @@ def _flock(handle: int, path: Path) -> None:
     except BlockingIOError as error:
         holder = os.read(handle, 200).decode(errors="replace") or "another process"
         raise PromptError(
-            f"Another fit is running in {shown(path.parent)} ({holder}); wait for it, stop it, or "
-            "start a new run without --ckpt_path."
+            f"Another fit is running in {short_path(path.parent)} ({holder}); wait for it, "
+            "stop it, or start a new run without --ckpt_path."
         ) from error
     except OSError:  # a network file system without locks
         return

@@ -14,6 +14,7 @@ from lightning_prompts.runs.events import Timeline, read_timeline
 from lightning_prompts.runs.folder import CONFIG, PROMPT, TEST
 
 FORWARD_TOKENS = "train/forward_tokens"
+VARIANT = "variant"  # of a study: what its runs' settings call it
 
 
 @dataclass

@@ -8,13 +8,15 @@ from rich.text import Text
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import CALIBRATED, Baselines
 from lightning_prompts.callbacks.early_end import limit_reached
-from lightning_prompts.cli import table as summary
+from lightning_prompts.cli import table
 from lightning_prompts.cli.advice import progress
+from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.cli.outcome import best_evaluation, folder
 from lightning_prompts.files.amounts import above, count, share
 from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.text import short_path
 from lightning_prompts.runs.checkpoint import BestPrompt
 
 # Steps that fit into five minutes on two cores, three validations each. Tokens take longer to find
@@ -30,8 +32,6 @@ def demo(extra: Sequence[str]) -> None:
     Args:
         extra: Options for all three runs, e.g. `--lm.name gpt2` or `--trainer.max_steps 300`.
     """
-    from lightning_prompts.cli.app import PromptCLI  # which imports this module
-
     found: dict[str, Evaluation] = {}
     notes: list[Text] = []
     runs: list[Path] = []
@@ -49,20 +49,20 @@ def demo(extra: Sequence[str]) -> None:
             raise PromptError("The demo validated nothing; leave validation and checkpoints on.")
         found[tuner] = evaluation
         runs.append(folder(cli.trainer))
-        title = summary.title(evaluation, cli.datamodule.slug, cli.model.lm.label)
-        notes.append(summary.prompt_text(evaluation.prompt, type(cli.model).__name__))
+        title = table.title(evaluation, cli.datamodule.slug, cli.model.lm.label)
+        notes.append(table.prompt_text(evaluation.prompt, type(cli.model).__name__))
         if cli.model.learns:
             best = callback_of(cli.trainer, BestPrompt)
             outcome = progress(best.history, best.mode, limit_reached(cli.trainer))
             steps_made = count(cli.trainer.global_step, "step")
-            where = summary.shown(runs[-1])
+            where = short_path(runs[-1])
             notes.append(Text(f"  {steps_made}. {outcome} Files: {where}"))
-    rows = summary.baseline_rows(found["manual"].baselines)
+    rows = table.baseline_rows(found["manual"].baselines)
     for tuner, evaluation in found.items():
         name = "written prompt" if tuner == "manual" else None
-        rows += summary.prompt_rows(evaluation, name, brief=True)
+        rows += table.prompt_rows(evaluation, name, brief=True)
     console.print()
-    console.print(summary.table(rows, title))
+    console.print(table.table(rows, title))
     for note in notes:
         console.print(note, soft_wrap=True)
     console.print()
@@ -72,7 +72,7 @@ def demo(extra: Sequence[str]) -> None:
     page = write_report(
         [str(run) for run in runs], runs[0].parents[1] / REPORT, f"Demo: prompts for {title}"
     )
-    console.print(Text(f"Open in a browser: {summary.shown(page)}"), soft_wrap=True)
+    console.print(Text(f"Open in a browser: {short_path(page)}"), soft_wrap=True)
 
 
 def lesson(found: dict[str, Evaluation]) -> str:

@@ -15,11 +15,10 @@ import optuna
 import torch
 from rich.text import Text
 
-from lightning_prompts.cli import table as summary
-from lightning_prompts.cli.commands import command
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.console import console, notice
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.text import command, short_path
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.estimate import Cost, costs
 from lightning_prompts.studies.limits import limited
@@ -154,7 +153,7 @@ class _Pool:
             del self.processes[number]
             if code == 0:
                 continue
-            log = summary.shown(self._log(number))
+            log = short_path(self._log(number))
             if code == 2:
                 raise PromptError(f"Worker {number}: {_last_line(self._log(number))} ({log})")
             self.deaths += 1
@@ -232,7 +231,7 @@ def _show(config: StudyConfig, study: optuna.Study) -> None:
                 "folder of each says why; the same command with --retry_failed tries them again."
             )
         )
-    folder = summary.shown(config.folder)
+    folder = short_path(config.folder)
     console.print(Text(f"Files: {folder}"), soft_wrap=True)
     console.print(Text(f"Figures: {command('report', folder)}"), soft_wrap=True)
     if progress.failed == progress.total:

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lightning_prompts.cli import table as summary
+from lightning_prompts.files.amounts import NONE
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.plan import VARIANT, label
 from lightning_prompts.studies.storage import planned
@@ -69,7 +69,7 @@ def _heading(metric: str) -> str:
 def _cell(values: Sequence[float | None], metric: str) -> str:
     known = [value for value in values if value is not None]
     if not known:
-        return summary.NONE
+        return NONE
     if metric.endswith("log_perplexity"):
         return f"{math.exp(min(fmean(known), 700)):.3g}"
     spread = f" ± {stdev(known):.3f}" if len(known) > 1 else ""

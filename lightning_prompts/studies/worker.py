@@ -17,10 +17,10 @@ from optuna.trial import Trial, TrialState
 from lightning_prompts.files.console import notice
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.runs.folder import PROMPT
-from lightning_prompts.runs.reading import RunRecord, read_run, to_json
+from lightning_prompts.runs.reading import VARIANT, RunRecord, read_run, to_json
 from lightning_prompts.studies.claims import Claims
 from lightning_prompts.studies.config import StudyConfig
-from lightning_prompts.studies.plan import VARIANT, label, name_of, trial_args, trial_folder
+from lightning_prompts.studies.plan import label, name_of, trial_args, trial_folder
 from lightning_prompts.studies.shared import SharedBaselines, SharedLM
 from lightning_prompts.studies.space import Choice, Scalar, suggest
 from lightning_prompts.studies.storage import GROUP, SEED, make_sampler, planned

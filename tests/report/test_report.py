@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 
 HOSTILE = '=1+1|$x$ <script>alert("1")</script>\n\x1b[31m\u202e`*_'
 

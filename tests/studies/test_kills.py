@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 from lightning_prompts.studies.storage import open_storage, open_study, planned
 
 SAME = ("ids", "tokens", "nats", "distances", "metrics", "correct", "step", "steps", "baselines")

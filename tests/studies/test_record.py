@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.runs.events import read_timeline
 from lightning_prompts.runs.reading import from_json, read_run, to_json

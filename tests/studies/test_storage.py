@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from lightning_prompts.cli.app import main
+from lightning_prompts.cli.main import main
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.studies.claims import Claims
 from lightning_prompts.studies.storage import open_storage, planned

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from lightning_prompts.cli.app import PromptCLI, main
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.main import main
 from lightning_prompts.files.atomic_files import write_text
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.runs.reading import from_json, read_run

@@ -82,7 +82,7 @@ class StyleClassifier(LightningModule):
         return torch.optim.AdamW(self.head.parameters(), lr=self.lr)
 
     def save(self, folder: Path, trained_on: str, rows: int, accuracy: float | None) -> None:
-        """Write the head and what it reads, for `lightning_prompts.tuners.rewards.style.scorers.load_style`.
+        """Write the head and what it reads, for `scorers.load_style`.
 
         Args:
             folder: Is replaced as a whole.
