@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
-from lightning_prompts.files.option_types import require
+from lightning_prompts.files.option_types import ChecksOptions, ModelName, NotNegative
 from lightning_prompts.lm.identity import own_logits, refuse_unknown, weights_digest
 from lightning_prompts.lm.kernels import use_attention, use_fast_kernels
 from lightning_prompts.lm.known_tokens import find_ends, find_special, refuse_unread
@@ -30,7 +30,7 @@ from lightning_prompts.lm.sources import find_model
 from lightning_prompts.lm.template import Batch, on_device
 
 
-class FrozenLM(nn.Module):
+class FrozenLM(ChecksOptions, nn.Module):
     """A causal language model with every parameter frozen, always in eval mode.
 
     Dimensions: B examples, T text tokens, P prompt tokens, V vocabulary, H hidden size, C classes.
@@ -67,20 +67,19 @@ class FrozenLM(nn.Module):
 
     def __init__(
         self,
-        name: str = "gpt2",
+        name: ModelName = "gpt2",
         revision: str | None = None,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
         add_bos: Literal["auto"] | bool = "auto",
         reuse_prompt: Literal["auto"] | bool = "auto",
-        text_cache: float = 1.0,
+        text_cache: NotNegative = 1.0,
         compile: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
         from lightning_prompts.lm.loading import load_model  # transformers takes seconds
 
         super().__init__()
-        require("lm.text_cache", text_cache)
         source = find_model(name, revision, self.option)
         self.name, self.label, self.revision = name, source.label, source.revision
         self.reuse_prompt, self.text_cache = reuse_prompt, TextCache(text_cache)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightning_prompts.files.errors import PromptError, RunError
-from lightning_prompts.files.option_types import require
+from lightning_prompts.files.option_types import ChecksOptions, Seed, Share
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import Distance
@@ -31,7 +31,7 @@ from lightning_prompts.tuners.views import PromptViews
 FORWARD_TOKENS = "forward_tokens"  # its key in a checkpoint
 
 
-class PromptTuner(Optimized, PromptViews):
+class PromptTuner(ChecksOptions, Optimized, PromptViews):
     """Learns one prompt for one task on a frozen language model.
 
     A subclass says what the prompt is (`PromptViews`). Loss, in nats:
@@ -72,10 +72,10 @@ class PromptTuner(Optimized, PromptViews):
         verbalizer: Verbalizer,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
-        perplexity_weight: float = 0.0,
+        perplexity_weight: Share = 0.0,
         projection: Distance = "cosine",
         exclude_special: bool = True,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         leave_group_at_exit()  # every run has a tuner, from the command line or not
@@ -84,8 +84,6 @@ class PromptTuner(Optimized, PromptViews):
                 f"{type(self).__name__} does not say whether the model reads its vectors; write "
                 "`soft_in_use = True` in the class, or False where it reads tokens."
             )
-        require("model.perplexity_weight", perplexity_weight)
-        require("model.seed", seed)
         self.lm, self.template, self.verbalizer = lm, template, verbalizer
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
         self.perplexity_weight, self.projection = perplexity_weight, projection

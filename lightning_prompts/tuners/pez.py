@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.option_types import Count, Positive
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import straight_through
 from lightning_prompts.lm.template import Batch, Template
@@ -49,10 +50,10 @@ class PEZ(SoftPrompt):
         lm: FrozenLM,
         template: Template,
         verbalizer: Verbalizer,
-        prompt_length: int | None = None,
+        prompt_length: Count | None = None,
         init: PromptInit | None = None,
         keep_continuous: bool = True,
-        langevin_beta: tuple[float, float] | None = None,
+        langevin_beta: tuple[Positive, Positive] | None = None,
         **kwargs: Any,
     ) -> None:
         if langevin_beta is not None:
