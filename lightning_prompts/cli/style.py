@@ -20,7 +20,7 @@ from lightning_prompts.cli.parser import CONFIGS, PromptParser, default_config, 
 from lightning_prompts.files.amounts import share
 from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.option_types import ChecksOptions, Count, Positive, Seed
+from lightning_prompts.files.option_types import Count, Positive, Seed, require_fields
 from lightning_prompts.files.text import short_path
 from lightning_prompts.lm.features import Pooling, num_layers, resolve_layer
 from lightning_prompts.lm.frozen import FrozenLM
@@ -35,7 +35,7 @@ HELD_OUT = 500
 
 
 @dataclass
-class Recipe(ChecksOptions):
+class Recipe:
     """How one style classifier is made.
 
     Args:
@@ -53,6 +53,9 @@ class Recipe(ChecksOptions):
     pooling: Pooling
     lr: Positive
     seed: Seed
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
 
 class StyleSentences(PromptTask):

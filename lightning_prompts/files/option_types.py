@@ -154,6 +154,19 @@ def require(name: str, value: Any, hint: Any) -> None:
             )
 
 
+def require_fields(settings: Any) -> None:
+    """Refuse a dataclass with a number that is none of its field's; for its `__post_init__`.
+
+    jsonargparse takes a class that extends another one for one of several to choose from, so
+    settings, which are not chosen, cannot extend `ChecksOptions`.
+
+    Raises:
+        PromptError: At the first such number.
+    """
+    for name, parameter in parameters(type(settings)).items():
+        require(name, getattr(settings, name), parameter.hint)
+
+
 @cache
 def parameters(owner: type) -> Mapping[str, Parameter]:
     """Arguments of a class's constructor, and of its ancestors' that it may hand on to."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
-from lightning_prompts.files.option_types import ChecksOptions, Count, Finite, ModelName
+from lightning_prompts.files.option_types import Count, Finite, ModelName, require_fields
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.kept_ids import KeepsIds
 from lightning_prompts.lm.passes.growing_rows import GrowingRows
@@ -25,7 +25,7 @@ PUBLISHED_GAIN, PUBLISHED_BIAS = 1e-4, -1e-4
 
 
 @dataclass
-class PolicySettings(ChecksOptions):
+class PolicySettings:
     """What the policy is made of.
 
     Args:
@@ -48,6 +48,9 @@ class PolicySettings(ChecksOptions):
     top_k: Count = 256
     logit_bias: Finite = 0.0
     fluent_top_k: Count | None = None
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
 
 class Sampled(NamedTuple):

@@ -17,7 +17,13 @@ from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
-from lightning_prompts.files.option_types import ChecksOptions, Count, NotNegative, Positive, Share
+from lightning_prompts.files.option_types import (
+    Count,
+    NotNegative,
+    Positive,
+    Share,
+    require_fields,
+)
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.passes.reuse import single_pass
 from lightning_prompts.tuners.search.allowed import Allowed, Ids
@@ -28,7 +34,7 @@ KINDS = ("substitute", "substitute_two", "insert", "delete", "swap")
 
 
 @dataclass
-class EditSettings(ChecksOptions):
+class EditSettings:
     """How candidates are made.
 
     Args:
@@ -54,6 +60,9 @@ class EditSettings(ChecksOptions):
     insert: NotNegative = 1.0
     delete: NotNegative = 1.0
     swap: NotNegative = 1.0
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
     def check(self) -> None:
         """Not when it is made: there the command line's parser would bury what is raised.
