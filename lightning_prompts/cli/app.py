@@ -63,9 +63,9 @@ from lightning_prompts.runs.other_callbacks import welcome
 from lightning_prompts.runs.predictions import Predictions
 from lightning_prompts.runs.prompt_list import PromptList
 from lightning_prompts.runs.requeue import Requeue, requeue_job
+from lightning_prompts.runs.results_of_test import Tested
 from lightning_prompts.runs.resume_check import SameRun, refuse_other_run
 from lightning_prompts.runs.save_config import SaveConfig
-from lightning_prompts.runs.test_results import Tested
 from lightning_prompts.runs.writable import require_writable
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
