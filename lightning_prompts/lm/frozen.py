@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
 from lightning_prompts.files.option_types import require
+from lightning_prompts.lm.batch import Batch, on_device
 from lightning_prompts.lm.identity import own_logits, refuse_unknown, weights_digest
 from lightning_prompts.lm.kernels import use_attention, use_fast_kernels
 from lightning_prompts.lm.known_tokens import find_ends, find_special, refuse_unread
@@ -27,7 +28,6 @@ from lightning_prompts.lm.passes.reuse import (
 )
 from lightning_prompts.lm.passes.text_cache import TextCache
 from lightning_prompts.lm.sources import find_model
-from lightning_prompts.lm.template import Batch, on_device
 
 
 class FrozenLM(nn.Module):

@@ -12,9 +12,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_prompts.files.numbers import in_double, wide
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import Distance, EmbeddingIndex, nearest_tokens
-from lightning_prompts.lm.template import Batch
 from lightning_prompts.metrics.mean import MeanOfAll
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import in_double
+from lightning_prompts.lm.batch import Batch, piece_order
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.passes.growing_rows import PlainTrees
-from lightning_prompts.lm.template import Batch, piece_order
 
 QUOTE = '"'
 SENTENCE_ENDS = ".!?"

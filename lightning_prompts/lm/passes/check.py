@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.lm.template import Batch, Example, collate
+from lightning_prompts.lm.batch import Batch, Example, collate
 
 if TYPE_CHECKING:
     from lightning_prompts.lm.frozen import FrozenLM

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_prompts.lm.batch import Batch, on_device
 from lightning_prompts.lm.passes.reuse import concatenated, prompts_first
-from lightning_prompts.lm.template import Batch, on_device
 
 if TYPE_CHECKING:
     from lightning_prompts.lm.frozen import FrozenLM

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_prompts.lm.batch import Batch, piece_order
 from lightning_prompts.lm.kernels import ATTENTION
 from lightning_prompts.lm.passes.text_cache import Layers, TextStates, text_mask, whole_cache
-from lightning_prompts.lm.template import Batch, piece_order
 
 if TYPE_CHECKING:
     from transformers import DynamicCache

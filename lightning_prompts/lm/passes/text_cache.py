@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_prompts.lm.template import Batch
+from lightning_prompts.lm.batch import Batch
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
