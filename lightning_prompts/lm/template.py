@@ -6,13 +6,11 @@ pieces never merge across the prompt's border. The model answers after the templ
 
 import string
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.backbone import Backbone
 from lightning_prompts.lm.batch import Example
-
-if TYPE_CHECKING:
-    from lightning_prompts.lm.frozen import FrozenLM
 
 PROMPT = "prompt"
 
@@ -29,7 +27,7 @@ class Template:
             named.
     """
 
-    def __init__(self, text: str, lm: "FrozenLM") -> None:
+    def __init__(self, text: str, lm: Backbone) -> None:
         self.text, self._lm = text, lm
         before, after = _split(text)
         self._before, self._after = _parts(before), _parts(after)

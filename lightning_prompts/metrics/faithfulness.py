@@ -112,7 +112,7 @@ def prompt_hidden(lm: FrozenLM, prompt: Tensor, batch: Batch) -> Tensor:
     embeds = torch.cat([before, before.new_zeros(num_rows, *prompt.shape)], dim=1)
     states = states[..., None].expand(-1, -1, lm.hidden_size)
     embeds = embeds.scatter(1, states, prompt.to(before.dtype).expand(num_rows, -1, -1))
-    return lm.model.base_model(inputs_embeds=embeds, use_cache=False)[0].gather(1, states)
+    return lm.body(inputs_embeds=embeds, use_cache=False)[0].gather(1, states)
 
 
 class OutputDifferential(MeanOfAll):
