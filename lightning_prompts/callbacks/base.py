@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_prompts.files.option_types import COUNT, require
 from lightning_prompts.files.stages import Stage
-from lightning_prompts.lm.template import Batch
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.tuners.base import PromptTuner
 
 C = TypeVar("C", bound=Callback)

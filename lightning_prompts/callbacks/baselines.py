@@ -14,7 +14,7 @@ from lightning_prompts.callbacks.base import EvaluationCallback, task_of
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.stages import Stage
-from lightning_prompts.lm.template import Batch
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.metrics.task import task_metrics
 from lightning_prompts.tuners.base import PromptTuner
 

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torchmetrics.functional.text.bert import bert_score
 
 from lightning_prompts.files.atomic_files import write_json
+from lightning_prompts.lm.backbone import Backbone, weights_digest
 from lightning_prompts.lm.features import hidden_states, num_layers, resolve_layer, text_states
-from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.identity import weights_digest
 from lightning_prompts.lm.known_tokens import refuse_unread
 from lightning_prompts.lm.loading import load_encoder
 from lightning_prompts.lm.sources import cache_folder
@@ -55,7 +54,7 @@ class ContentScore:
 
     def __init__(
         self,
-        lm: FrozenLM,
+        lm: Backbone,
         encoder: str | None = None,
         layer: float | None = None,
         sentences: Sequence[str] | None = None,
@@ -64,7 +63,7 @@ class ContentScore:
         self._sentences = sentences
         self._published: float | None = None
         if encoder is None:
-            self.model, self._tokenizer = lm.model.base_model, None
+            self.model, self._tokenizer = lm.body, None
             self.layer = resolve_layer(layer, num_layers(self.model), LM_LAYER)
             return
         self.model, self._tokenizer = load_encoder(encoder)

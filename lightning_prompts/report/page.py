@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures.looks import Drawn, foremost
 from lightning_prompts.report.figures.prompts import chosen
-from lightning_prompts.runs.shading import Scale, scales, shaded
 from lightning_prompts.report.tables import Table, large
 from lightning_prompts.report.text import page as escaped
 from lightning_prompts.report.text import quoted, shorten
 from lightning_prompts.runs.reading import RunRecord
+from lightning_prompts.runs.shading import Scale, scales, shaded
 
 MOST_PROMPTS = 24
 MOST_SEEDS = 8

@@ -114,9 +114,7 @@ class Prompt:
             }
         return [found[i] for i in range(len(examples))]
 
-    def classify(
-        self, rows: Sequence[str | Mapping[str, Any]], batch_size: int = 32
-    ) -> list[str]:
+    def classify(self, rows: Sequence[str | Mapping[str, Any]], batch_size: int = 32) -> list[str]:
         """The likeliest label of each row; arguments and errors as of `probabilities`."""
         each = self.probabilities(rows, batch_size)
         return [max(shares, key=shares.__getitem__) for shares in each]
@@ -234,8 +232,9 @@ def _vectors(path: Path) -> Tensor:
         return state[PARAMETER].detach()
     except Exception as error:  # a damaged byte may raise anything
         raise PromptError(
-            f"{path}, which has the prompt's vectors, is missing, damaged, or has no {PARAMETER!r}; "
-            "copy it back from the run."
+            f"{path}, which has the prompt's vectors, is missing, damaged or of another "
+            f"kind (no {PARAMETER!r} in it); "
+            "copy it from the run."
         ) from error
 
 

@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import require
+from lightning_prompts.lm.batch import Batch, Example
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch, Example, Template
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tasks.loading import (
     BucketBatches,

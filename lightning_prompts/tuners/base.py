@@ -14,9 +14,10 @@ from torchmetrics import MetricCollection
 from lightning_prompts.files.errors import PromptError, RunError
 from lightning_prompts.files.option_types import require
 from lightning_prompts.files.stages import Stage
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import Distance
-from lightning_prompts.lm.template import Batch, Template
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.task import task_metrics
 from lightning_prompts.tuners.averaging import PromptAverage, average_of

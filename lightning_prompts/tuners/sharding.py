@@ -142,7 +142,7 @@ def shard(lm: FrozenLM, mesh: "DeviceMesh") -> None:
     from torch.distributed.fsdp import fully_shard  # no other run needs it
 
     assert lm.fingerprint  # of the whole weights, remembered
-    model = lm.model.base_model
+    model = lm.body
     blocks = blocks_of(model)
     for block in blocks:
         # Said for each: what torch takes for the outermost module would stay gathered.

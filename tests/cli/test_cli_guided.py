@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightning_prompts.cli.main import main
-from lightning_prompts.lm.template import unpadded
+from lightning_prompts.lm.batch import unpadded
 
 GUIDED, FLUENT = "guided_search", "fluent_prompt"
 

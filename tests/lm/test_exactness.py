@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from benchmarks.setting import save_random_model
+from lightning_prompts.lm.batch import collate
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.sources import converted_folder, find_model
-from lightning_prompts.lm.template import Template, collate
+from lightning_prompts.lm.template import Template
 from tests.lm.passes.test_reuse import rotary_folder  # noqa: F401
 
 FIRST, LAST, AROUND = "{prompt} {text} It was", "{text}{prompt}", "{text}{prompt} It was"

@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import GemmaConfig, GemmaForCausalLM
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.batch import Batch, collate
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch, Template, collate
+from lightning_prompts.lm.template import Template
 
 TEXTS = ["A warm and funny film.", "Dull.", "No plot, no jokes, no end in sight"]
 TEMPLATES = [

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_prompts.cli.main import main
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.batch import Batch, collate
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.generation.sampling import (
     TransferBatch,
@@ -19,7 +20,7 @@ from lightning_prompts.lm.generation.sampling import (
     token_limit,
     uniforms,
 )
-from lightning_prompts.lm.template import Batch, Template, collate
+from lightning_prompts.lm.template import Template
 from lightning_prompts.tuners.rl.policy import Policy, PolicySettings
 from tests.model_types import READ, save_type
 

@@ -9,16 +9,9 @@ import torch
 from transformers import AutoTokenizer
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.batch import Batch, Example, collate, piece_order, unpadded, whole_batch
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import (
-    Batch,
-    Example,
-    Template,
-    collate,
-    piece_order,
-    unpadded,
-    whole_batch,
-)
+from lightning_prompts.lm.template import Template
 
 
 def test_pieces_are_the_strings_on_each_side(lm: FrozenLM):

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.main import main
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.batch import collate
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Template, collate
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners import GuidedSearch, ManualPrompt, SoftPrompt
 from lightning_prompts.tuners.prompt_init import FromVocabulary

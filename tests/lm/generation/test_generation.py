@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.batch import collate
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.generation import sampling as generation
 from lightning_prompts.lm.generation.sampling import (
@@ -16,7 +17,7 @@ from lightning_prompts.lm.generation.sampling import (
     uniforms,
 )
 from lightning_prompts.lm.kernels import ATTENTION
-from lightning_prompts.lm.template import Template, collate
+from lightning_prompts.lm.template import Template
 
 TEXTS = ("the food was cold.", "no!", "we waited for an hour and nobody came to us")
 PROMPTS = torch.tensor([[10, 20, 30, 40], [7, 8, 9, 11], [60, 61, 62, 63]])

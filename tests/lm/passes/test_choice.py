@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.lm import frozen as language_model
+from lightning_prompts.lm.batch import Batch, collate
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.passes import choice as reuse_choice
 from lightning_prompts.lm.passes.choice import ReuseChoice, measured
-from lightning_prompts.lm.template import Batch, Template, collate
+from lightning_prompts.lm.template import Template
 
 BATCH, TEXTS_FIRST = (cast(Batch, {"shared_before": first}) for first in (True, False))
 

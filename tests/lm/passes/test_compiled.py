@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_prompts.lm.batch import Batch, collate
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.passes import compiled
 from lightning_prompts.lm.passes.compiled import CompiledPasses, padded_length
 from lightning_prompts.lm.passes.reuse import concatenated
-from lightning_prompts.lm.template import Batch, Template, collate
+from lightning_prompts.lm.template import Template
 from tests.lm.passes.test_reuse import rotary_folder  # noqa: F401
 
 FIRST, LAST, AROUND = "{prompt} {text} It was", "{text}{prompt}", "So:{prompt} {text}"

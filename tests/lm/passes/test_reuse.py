@@ -15,9 +15,10 @@ from transformers import (
     PreTrainedModel,
 )
 
+from lightning_prompts.lm.batch import Batch, collate
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.passes import reuse as prefix_reuse
-from lightning_prompts.lm.template import Batch, Template, collate
+from lightning_prompts.lm.template import Template
 
 TEXTS = ["A warm and funny film.", "Dull.", "", "No plot, no jokes, no end in sight"]
 FIRST, LAST, MIDDLE, SHARED = (

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.batch import Batch, collate, unpadded, whole_batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.passes import text_cache
 from lightning_prompts.lm.passes.reuse import encode_texts
 from lightning_prompts.lm.passes.text_cache import TextCache, TextStates, encode_blocks
-from lightning_prompts.lm.template import Batch, Template, collate, unpadded, whole_batch
+from lightning_prompts.lm.template import Template
 
 LAST, MIDDLE = "{text}{prompt}", "{text}{prompt} It was {text}"
 TEXTS = ["A warm and funny film.", "Dull.", "", "No plot, no jokes, no end in sight", "So it is"]

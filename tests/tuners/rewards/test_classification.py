@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_prompts.lm.batch import Batch, collate
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch, Template, collate
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners.rewards import ClassificationGap
 from lightning_prompts.tuners.rewards.base import Scores, standardise

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from lightning_prompts.lm.batch import unpadded
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import unpadded
 from lightning_prompts.tuners.search.race import Race, by_length, deal, take
 
 FIRST, LAST, BOTH = "{prompt} {text} It was", "{text}{prompt}", "{text}{prompt} It was"

@@ -15,9 +15,10 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import in_double
 from lightning_prompts.files.option_types import require
 from lightning_prompts.files.stages import Stage
+from lightning_prompts.lm.batch import Batch, piece_order
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.generation.sampling import QUOTE, TransferBatch, clean, sample_texts
-from lightning_prompts.lm.template import Batch, Template, piece_order
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.content import ContentScore
 from lightning_prompts.metrics.transfer import best_of

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.generation.sampling import TransferBatch
-from lightning_prompts.lm.template import Batch
 from lightning_prompts.metrics.transfer import (
     best_of,
     bleu,

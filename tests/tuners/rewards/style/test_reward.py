@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.batch import collate
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.generation.sampling import TransferBatch, clean, sample_texts
-from lightning_prompts.lm.template import Template, collate
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners.rewards.style import reward as style_transfer
 from lightning_prompts.tuners.rewards.style.reward import StyleTransfer
