@@ -24,3 +24,8 @@ def shipped(name: str) -> Mapping[str, Any]:
         return {}
     content: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return content
+
+
+def shipped_files(group: str) -> list[Path]:
+    """The shipped configurations of a group: `tuner`, `task`, `study` or `trainer`."""
+    return sorted((CONFIGS / group).glob("*.yaml")) if CONFIGS else []

@@ -46,5 +46,5 @@ def tuned(
     known = parser.add_class_arguments(tuner, as_group=False, skip=set(GIVEN_BY_TASK))
     names = {name.partition(".")[0] for name in known}
     parsed = parser.parse_object({name: v for name, v in options.items() if name in names})
-    made = parser.instantiate_classes(parsed)
+    made = parser.instantiate(parsed)
     return {name: made[name] for name in options}

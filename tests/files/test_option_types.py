@@ -99,7 +99,7 @@ def test_numbers_are_found_wherever_they_stand():
 
 
 def test_nulls_are_refused_where_nothing_takes_them():
-    soft = "lightning_prompts.tuners.SoftPrompt"
+    soft = "lightning_prompts.SoftPrompt"
     fine = {"model": {"class_path": soft, "init_args": {"prompt_length": None, "lm": None}}}
     refuse_nulls(fine, {}, ("model.lm",))
     for name in ("projection", "perplexity_weight", "seed"):

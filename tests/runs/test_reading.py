@@ -48,7 +48,7 @@ def test_a_record_is_what_the_run_wrote(run: Path, review_folder: Path):
     tokens = [validation.forward_tokens for validation in record.history]
     assert 0 < tokens[0] < tokens[1] == record.forward_tokens == last["forward_tokens"]
     assert record.settings["model.prompt_length"] == 10
-    assert record.settings["model"] == "lightning_prompts.tuners.SoftPrompt"
+    assert record.settings["model"] == "lightning_prompts.SoftPrompt"
     assert record.settings["model.optimizer.lr"] == 0.01
     assert from_json(json.loads(json.dumps(to_json(record)))) == record
 
