@@ -15,10 +15,7 @@ from lightning_prompts.cli.strict_yaml import load_yaml
 from lightning_prompts.cli.unions import narrowest_first
 from lightning_prompts.cli.unusable import refuse_unusable
 from lightning_prompts.files.errors import PromptError
-
-# In a wheel the configurations lie inside the package, in a checkout beside it.
-_PACKAGE = Path(__file__).resolve().parents[1]
-CONFIGS = next((c for c in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if c.is_dir()), None)
+from lightning_prompts.files.shipped import CONFIGS
 
 # What is said once elsewhere. jsonargparse would accept these and silently ignore them.
 LINKED = {
@@ -53,6 +50,11 @@ class PromptParser(LightningArgumentParser):
         if hasattr(action, "_typehint"):  # where the option is one of a class
             action._typehint = narrowest_first(action._typehint)
         return super().add_argument(*args, **kwargs)
+
+    def add_class_arguments(self, theclass: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add a class's options, without those that only Python can give."""
+        kwargs["skip"] = {*(kwargs.get("skip") or ()), *getattr(theclass, "python_only", ())}
+        return super().add_class_arguments(theclass, *args, **kwargs)
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse a command line; a class that takes another one's place has its own defaults."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -63,6 +63,9 @@ class PromptTask(LightningDataModule, ABC):
     Raises:
         PromptError: If template or verbalizer do not fit the model.
     """
+
+    python_only: ClassVar[frozenset[str]] = frozenset()
+    """Arguments of the constructor that no configuration can give."""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +27,19 @@ from lightning_prompts.tuners.prompt_init import RECORD
 from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 from lightning_prompts.tuners.sharding import spread
 from lightning_prompts.tuners.shares import share_of
+from lightning_prompts.tuners.tuned import tuned
 from lightning_prompts.tuners.views import PromptViews
 
 FORWARD_TOKENS = "forward_tokens"  # its key in a checkpoint
+
+
+class Setting(Protocol):
+    """What a tuner takes from a task."""
+
+    lm: FrozenLM
+    template: Template
+    verbalizer: Verbalizer
+    seed: int
 
 
 class PromptTuner(Optimized, PromptViews):
@@ -112,6 +122,18 @@ class PromptTuner(Optimized, PromptViews):
         """Name a tuner that does not name itself."""
         super().__init_subclass__(**kwargs)
         cls.slug = getattr(cls, "slug", cls.__name__.lower())
+
+    @classmethod
+    def for_task(cls, task: Setting, **options: Any) -> Self:
+        """A tuner for a task, tuned as the command line's is.
+
+        Args:
+            task: Says language model, template and answer words; and the seed, unless it is given.
+            **options: Of the constructor; what is left out is as in the tuner's shipped
+                configuration (configs/tuner/soft.yaml for `SoftPrompt`), which has the reasons.
+        """
+        options = {"seed": task.seed, **options}
+        return cls(task.lm, task.template, task.verbalizer, **tuned(cls, options) | options)
 
     # ---- what it tells of itself
 

@@ -13,6 +13,7 @@ def prompt_record(tuner: PromptViews) -> dict[str, Any]:
     record: dict[str, Any] = {
         "tuner": type(tuner).__name__,
         "lm": lm.label,
+        "lm_name": lm.name,
         "lm_revision": lm.revision,
         "lm_fingerprint": lm.fingerprint,
         "template": tuner.template.text,
@@ -20,6 +21,8 @@ def prompt_record(tuner: PromptViews) -> dict[str, Any]:
         "prompt_length": len(ids),
         "token_ids": ids,
         "text": lm.decode(ids),
+        "tokens": lm.token_strings(ids),
+        "in_use": "vectors" if tuner.soft_in_use else "tokens",
         "averaged_by": tuner.averaged_by,
     }
     if (trainer := tuner._trainer) is not None:

@@ -30,7 +30,7 @@ TYPES = [(kind, how) for how, kinds in READ.items() for kind in kinds]
 # One that places tokens by column of the keys, one by its own mask, one with windows of its own,
 # one with convolutions between its attention layers.
 FEW = ["mpt", "bloom", "gpt_neo", "lfm2"]
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "models.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 
 
 @pytest.fixture(scope="module", params=FEW)
@@ -201,7 +201,7 @@ def test_a_prompt_has_one_loss(
     """Among the prompts that were tried, 16 at a time, and alone in the closing table."""
     save_type(kind, lm_folder, tmp_path / "lm")
     monkeypatch.chdir(tmp_path)
-    configs = Path(__file__).resolve().parent.parent / "configs"
+    configs = Path(__file__).resolve().parents[2] / "configs"
     main(
         [
             *("fit", f"--config={configs}/tuner/rlprompt.yaml"),

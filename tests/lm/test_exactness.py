@@ -18,7 +18,7 @@ from lightning_prompts.lm.batch import collate
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.sources import converted_folder, find_model
 from lightning_prompts.lm.template import Template
-from tests.test_prefix_reuse import rotary_folder  # noqa: F401
+from tests.lm.passes.test_reuse import rotary_folder  # noqa: F401
 
 FIRST, LAST, AROUND = "{prompt} {text} It was", "{text}{prompt}", "{text}{prompt} It was"
 ALPHABET = "abcdefghijklm nopqrstuvwxyz."

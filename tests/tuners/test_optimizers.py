@@ -21,7 +21,7 @@ from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.main import main
 from tests.resuming import assert_same, last, logged
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = 5
 # What each class is given beside its defaults.
 OPTIMIZERS: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from lightning_prompts.cli.main import main
 from lightning_prompts.cli.trainer_parts import ALONE, REFUSED, refuse_parts
 from lightning_prompts.files.errors import PromptError
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "trainer.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "trainer.md"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from lightning_prompts.lm.passes import compiled
 from lightning_prompts.lm.passes.compiled import CompiledPasses, padded_length
 from lightning_prompts.lm.passes.reuse import concatenated
 from lightning_prompts.lm.template import Template
-from tests.test_prefix_reuse import rotary_folder  # noqa: F401
+from tests.lm.passes.test_reuse import rotary_folder  # noqa: F401
 
 FIRST, LAST, AROUND = "{prompt} {text} It was", "{text}{prompt}", "So:{prompt} {text}"
 SHORT = ["Dull", "A warm film", "No"]
