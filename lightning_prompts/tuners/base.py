@@ -70,9 +70,6 @@ class PromptTuner(Optimized, PromptViews):
     """Short name, for folders and tables; where none is given, the class's in small letters."""
     learns: ClassVar[bool] = True
     """Whether `fit` trains; where not, it validates once and leaves the same files."""
-    shards: ClassVar[bool] = True
-    """Whether all processes pass through the language model equally often, so that it can be
-    divided over them."""
     frozen: ClassVar[tuple[str, ...]] = ("lm.",)
     """Prefixes of the names of weights that belong to language models, which no checkpoint has."""
 
@@ -116,8 +113,6 @@ class PromptTuner(Optimized, PromptViews):
         """Asks, on all processes, whether to leave a validation; a resumed run begins with it."""
         self.averaging: PromptAverage | None = None
         """The callback of this fit that averages the prompt."""
-        self.averaged_by: str | None = None
-        """What the present prompt is an average of, by the callback's name; None if it is none."""
         self.loss_parts: dict[str, Tensor] = {}
         """What the latest training step's loss was made of, by a name for messages."""
         self.comparisons: dict[str, dict[str, float]] = {}

@@ -1,14 +1,12 @@
 """What a prompt belongs to: written into every checkpoint and checked when one is loaded."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_prompts.files.errors import PromptError
-
-if TYPE_CHECKING:
-    from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.views import PromptViews
 
 
-def prompt_record(tuner: "PromptTuner") -> dict[str, Any]:
+def prompt_record(tuner: PromptViews) -> dict[str, Any]:
     """The tuner's setting and present prompt, in plain types that load without pickle."""
     lm, verbalizer = tuner.lm, tuner.verbalizer
     ids = tuner.hard_prompt().tolist()

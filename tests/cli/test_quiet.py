@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from lightning_prompts.files.quiet import silence
+from lightning_prompts.cli.quiet import silence
 
 
 def test_notices_go_to_the_error_output(capsys: pytest.CaptureFixture[str]):
@@ -20,7 +20,7 @@ def test_other_ranks_say_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     silence()
-    monkeypatch.setattr("lightning_prompts.files.quiet.rank_zero_only.rank", 1)
+    monkeypatch.setattr("lightning_prompts.cli.quiet.rank_zero_only.rank", 1)
     logging.getLogger("lightning_prompts").info("twice?")
     assert capsys.readouterr().err == ""
 
