@@ -52,8 +52,10 @@ class Template:
             truncate: The column to cut; by default the longest.
 
         Raises:
-            PromptError: If cutting the whole column is not enough.
+            PromptError: If a column is missing, or cutting the whole one is not enough.
         """
+        if absent := [column for column in self.columns if column not in row]:
+            raise PromptError(f"A row has no {absent[0]!r}, which the template names; add it.")
         values = {column: str(row[column]) for column in self.columns}
         column = truncate or max(self.columns, key=lambda name: len(values[name]))
         cut = False

@@ -128,8 +128,6 @@ class Prompt:
                     "mapping from these to texts."
                 )
             return {columns[0]: row}
-        if absent := [column for column in columns if column not in row]:
-            raise PromptError(f"A row has no {absent[0]!r}, which the template names; add it.")
         return row
 
     def __repr__(self) -> str:

@@ -21,6 +21,7 @@ from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.task import task_metrics
 from lightning_prompts.tuners.averaging import PromptAverage, average_of
+from lightning_prompts.tuners.batches import ReadsBatches
 from lightning_prompts.tuners.optimization import Optimized
 from lightning_prompts.tuners.process_group import leave_group_at_exit
 from lightning_prompts.tuners.prompt_init import RECORD
@@ -28,7 +29,6 @@ from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
 from lightning_prompts.tuners.sharding import spread
 from lightning_prompts.tuners.shares import share_of
 from lightning_prompts.tuners.tuned import tuned
-from lightning_prompts.tuners.views import PromptViews
 
 FORWARD_TOKENS = "forward_tokens"  # its key in a checkpoint
 
@@ -42,7 +42,7 @@ class Setting(Protocol):
     seed: int
 
 
-class PromptTuner(Optimized, PromptViews):
+class PromptTuner(Optimized, ReadsBatches):
     """Learns one prompt for one task on a frozen language model.
 
     A subclass says what the prompt is (`PromptViews`). Loss, in nats:

@@ -1,7 +1,7 @@
 """A tuner's tuned values in Python: those of its shipped configuration, each with its reason."""
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -26,7 +26,7 @@ def configuration_of(tuner: type) -> Mapping[str, Any]:
 
 
 def tuned(
-    tuner: type, given: Container[str], configuration: Mapping[str, Any] | None = None
+    tuner: type, given: Collection[str], configuration: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Arguments of a tuner's constructor as its configuration has them.
 
@@ -43,7 +43,7 @@ def tuned(
     options = configuration.get("model", {}).get("init_args", {})
     options = {name: value for name, value in options.items() if name not in given}
     parser = ArgumentParser(exit_on_error=False)
-    known = parser.add_class_arguments(tuner, as_group=False, skip=set(GIVEN_BY_TASK))
+    known = parser.add_class_arguments(tuner, as_group=False, skip={*GIVEN_BY_TASK, *given})
     names = {name.partition(".")[0] for name in known}
     parsed = parser.parse_object({name: v for name, v in options.items() if name in names})
     made = parser.instantiate(parsed)
