@@ -12,7 +12,7 @@ from lightning_prompts.callbacks.base import EvaluationCallback
 from lightning_prompts.callbacks.remembered import RememberedPasses
 from lightning_prompts.files.option_types import Count
 from lightning_prompts.files.stages import Stage
-from lightning_prompts.lm.template import Batch, unpadded, whole_batch
+from lightning_prompts.lm.batch import Batch, unpadded, whole_batch
 from lightning_prompts.metrics.faithfulness import (
     OutputDifferential,
     PerformanceDifferential,

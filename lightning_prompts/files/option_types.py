@@ -154,7 +154,7 @@ def require(name: str, value: Any, hint: Any) -> None:
             )
 
 
-def require_fields(settings: Any) -> None:
+def require_fields(settings: object) -> None:
     """Refuse a dataclass with a number that is none of its field's; for its `__post_init__`.
 
     jsonargparse takes a class that extends another one for one of several to choose from, so
@@ -163,7 +163,8 @@ def require_fields(settings: Any) -> None:
     Raises:
         PromptError: At the first such number.
     """
-    for name, parameter in parameters(type(settings)).items():
+    owner: type = settings.__class__
+    for name, parameter in parameters(owner).items():
         require(name, getattr(settings, name), parameter.hint)
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_prompts.files.numbers import in_double, wide
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import Distance, EmbeddingIndex, nearest_tokens
-from lightning_prompts.lm.template import Batch
 from lightning_prompts.metrics.mean import MeanOfAll
 
 
@@ -112,7 +112,7 @@ def prompt_hidden(lm: FrozenLM, prompt: Tensor, batch: Batch) -> Tensor:
     embeds = torch.cat([before, before.new_zeros(num_rows, *prompt.shape)], dim=1)
     states = states[..., None].expand(-1, -1, lm.hidden_size)
     embeds = embeds.scatter(1, states, prompt.to(before.dtype).expand(num_rows, -1, -1))
-    return lm.model.base_model(inputs_embeds=embeds, use_cache=False)[0].gather(1, states)
+    return lm.body(inputs_embeds=embeds, use_cache=False)[0].gather(1, states)
 
 
 class OutputDifferential(MeanOfAll):

@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures.looks import Drawn, foremost
 from lightning_prompts.report.figures.prompts import chosen
-from lightning_prompts.report.shading import Scale, scales, spaced
 from lightning_prompts.report.tables import Table, large
 from lightning_prompts.report.text import page as escaped
 from lightning_prompts.report.text import quoted, shorten
 from lightning_prompts.runs.reading import RunRecord
+from lightning_prompts.runs.shading import Scale, scales, shaded
 
 MOST_PROMPTS = 24
 MOST_SEEDS = 8
@@ -147,7 +147,7 @@ def prompts(comparison: Comparison) -> Iterator[str]:
 
 def _prompt(comparison: Comparison, setting: Setting, surprise: Scale, distance: Scale) -> str:
     best = chosen(setting, comparison)
-    tokens = "".join(_tokens(best, surprise, distance))
+    tokens = shaded(best, surprise, distance)
     # Equal texts may stand for different vectors.
     alike: dict[tuple[str, str], list[RunRecord]] = {}
     for run in setting.records:
@@ -162,7 +162,7 @@ def _prompt(comparison: Comparison, setting: Setting, surprise: Scale, distance:
     return (
         f'<div class="prompt"><h4>{escaped(setting.label)} <span>seed {best.seed}; '
         f"{_numbers(comparison, best)}; {kind}</span></h4>"
-        f'<div class="tokens">{tokens}</div>'
+        + tokens
         + (f'<ul class="seeds">{items}</ul>' if items else "")
         + "</div>"
     )
@@ -170,23 +170,6 @@ def _prompt(comparison: Comparison, setting: Setting, surprise: Scale, distance:
 
 def _seeds(runs: Sequence[RunRecord]) -> str:
     return f"seed{'s' * (len(runs) > 1)} {', '.join(str(run.seed) for run in runs)}"
-
-
-def _tokens(run: RunRecord, surprise: Scale, distance: Scale) -> Iterable[str]:
-    nats, far = run.nats or [], run.distances or []
-    for i, token in enumerate(run.tokens):
-        parts, face = [], "#ffffff"
-        if i < len(nats):
-            face = surprise.shade(nats[i])
-            parts.append(f"<small>{nats[i]:.1f}</small>")
-        if i < len(far):
-            shade = distance.shade(far[i])
-            face = face if nats else shade
-            parts.append(f'<small style="background:{shade}">{far[i]:.2f}</small>')
-        yield (
-            f'<span class="token"><b style="background:{face}">{escaped(spaced(token))}</b>'
-            f"{''.join(parts)}</span>"
-        )
 
 
 def _numbers(comparison: Comparison, run: RunRecord) -> str:

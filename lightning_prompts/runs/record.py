@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_prompts import __version__
 from lightning_prompts.callbacks.base import callback_of, task_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.callbacks.prompt_text import token_distances
 from lightning_prompts.files.stages import SPLIT_OF, Stage
+from lightning_prompts.files.version import __version__
 from lightning_prompts.tuners.base import PromptTuner
 
 

@@ -6,6 +6,7 @@ import threading
 from types import FrameType
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class StopSignals(Callback):
@@ -30,6 +31,14 @@ class StopSignals(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """As for a test."""
         die_of_sigterm()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the first process the exit status of its signal, or a script would end with 0."""
+        # Lightning kills the first process where another one ends with an error first.
+        if isinstance(exception, SIGTERMException) and trainer.is_global_zero:
+            exception.code = 128 + (self.stopped_by or signal.SIGTERM)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.stopped_by = signum

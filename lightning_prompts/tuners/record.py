@@ -1,20 +1,19 @@
 """What a prompt belongs to: written into every checkpoint and checked when one is loaded."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_prompts.files.errors import PromptError
-
-if TYPE_CHECKING:
-    from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.views import PromptViews
 
 
-def prompt_record(tuner: "PromptTuner") -> dict[str, Any]:
+def prompt_record(tuner: PromptViews) -> dict[str, Any]:
     """The tuner's setting and present prompt, in plain types that load without pickle."""
     lm, verbalizer = tuner.lm, tuner.verbalizer
     ids = tuner.hard_prompt().tolist()
     record: dict[str, Any] = {
         "tuner": type(tuner).__name__,
         "lm": lm.label,
+        "lm_name": lm.name,
         "lm_revision": lm.revision,
         "lm_fingerprint": lm.fingerprint,
         "template": tuner.template.text,
@@ -22,6 +21,8 @@ def prompt_record(tuner: "PromptTuner") -> dict[str, Any]:
         "prompt_length": len(ids),
         "token_ids": ids,
         "text": lm.decode(ids),
+        "tokens": lm.token_strings(ids),
+        "in_use": "vectors" if tuner.soft_in_use else "tokens",
         "averaged_by": tuner.averaged_by,
     }
     if (trainer := tuner._trainer) is not None:
