@@ -13,6 +13,7 @@ from lightning_prompts.cli.commands import answer
 from lightning_prompts.cli.exit_codes import ending
 from lightning_prompts.cli.quiet import silence
 from lightning_prompts.files.console import fail
+from lightning_prompts.files.option_names import speaking_flags
 
 # What runs otherwise than through Lightning's command line, each with its own options.
 OTHERS: Mapping[str, str] = {
@@ -23,6 +24,7 @@ OTHERS: Mapping[str, str] = {
 }
 
 
+@speaking_flags()
 def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCLI | None:
     """Entry point of `lightning-prompts`.
 

@@ -22,6 +22,7 @@ from lightning_prompts.cli.option_values import (
 )
 from lightning_prompts.cli.style import Recipe
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.option_names import speaking_flags
 from lightning_prompts.files.option_types import (
     ChecksOptions,
     Count,
@@ -75,10 +76,10 @@ NUMBERS = [
 def test_every_number_has_a_range_that_its_class_checks(owner: type, name: str):
     hint = parameters(owner)[name].hint
     assert metadata(hint, Range)
-    assert issubclass(owner, ChecksOptions)
+    assert issubclass(owner, ChecksOptions) or hasattr(owner, "__post_init__")
     for value in (math.nan, math.inf, -math.inf, True, "many"):
-        with pytest.raises(PromptError, match=f"^--some.{name} is .*; give "):
-            require(f"--some.{name}", value, hint)
+        with pytest.raises(PromptError, match=f"^{name} is .*; give "):
+            require(name, value, hint)
 
 
 def test_the_walk_finds_numbers():
@@ -92,6 +93,7 @@ def test_the_walk_finds_numbers():
 
 
 @pytest.mark.parametrize("option", LIBRARIES)
+@speaking_flags()
 def test_no_number_of_a_library_is_nan_or_infinite(option: str):
     block, *names = option.split(".")
     for value in (math.nan, math.inf, -math.inf):
@@ -145,6 +147,7 @@ def test_checked_classes_are_copied_and_described_as_others_are():
     assert [*inspect.signature(ClassificationGap).parameters] == ["right", "wrong"]
 
 
+@speaking_flags()
 def test_numbers_are_found_wherever_they_stand():
     def refuse(config: dict[str, object]) -> None:
         refuse_numbers(list(options_of(config, SECTIONS)))
@@ -179,6 +182,7 @@ def test_numbers_are_found_wherever_they_stand():
     refuse({"seed_everything": True, "trainer": {"val_check_interval": "00:01:00:00"}})
 
 
+@speaking_flags()
 def test_nulls_are_refused_where_nothing_takes_them():
     soft = "lightning_prompts.SoftPrompt"
     fine = {"model": {"class_path": soft, "init_args": {"prompt_length": None, "lm": None}}}

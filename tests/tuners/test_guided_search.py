@@ -294,7 +294,7 @@ def test_a_checkpoint_of_another_length_loads(rl, lm: FrozenLM, tmp_path: Path):
 
     shorter = build(lm, max_length=4)
     saved = torch.load(path, weights_only=True)
-    with pytest.raises(PromptError, match=r"length is 5 but .* '2 to 4'.*--model\.max_length"):
+    with pytest.raises(PromptError, match=r"length is 5 but .* '2 to 4'.*max_length"):
         shorter.on_load_checkpoint(saved)
 
 
