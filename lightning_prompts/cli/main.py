@@ -1,6 +1,7 @@
 """Entry point of the command line: which command is asked for, and how it ends."""
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -40,6 +41,8 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
     given: Any = sys.argv[1:] if args is None else args
     debug = isinstance(given, list) and "--debug" in given
     silence()
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # the user's own classes; last, so that they hide no library
     try:
         if isinstance(given, dict | Namespace):
             return PromptCLI(given, run, show)

@@ -23,7 +23,8 @@ CLASSES = {
 OBJECTS = {"model": "the tuner", "data": "the task"}
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w-])"
 _NAME = r"(?=[\w-]*\d)\w+(?:-\w+)*"  # such as gpt2 or 32-true: words alone may be the sentence's
-_VALUE = rf"true\b|false\b|null\b|{_NUMBER}|{_NAME}|[A-Z_]{{2,}}\b"
+_AS_IT_STANDS = rf"{_NUMBER}|'[^']*'|\"[^\"]*\"|[A-Z_]{{2,}}\b"
+_VALUE = rf"true\b|false\b|null\b|{_AS_IT_STANDS}|{_NAME}"
 _FORMS = re.compile(
     # A command is to be run as it stands.
     r"(?P<command>lightning-prompts \w+(?: --[\w.]+ [^\s;,)]*[^\s;,).])*)"
@@ -69,7 +70,7 @@ def _in_python(found: re.Match[str]) -> str:
         return {"null": "None", "--config ": ""}.get(found[0], f"ckpt_path{which}")
     block, path = found["block"], found["path"][1:]
     value = found["value"]
-    if value is not None and not re.fullmatch(f"{_NUMBER}|[A-Z_]+", value):
+    if value is not None and not re.fullmatch(_AS_IT_STANDS, value):
         value = _PYTHON.get(value, repr(value))
     if block in OBJECTS:
         name = path or OBJECTS[block]

@@ -84,6 +84,20 @@ class Names:
         return "name or folder of a model"
 
 
+@dataclass(frozen=True, repr=False)
+class Symbol:
+    """How a report writes an option, in place of its name.
+
+    Attributes:
+        text: A letter or two.
+    """
+
+    text: str
+
+    def __repr__(self) -> str:
+        return f"{self.text} in reports"
+
+
 Count = Annotated[int, Range(1, MOST)]
 CountOrZero = Annotated[int, Range(0, MOST)]
 NumRows = Annotated[int, Range(1, MOST, null="all")]
@@ -94,6 +108,8 @@ NotNegative = Annotated[float, Range(0)]
 Finite = Annotated[float, Range()]
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what numpy's generators take
 ModelName = Annotated[str, Names()]
+Length = Annotated[Count, Symbol("P")]  # of a prompt, in tokens
+Readability = Annotated[Share, Symbol("w")]  # weight of the prompt's log-perplexity
 
 
 class Parameter(NamedTuple):
@@ -192,6 +208,23 @@ def metadata(hint: Any, kind: type) -> Any:
     own = (found for found in getattr(hint, "__metadata__", ()) if isinstance(found, kind))
     inner = (metadata(part, kind) for part in typing.get_args(hint))
     return next(own, None) or next((found for found in inner if found is not None), None)
+
+
+def symbols(made: object, prefix: str) -> dict[str, str]:
+    """Symbols of an object's options, and of those of the parts that it was made with.
+
+    Args:
+        made: Of a class that says them in its constructor's types.
+        prefix: What its options begin with, e.g. `model.`.
+    """
+    owner: type = made.__class__
+    found: dict[str, str] = {}
+    for name, parameter in parameters(owner).items():
+        if symbol := metadata(parameter.hint, Symbol):
+            found[prefix + name] = symbol.text
+        if isinstance(part := getattr(made, name, None), ChecksOptions):
+            found |= symbols(part, f"{prefix}{name}.")
+    return found
 
 
 def _range_in(hint: Any) -> tuple[Any, Range | None]:

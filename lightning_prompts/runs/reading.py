@@ -64,6 +64,8 @@ class RunRecord:
         history: Every validation.
         settings: The run's configuration by dotted names, as on the command line.
         variant: Of its study, where that has several.
+        label: What its tuner calls itself; None in a record of an earlier version.
+        symbols: How its tuner writes its options, by their names in `settings`.
     """
 
     name: str
@@ -91,6 +93,8 @@ class RunRecord:
     history: list[Validation]
     settings: dict[str, Any]
     variant: str = ""
+    label: str | None = None
+    symbols: dict[str, str] | None = None
 
 
 def to_json(record: RunRecord) -> dict[str, Any]:
@@ -167,6 +171,8 @@ def read_run(folder: Path) -> RunRecord:
             correct=test.get("correct"),
             history=list(_history(timeline)),
             settings=settings,
+            label=prompt.get("label"),
+            symbols=prompt.get("symbols"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise PromptError(

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning_prompts.callbacks.base import callback_of, task_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.callbacks.prompt_text import token_distances
+from lightning_prompts.files.option_types import symbols
 from lightning_prompts.files.stages import SPLIT_OF, Stage
 from lightning_prompts.files.version import __version__
 from lightning_prompts.tuners.base import PromptTuner
@@ -59,6 +60,8 @@ def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float])
             "fingerprint": lm.fingerprint,
         },
         "tuner": type(tuner).__name__,
+        "label": tuner.label,
+        "symbols": symbols(tuner, "model."),
         "perplexity_weight": tuner.perplexity_weight,
         "task": getattr(task_of(trainer), "slug", None),
         "data": getattr(task_of(trainer), "origin", None),

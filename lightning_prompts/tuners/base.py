@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightning_prompts.files.errors import PromptError, RunError
-from lightning_prompts.files.option_types import ChecksOptions, Seed, Share
+from lightning_prompts.files.option_types import ChecksOptions, Readability, Seed
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
@@ -68,6 +68,8 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
 
     slug: ClassVar[str]
     """Short name, for folders and tables; where none is given, the class's in small letters."""
+    label: ClassVar[str]
+    """What reports call it; where none is given, the class's name."""
     learns: ClassVar[bool] = True
     """Whether `fit` trains; where not, it validates once and leaves the same files."""
     frozen: ClassVar[tuple[str, ...]] = ("lm.",)
@@ -80,7 +82,7 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
         verbalizer: Verbalizer,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
-        perplexity_weight: Share = 0.0,
+        perplexity_weight: Readability = 0.0,
         projection: Distance = "cosine",
         exclude_special: bool = True,
         seed: Seed = 0,
@@ -120,6 +122,7 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
         """Name a tuner that does not name itself."""
         super().__init_subclass__(**kwargs)
         cls.slug = getattr(cls, "slug", cls.__name__.lower())
+        cls.label = vars(cls).get("label", cls.__name__)
 
     @classmethod
     def for_task(cls, task: Setting, **options: Any) -> Self:

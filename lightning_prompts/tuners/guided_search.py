@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
-from lightning_prompts.files.option_types import Count, CountOrZero, ShareOfSome
+from lightning_prompts.files.option_types import Count, CountOrZero, Length, ShareOfSome
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import nearest_tokens
@@ -77,7 +77,7 @@ class GuidedSearch(IncumbentTuner):
         lm: FrozenLM,
         template: Template,
         verbalizer: Verbalizer,
-        prompt_length: Count | None = None,
+        prompt_length: Length | None = None,
         min_length: Count | None = None,
         max_length: Count | None = None,
         init: PromptInit | None = None,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.option_types import Count, Positive
+from lightning_prompts.files.option_types import Length, Positive
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import straight_through
@@ -51,7 +51,7 @@ class PEZ(SoftPrompt):
         lm: FrozenLM,
         template: Template,
         verbalizer: Verbalizer,
-        prompt_length: Count | None = None,
+        prompt_length: Length | None = None,
         init: PromptInit | None = None,
         keep_continuous: bool = True,
         langevin_beta: tuple[Positive, Positive] | None = None,

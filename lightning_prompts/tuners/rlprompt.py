@@ -13,12 +13,13 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import HALF_WEIGHTS
 from lightning_prompts.files.option_types import (
     MOST,
-    Count,
     CountOrZero,
+    Length,
     NotNegative,
     Range,
     Share,
     ShareOfSome,
+    Symbol,
 )
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.batch import Batch
@@ -88,10 +89,10 @@ class RLPrompt(IncumbentTuner):
         lm: FrozenLM,
         template: Template,
         verbalizer: Verbalizer,
-        prompt_length: Count = 5,
+        prompt_length: Length = 5,
         policy: PolicySettings | None = None,
         reward: Reward | None = None,
-        alpha: Share = 0.0,
+        alpha: Annotated[Share, Symbol("\N{GREEK SMALL LETTER ALPHA}")] = 0.0,
         mix: Mix = "zscore",
         scrutability_scale: NotNegative = 1.0,
         loss: Literal["soft_q", "reinforce", "grpo"] = "soft_q",

@@ -91,8 +91,8 @@ def tuner(lm: FrozenLM, folder: Path, **options: Any) -> SoftPrompt:
         ),
         (
             lambda lm, _: FrozenLM("no/such/folder"),
-            "FrozenLM(name=...) no/such/folder",
-            *("--lm.name", "no/such/folder", "--lm.name no/such/folder"),
+            "FrozenLM(name='no/such/folder'): no such folder; ",
+            *("--lm.name", "no/such/folder", "--lm.name 'no/such/folder': no such folder; "),
         ),
         (
             lambda lm, folder: tuner(lm, folder),

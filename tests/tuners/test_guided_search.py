@@ -350,7 +350,6 @@ def test_room_is_kept_for_the_longest_prompt(lm: FrozenLM):
         ({"beam": 0}, "beam is 0"),
         ({"contenders": -1}, "contenders is -1"),
         ({"keep": 0.0}, "keep is 0.0"),
-        ({"edits": EditSettings(proposals=2.0)}, "proposals is 2.0"),
         ({"race": [8, 8]}, r"race is \[8, 8\]"),
         ({"race": [0]}, r"race is \[0\]"),
         ({"max_length": 3}, "starts from 4 tokens"),
