@@ -209,7 +209,7 @@ def test_a_study_looks_for_models_where_their_types_say(
 @pytest.mark.usefixtures("folder")
 def test_a_study_of_two_runs_and_its_report(options: list[str]):
     main(["study", "--config", study(options)])
-    main(["report", "logs/own", "--output", "report"])
+    main(["report", "logs/studies/own", "--output", "report"])
     page = Path("report/report.html").read_text(encoding="utf-8")
     assert "Noisy prompt, \u03c3 = 0.25" in page
     assert "Noisy prompt, \u03c3 = 0.75" in page

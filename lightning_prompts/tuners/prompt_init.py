@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.option_types import ChecksOptions, Count, Positive
+from lightning_prompts.files.option_types import (
+    ChecksOptions,
+    Count,
+    Length,
+    Positive,
+    require,
+)
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Verbalizer
 
@@ -46,6 +52,7 @@ class PromptInit(ChecksOptions, ABC):
         Raises:
             PromptError: If the length is missing or does not fit.
         """
+        require("prompt_length", prompt_length, Length)
         rows = self.rows(lm, verbalizer, prompt_length, seed).detach().float().clone()
         wanted = len(rows) if prompt_length is None else prompt_length
         if not len(rows):

@@ -363,5 +363,5 @@ def test_numbers_out_of_range_are_refused(lm: FrozenLM, options: dict[str, Any],
 
 
 def test_accumulated_batches_are_refused(rl, lm: FrozenLM, tmp_path: Path):
-    with pytest.raises(PromptError, match="accumulate_grad_batches is 2"):
+    with pytest.raises(PromptError, match=r"accumulate_grad_batches=...\) is 2"):
         rl.fit(build(lm), tmp_path, accumulate_grad_batches=2)

@@ -128,7 +128,7 @@ def test_the_schedule():
 
 
 def test_it_needs_projected_steps(lm: FrozenLM):
-    with pytest.raises(PromptError, match=r"keep_continuous true.* set it to false"):
+    with pytest.raises(PromptError, match=r"keep_continuous=True.* set it to false"):
         make(lm, keep_continuous=True)
 
 
