@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -254,3 +256,72 @@ def test_the_list_of_public_names_is_true():
     assert set(dir(lightning_prompts)) == set(lightning_prompts.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Nope'"):
         _ = lightning_prompts.Nope
+
+
+@pytest.mark.slow
+def test_a_real_model_and_a_data_frame_give_the_command_lines_numbers(
+    smollm2_installed: None, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """SmolLM2 on SST-2: every metric and the prompt's vectors, to the last bit, with clipping."""
+    monkeypatch.chdir(tmp_path)
+    steps = {**STEPS, "max_steps": 6, "val_check_interval": 3, "precision": "32-true"}
+    rows = {"batch_size": 8, "train_rows": 64, "validation_rows": 40, "test_rows": 40}
+    args = [f"--data.{name}={value}" for name, value in rows.items()]
+    args += [
+        f"--trainer.{name}={json.dumps(value)}".replace('"', "") for name, value in steps.items()
+    ]
+    files = ("--config", "configs/tuner/soft.yaml", "--config", "configs/task/sst2.yaml")
+    sst2 = shared_data / "sst2"
+    main(["fit", *files, "--lm.name=smollm2", f"--data.path={sst2}", *args], show=False)
+    run = Path("logs/soft-sst2/version_0")
+    main(["test", "--config", str(run / "config.yaml"), "--ckpt_path", "best"], show=False)
+
+    frames = {
+        split: pd.read_json(sst2 / f"{split}.jsonl", lines=True)
+        for split in ("train", "validation", "test")
+    }
+    lm = FrozenLM("smollm2")
+    words = {"0": " terrible", "1": " great"}
+    task = TextClassification(lm, "{prompt} {text} It was", words, data=frames, **rows)
+    tuner = SoftPrompt.for_task(task)
+    best = BestPrompt()
+    trainer = L.Trainer(**steps, default_root_dir=tmp_path, callbacks=[*measures(), best])
+    trainer.fit(tuner, task)
+    trainer.test(tuner, task, ckpt_path="best", verbose=False)
+    prompt, said = load_prompt(best.folder, lm), load_prompt(run, lm)
+    assert prompt.metrics == said.metrics
+    assert "test/accuracy" in prompt.metrics
+    assert torch.equal(prompt.embeddings, said.embeddings)
+    assert prompt.classify(["A warm and funny film."]) == said.classify(["A warm and funny film."])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", [False, True])
+def test_a_script_on_two_devices(sampler: bool, lm_folder: Path, frame, tmp_path: Path):
+    """Lightning starts the script again for the second device."""
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import lightning as L, pandas as pd
+from lightning_prompts import *
+
+lm = FrozenLM({str(lm_folder)!r})
+data = pd.read_csv({str(tmp_path / "rows.csv")!r})
+task = TextClassification(lm, {TEMPLATE!r}, {WORDS!r}, data=data, batch_size=4, **{COLUMNS!r})
+tuner = SoftPrompt.for_task(task, prompt_length=3)
+options = {STEPS!r} | dict(devices=2, strategy="ddp", use_distributed_sampler={sampler})
+trainer = L.Trainer(
+    **options, default_root_dir={str(tmp_path)!r}, logger=False,
+    callbacks=[*measures(), best := BestPrompt()],
+)
+trainer.fit(tuner, task)
+trainer.test(tuner, task, ckpt_path="best", verbose=False)
+""")
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    if sampler:
+        assert "use_distributed_sampler" in ran.stderr
+        assert ran.returncode != 0
+        return
+    assert ran.returncode == 0, ran.stderr
+    (run,) = (tmp_path / "lightning_logs").iterdir()  # one folder for both
+    assert {"test/accuracy", "val/perplexity"} <= load_prompt(run).metrics.keys()
