@@ -19,11 +19,6 @@ def test_log_perplexity_is_the_mean_over_all_tokens() -> None:
     assert log_perplexity(nats.half()).dtype == torch.float32
 
 
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_log_perplexity_of_nothing_is_nan() -> None:
-    assert LogPerplexity().compute().isnan()
-
-
 def test_levenshtein_equals_its_recursive_definition() -> None:
     @cache
     def definition(left: tuple[int, ...], right: tuple[int, ...]) -> int:
