@@ -69,7 +69,7 @@ def test_the_best_is_kept_and_described(fit, values: list[float], mode: str, ste
     described, saved = best()
     assert described["step"] == saved["global_step"] == step
     assert described["metrics"]["val/scripted"] == values[step - 1]
-    assert described["ids"] == saved["lightning_prompts"]["token_ids"]
+    assert described["ids"] == saved["lightning_prompts"]["ids"]
     assert torch.equal(cli.model.prompt.detach(), saved["state_dict"]["prompt"])
     folder = Path("logs/soft-demo/version_0")
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [

@@ -286,7 +286,7 @@ class PromptCLI(LightningCLI):
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = step
         run(**kwargs)
         if self.shows:
-            evaluated(self.trainer, self.model, self.datamodule, stage, step)
+            evaluated(self.trainer, self.model, self.datamodule, stage)
 
 
 def import_all(package: ModuleType) -> None:

@@ -15,7 +15,7 @@ from lightning_prompts.report.shading import Scale, scales, spaced
 from lightning_prompts.report.tables import Table, large
 from lightning_prompts.report.text import page as escaped
 from lightning_prompts.report.text import quoted, shorten
-from lightning_prompts.runs.reading import RunRecord
+from lightning_prompts.runs.record import RunRecord
 
 MOST_PROMPTS = 24
 MOST_SEEDS = 8
@@ -123,7 +123,7 @@ def prompts(comparison: Comparison) -> Iterator[str]:
     """Each setting's best prompt, token by token, and the texts of its other seeds."""
     settings = foremost(comparison, comparison.settings, MOST_PROMPTS)
     surprise, distance = scales([chosen(setting, comparison) for setting in settings])
-    far = any(chosen(setting, comparison).distances for setting in settings)
+    far = any(chosen(setting, comparison).token_distances for setting in settings)
     keys = [surprise] + [distance] * far
     yield "<p>" + "".join(map(_key, keys)) + "</p>"
     yield (
@@ -173,7 +173,7 @@ def _seeds(runs: Sequence[RunRecord]) -> str:
 
 
 def _tokens(run: RunRecord, surprise: Scale, distance: Scale) -> Iterable[str]:
-    nats, far = run.nats or [], run.distances or []
+    nats, far = run.token_nats or [], run.token_distances or []
     for i, token in enumerate(run.tokens):
         parts, face = [], "#ffffff"
         if i < len(nats):

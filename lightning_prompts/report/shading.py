@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from lightning_prompts.runs.reading import RunRecord
+from lightning_prompts.runs.record import RunRecord
 
 
 class Scale(NamedTuple):
@@ -26,8 +26,8 @@ class Scale(NamedTuple):
 
 def scales(records: list[RunRecord]) -> tuple[Scale, Scale]:
     """One scale of surprise and one of distance for all prompts, so that shades compare."""
-    nats = max((n for r in records for n in r.nats or ()), default=0.0)
-    far = max((d for r in records for d in r.distances or ()), default=0.0)
+    nats = max((n for r in records for n in r.token_nats or ()), default=0.0)
+    far = max((d for r in records for d in r.token_distances or ()), default=0.0)
     return (
         Scale("surprise", "nats", (0, 114, 178), max(nats, 5.0)),
         Scale("distance", "cosine", (230, 120, 0), max(far, 0.1)),

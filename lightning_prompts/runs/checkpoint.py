@@ -102,10 +102,11 @@ class BestPrompt(_RunCheckpoint):
             if name.startswith("val/") and value is not self._old_metrics.get(name)
         }
         assert isinstance(trainer.lightning_module, PromptTuner)
-        description = describe(trainer, trainer.lightning_module, metrics)
-        description["rows"] = {"validation": scored_rows(trainer, "val")}
+        record = describe(trainer, trainer.lightning_module, metrics)
+        if (rows := scored_rows(trainer, "val")) is not None:
+            record.rows = {"validation": rows}
         if trainer.is_global_zero:
-            write_json(Path(filepath).parents[1] / PROMPT, description)
+            write_json(Path(filepath).parents[1] / PROMPT, record.to_json())
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's state and the history."""
