@@ -13,13 +13,18 @@ from torch import Tensor
 from lightning_prompts.callbacks.early_end import EarlyEnds
 from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.lightning_internals import step_metrics
 from lightning_prompts.runs.folder import CHECKPOINTS, PROMPT, run_folder
+from lightning_prompts.runs.history import History
 from lightning_prompts.runs.record import describe, scored_rows
 from lightning_prompts.runs.stop_signals import StopSignals, die_of_sigterm
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.prompt_init import RECORD
 
 DUE = "validation_due"  # its key in a checkpoint
 WITHIN = "within_step"  # its key in a checkpoint
+# Logged between a step and its checkpoint, or said apart from the other measures.
+NOT_OF_STEPS = ("train/padding", "train/forward_tokens")
 # One file each, overwritten: what `best` and `last` mean never depends on a counter.
 _ONE_FILE: dict[str, Any] = {
     "save_top_k": 1,
@@ -70,11 +75,28 @@ class BestPrompt(_RunCheckpoint):
         super().__init__(monitor=monitor, mode=mode, filename="best")
         self.history: list[list[float]] = []
         """[step, value] of every validation so far."""
+        self._measures = History()
         self._old_metrics: dict[str, Tensor] = {}
+        self._of_step: dict[str, Any] = {}
+        """What the training step before a validation logged."""
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take over what its step logged: a resumed run may begin with the validation after it."""
+        self._of_step = checkpoint.get(RECORD, {}).get("metrics", {})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin or go on with the run's history."""
+        super().on_train_start(trainer, pl_module)
+        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            assert self.run is not None
+            self._measures.begin(self.run, trainer.global_step)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember what is logged already: it belongs to an earlier prompt."""
         self._old_metrics = dict(trainer.callback_metrics)
+        self._of_step = step_metrics(trainer) or self._of_step
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save where this validation is the best so far.
@@ -90,32 +112,50 @@ class BestPrompt(_RunCheckpoint):
                     f"--checkpoint.monitor {self.monitor} is not logged; there are {names}."
                 )
             self.history.append([trainer.global_step, float(value)])
+            trained = {k: v for k, v in self._of_step.items() if k.startswith("train/")}
+            measured = {**trained, **self._measured(trainer)}
+            metrics = {k: float(v) for k, v in sorted(measured.items()) if k not in NOT_OF_STEPS}
+            self._measures.add(trainer.global_step, _tokens(pl_module), metrics)
         super().on_validation_end(trainer, pl_module)
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         """Write the checkpoint, then the description of the same prompt."""
         super()._save_checkpoint(trainer, filepath)
-        metrics = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            # Callbacks may skip validations: their last values are of another prompt.
-            if name.startswith("val/") and value is not self._old_metrics.get(name)
-        }
         assert isinstance(trainer.lightning_module, PromptTuner)
-        record = describe(trainer, trainer.lightning_module, metrics)
+        record = describe(trainer, trainer.lightning_module, self._measured(trainer))
         if (rows := scored_rows(trainer, "val")) is not None:
             record.rows = {"validation": rows}
         if trainer.is_global_zero:
             write_json(Path(filepath).parents[1] / PROMPT, record.to_json())
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note where the run ends."""
+        self._measures.end(trainer.global_step, _tokens(pl_module))
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Note where it was stopped."""
+        self._measures.end(trainer.global_step, _tokens(pl_module))
+
+    def _measured(self, trainer: Trainer) -> dict[str, float]:
+        """What this validation logged: the last values of a callback that skips it are old."""
+        return {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/") and value is not self._old_metrics.get(name)
+        }
+
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's state and the history."""
-        return {**super().state_dict(), "history": self.history}
+        """Lightning's state, the history, and the seconds that the run took."""
+        own = {"history": self.history, "seconds": self._measures.seconds}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As saved."""
         super().load_state_dict(state_dict)
         self.history = [list(entry) for entry in state_dict["history"]]
+        self._measures.resume(state_dict.get("seconds", 0.0))
 
 
 class LastPrompt(StopSignals, _RunCheckpoint):
@@ -297,6 +337,11 @@ def load_prompt(tuner: PromptTuner, checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True, map_location="cpu")
     tuner.on_load_checkpoint(content)
     tuner.load_state_dict(content["state_dict"])
+
+
+def _tokens(module: LightningModule) -> float | None:
+    """Tokens that the language model has read in training."""
+    return float(module.forward_tokens) if isinstance(module, PromptTuner) else None
 
 
 def _moved(path: str, folder: Path) -> str:

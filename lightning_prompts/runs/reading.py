@@ -8,12 +8,10 @@ from typing import Any
 import yaml
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.runs.events import Timeline, read_timeline
 from lightning_prompts.runs.folder import CONFIG, PROMPT, TEST
-from lightning_prompts.runs.record import RunRecord, Validation, finite
+from lightning_prompts.runs.history import read_history
+from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.tuners.record import VERSION
-
-FORWARD_TOKENS = "train/forward_tokens"
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -35,11 +33,14 @@ def read_run(folder: Path) -> RunRecord:
         )
         raise PromptError(f"{folder} {reason}.")
     record, settings = read_prompt(folder), _settings(folder / CONFIG)
-    timeline = read_timeline(folder)
     record.name, record.settings = _shown(folder), settings
-    record.steps, record.seconds = max(timeline.steps, record.step), timeline.seconds
-    record.forward_tokens = timeline.latest(FORWARD_TOKENS)
-    record.history = list(_history(timeline))
+    if lines := read_history(folder):
+        record.history = [line for line in lines if line.metrics]
+        record.steps, record.seconds = max(lines[-1].step, record.step), lines[-1].seconds
+        counts = [line.forward_tokens for line in lines if line.forward_tokens is not None]
+        record.forward_tokens = counts[-1] if counts else None
+    else:
+        record.steps = record.step
     _add_test(record, folder / TEST)
     return record
 
@@ -83,16 +84,6 @@ def _record(path: Path, content: dict[str, Any]) -> RunRecord:
         return RunRecord.from_json(content)
     except PromptError as error:
         raise PromptError(f"{path}: {error}") from error
-
-
-def _history(timeline: Timeline) -> Iterator[Validation]:
-    """The validations, in the order of their steps."""
-    for step in sorted({step for name in timeline.of("val/") for step in timeline.values[name]}):
-        found = {name: timeline.values[name].get(step) for name in timeline.of("val/")}
-        metrics = {name: point.value for name, point in found.items() if point is not None}
-        seconds = max(point.seconds for point in found.values() if point is not None)
-        tokens = timeline.latest(FORWARD_TOKENS, step)
-        yield Validation(step, seconds, tokens, finite(metrics))
 
 
 def _settings(path: Path) -> dict[str, Any]:
