@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from lightning_prompts import __version__
-from lightning_prompts.callbacks.base import callback_of, task_of
+from lightning_prompts.callbacks.base import find_callback, task_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.callbacks.prompt_text import token_distances
 from lightning_prompts.files.stages import SPLIT_OF, Stage
@@ -153,7 +153,7 @@ def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float])
     known = {**vars(tuner.record()), "metrics": dict(sorted(metrics.items()))}
     token_ids, lm, task = tuner.hard_prompt(), tuner.lm, task_of(trainer)
     distances = token_distances(tuner, token_ids).tolist() if tuner.has_soft_prompt else None
-    baselines = callback_of(trainer, Baselines).results
+    baselines = find_callback(trainer, Baselines)
     return RunRecord(
         **known,
         tokens=lm.token_strings(known["ids"]),
@@ -169,5 +169,5 @@ def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float])
             **{name: version(name) for name in ("torch", "lightning", "transformers")},
             "lightning_prompts": __version__,
         },
-        baselines={name: dict(values) for name, values in baselines.items()},
+        baselines={} if baselines is None else {k: dict(v) for k, v in baselines.results.items()},
     )

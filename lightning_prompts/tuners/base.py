@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightning_prompts.files.errors import PromptError, RunError
+from lightning_prompts.files.lightning_internals import trainer_of
 from lightning_prompts.files.option_types import require
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.frozen import FrozenLM
@@ -140,7 +141,7 @@ class PromptTuner(Optimized, PromptViews):
     def record(self) -> PromptRecord:
         """The present prompt and its setting, as every checkpoint says them."""
         lm, verbalizer, ids = self.lm, self.verbalizer, self.hard_prompt().tolist()
-        measured = {} if self._trainer is None else self._trainer.callback_metrics
+        measured = {} if (trainer := trainer_of(self)) is None else trainer.callback_metrics
         return PromptRecord(
             tuner=type(self).__name__,
             lm=LMRecord(lm.label, lm.fingerprint, lm.name, lm.revision),
@@ -156,7 +157,7 @@ class PromptTuner(Optimized, PromptViews):
     @property
     def prompt_step(self) -> int:
         """Training steps that made the present prompt, wherever it was trained."""
-        trainer = self._trainer
+        trainer = trainer_of(self)
         if trainer is None or trainer.state.fn != TrainerFn.FITTING:
             return self._prompt_step
         running = trainer.state.status == TrainerStatus.RUNNING
@@ -242,14 +243,13 @@ class PromptTuner(Optimized, PromptViews):
 
     @property
     def _world_size(self) -> int:
-        return 1 if self._trainer is None else self._trainer.world_size
+        return 1 if (trainer := trainer_of(self)) is None else int(trainer.world_size)
 
     def _sum(self, values: Tensor) -> Tensor:
         """Sum over processes."""
         if self._world_size == 1:
             return values
-        assert self._trainer is not None
-        return self._trainer.strategy.reduce(values, reduce_op="sum")
+        return self.trainer.strategy.reduce(values, reduce_op="sum")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Score the prompt in use; the callbacks reuse `hidden` [B, H] and `logits` [B, C]."""
