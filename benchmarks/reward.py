@@ -7,8 +7,9 @@ from torch import Tensor
 
 from benchmarks.lines import Line, alternate, apart
 from benchmarks.setting import PROMPT_LAST, WORDS, Setting, verbalizer, words
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch, Template
+from lightning_prompts.lm.template import Template
 from lightning_prompts.tuners.rewards import ClassificationGap
 
 NUM_PROMPTS, PROMPT_LENGTH, NUM_TEXTS, TEXT_LENGTH = 16, 5, 32, 32

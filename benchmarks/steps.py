@@ -11,8 +11,9 @@ from transformers import GPT2LMHeadModel
 
 from benchmarks.lines import Line, Measured, alternate, apart
 from benchmarks.setting import PROMPT_FIRST, Setting, nearby, not_installed, verbalizer
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch, Template
+from lightning_prompts.lm.template import Template
 from lightning_prompts.tuners import PEZ, SoftPrompt
 
 LR = 1e-2

@@ -17,14 +17,14 @@ CONFIG: dict[str, Any] = {
     "experiment": "x",
     "lm": {"name": "<lm>", "dtype": "float32", "add_bos": "auto", "text_cache": 1.0},
     "model": {
-        "class_path": "lightning_prompts.tuners.SoftPrompt",
+        "class_path": "lightning_prompts.SoftPrompt",
         "init_args": {
             "prompt_length": 3,
             "perplexity_weight": 0.5,
             "projection": "cosine",
             "exclude_special": True,
             "init": {
-                "class_path": "lightning_prompts.tuners.prompt_init.FromVocabulary",
+                "class_path": "lightning_prompts.FromVocabulary",
                 "init_args": {"top": 50},
             },
             "optimizer": {
@@ -32,13 +32,13 @@ CONFIG: dict[str, Any] = {
                 "init_args": {"lr": 0.01, "weight_decay": 0.0},
             },
             "lr_scheduler": {
-                "class_path": "lightning_prompts.tuners.schedule.WarmupLinear",
+                "class_path": "lightning_prompts.WarmupLinear",
                 "init_args": {"warmup_steps": 1, "total_steps": 2, "final_fraction": 0.1},
             },
         },
     },
     "data": {
-        "class_path": "lightning_prompts.tasks.TextClassification",
+        "class_path": "lightning_prompts.TextClassification",
         "init_args": {
             "path": "<data>",
             "name": "reviews",

@@ -81,7 +81,7 @@ def test_ways_take_turns() -> None:
 @pytest.mark.parametrize(
     ("part", "where"),
     [
-        ("soft", "lightning_prompts.lm.frozen.FrozenLM.answer_hidden"),
+        ("soft", "lightning_prompts.FrozenLM.answer_hidden"),
         ("pez", "lightning_prompts.tuners.pez.straight_through"),
         ("projection", "benchmarks.projection.nearest_tokens"),
         ("reward", "benchmarks.reward.batched"),

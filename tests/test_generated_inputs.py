@@ -57,7 +57,7 @@ def test_the_configuration_is_good_before_it_is_changed(world: World, tmp_path: 
     [
         (1, 1.0, True),
         ("1e3", 1000.0, True),
-        ("SoftPrompt", "lightning_prompts.tuners.SoftPrompt", True),
+        ("SoftPrompt", "lightning_prompts.SoftPrompt", True),
         ({}, {"top": 5000}, True),
         (True, 1.0, True),
         (None, 3, False),

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.passes.compiled import CompiledPasses
 from lightning_prompts.lm.passes.reuse import concatenated, prompts_first
-from lightning_prompts.lm.template import Batch
 from lightning_prompts.tuners import PromptTuner
 from tests.tuners.test_tuners import build, make_batch
 

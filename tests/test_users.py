@@ -56,7 +56,7 @@ def test_an_own_table_trains_from_flags_or_yaml_alone(by: str, tickets: Path, lm
             text = value if isinstance(value, str) else json.dumps(value)
             given += [f"--data.{name}", text]
     else:
-        block = {"class_path": "lightning_prompts.tasks.TextClassification", "init_args": options}
+        block = {"class_path": "lightning_prompts.TextClassification", "init_args": options}
         Path("task.yaml").write_text(json.dumps({"data": block}), encoding="utf-8")
         given = ["--config", "task.yaml"]
     cli = main(

@@ -12,15 +12,17 @@ from torch import Tensor
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import COUNT, require
 from lightning_prompts.files.stages import Stage
-from lightning_prompts.lm.template import Batch
+from lightning_prompts.lm.batch import Batch
+from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 
 C = TypeVar("C", bound=Callback)
 
 
-def task_of(trainer: Trainer) -> Any:
-    """The data module, a `PromptTask`, or None where plain loaders are used."""
-    return getattr(trainer, "datamodule", None)
+def task_of(trainer: Trainer) -> PromptTask | None:
+    """The data module; None where plain loaders are used, or a data module of another kind."""
+    found = getattr(trainer, "datamodule", None)
+    return found if isinstance(found, PromptTask) else None
 
 
 def find_callback(trainer: Any, kind: type[C]) -> C | None:

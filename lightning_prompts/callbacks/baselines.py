@@ -14,8 +14,9 @@ from lightning_prompts.callbacks.base import EvaluationCallback, task_of
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.stages import Stage
-from lightning_prompts.lm.template import Batch
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.metrics.task import task_metrics
+from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 
 MAJORITY, NO_PROMPT, CALIBRATED = "majority", "no prompt", "no prompt, calibrated"
@@ -76,7 +77,7 @@ class Baselines(EvaluationCallback):
         self._metrics = {name: task_metrics(num_classes).to(tuner.device) for name in names}
         if task is not None:
             self._majority = tuner.verbalizer.index(task.report.majority_label)
-            self._prior = self._calibrate(trainer, tuner)
+            self._prior = self._calibrate(trainer, tuner, task)
 
     def measure(self, tuner: PromptTuner, outputs: Mapping[str, Tensor], batch: Batch) -> None:
         """Answer one batch without the prompt."""
@@ -133,9 +134,8 @@ class Baselines(EvaluationCallback):
         super().load_state_dict(state_dict)
         self._known = state_dict["known"]
 
-    def _calibrate(self, trainer: Trainer, tuner: PromptTuner) -> Tensor:
+    def _calibrate(self, trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> Tensor:
         """[C] Mean log-probability of each class without a prompt, over training texts."""
-        task = task_of(trainer)
         batches = tqdm(
             task.calibration_batches(),
             desc="Calibrating on training texts",

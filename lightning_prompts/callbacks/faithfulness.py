@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric
 from lightning_prompts.callbacks.base import EvaluationCallback
 from lightning_prompts.callbacks.remembered import RememberedPasses
 from lightning_prompts.files.stages import Stage
-from lightning_prompts.lm.template import Batch, unpadded, whole_batch
+from lightning_prompts.lm.batch import Batch, unpadded, whole_batch
 from lightning_prompts.metrics.faithfulness import (
     OutputDifferential,
     PerformanceDifferential,

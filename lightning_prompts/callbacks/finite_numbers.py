@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from lightning_prompts.files.errors import RunError
 from lightning_prompts.files.lightning_internals import within_step
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.batches import require_batch
 
 LOSS, GRADIENT, WEIGHTS = "the loss", "the gradient", "the trained weights"
 ROWS_SHOWN = 64
@@ -39,6 +40,7 @@ class FiniteNumbers(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Remember the rows."""
+        require_batch(batch)  # callbacks come before the tuner
         self._rows.append((trainer.global_step + 1, batch["rows"]))
 
     def on_before_backward(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from lightning_prompts.lm.template import Batch, batch_digest
+from lightning_prompts.lm.batch import Batch, batch_digest
 
 # Hidden states of 80,000 rows at GPT-2's width.
 MAX_BYTES = 2**28

@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 import lightning_prompts.tasks
@@ -59,14 +60,15 @@ from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, load_prompt
 from lightning_prompts.runs.checkpoint_io import use_whole_checkpoints
+from lightning_prompts.runs.folder import choose_run_folder
 from lightning_prompts.runs.lock import run_locked
 from lightning_prompts.runs.other_callbacks import welcome
 from lightning_prompts.runs.predictions import Predictions
 from lightning_prompts.runs.prompt_list import PromptList
 from lightning_prompts.runs.requeue import Requeue, requeue_job
+from lightning_prompts.runs.results_of_test import Tested
 from lightning_prompts.runs.resume_check import SameRun, refuse_other_run
 from lightning_prompts.runs.save_config import SaveConfig
-from lightning_prompts.runs.test_results import Tested
 from lightning_prompts.runs.writable import require_writable
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
@@ -215,6 +217,9 @@ class PromptCLI(LightningCLI):
         for precision in (configured.precision, trainer.precision):  # or a plugin's
             refuse_half_on_cpu(precision, trainer.strategy.root_device)
         refuse_own_clocks(configured.val_check_interval, trainer.world_size)
+        if not isinstance(trainer.logger, TensorBoardLogger):
+            # Others have no folder, or none that can be written to again.
+            choose_run_folder(trainer, Path(trainer.default_root_dir))
         use_whole_checkpoints(trainer)
         welcome(trainer)
         return trainer

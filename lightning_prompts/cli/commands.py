@@ -5,9 +5,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lightning_prompts import __version__
 from lightning_prompts.files.console import fail
 from lightning_prompts.files.text import PROGRAM
+from lightning_prompts.files.version import __version__
 
 DESCRIPTION = (
     "Learn prompts for a frozen language model and measure how interpretable they are. "

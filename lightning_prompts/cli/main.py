@@ -11,8 +11,8 @@ from lightning.pytorch.cli import ArgsType
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.commands import answer
 from lightning_prompts.cli.exit_codes import ending
+from lightning_prompts.cli.quiet import silence
 from lightning_prompts.files.console import fail
-from lightning_prompts.files.quiet import silence
 
 # What runs otherwise than through Lightning's command line, each with its own options.
 OTHERS: Mapping[str, str] = {

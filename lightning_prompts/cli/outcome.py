@@ -197,7 +197,7 @@ def best_evaluation(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> E
     """The best validation of a run, None where there was none."""
     if not Path(callback_of(trainer, BestPrompt).best_model_path).is_file():
         return None
-    prompt = read_prompt(folder(trainer))
+    prompt = read_prompt(folder(trainer) / PROMPT)
     return _evaluation(prompt, prompt.baselines, tuner, task, "val", prompt.rows.get("validation"))
 
 
@@ -219,7 +219,8 @@ def evaluated(trainer: Trainer, tuner: PromptTuner, task: PromptTask, stage: str
     which: Stage = "test" if stage == "test" else "val"
     run = None if _rehearsed(trainer) else folder(trainer)
     evaluation = _evaluation(prompt, baselines, tuner, task, which, scored_rows(trainer, which))
-    saved = run is not None and (run / PROMPT).is_file() and read_prompt(run).ids == prompt.ids
+    path = None if run is None else run / PROMPT
+    saved = path is not None and path.is_file() and read_prompt(path).ids == prompt.ids
     table.show(evaluation._replace(saved=saved), task.slug, tuner.lm.label, run)
 
 

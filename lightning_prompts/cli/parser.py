@@ -15,10 +15,8 @@ from lightning_prompts.cli.strict_yaml import load_yaml
 from lightning_prompts.cli.unions import narrowest_first
 from lightning_prompts.cli.unusable import refuse_unusable
 from lightning_prompts.files.errors import PromptError
-
-# In a wheel the configurations lie inside the package, in a checkout beside it.
-_PACKAGE = Path(__file__).resolve().parents[1]
-CONFIGS = next((c for c in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if c.is_dir()), None)
+from lightning_prompts.files.public_names import public_names
+from lightning_prompts.files.shipped import CONFIGS
 
 # What is said once elsewhere. jsonargparse would accept these and silently ignore them.
 LINKED = {
@@ -53,6 +51,11 @@ class PromptParser(LightningArgumentParser):
         if hasattr(action, "_typehint"):  # where the option is one of a class
             action._typehint = narrowest_first(action._typehint)
         return super().add_argument(*args, **kwargs)
+
+    def add_class_arguments(self, theclass: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add a class's options, without those that only Python can give."""
+        kwargs["skip"] = {*(kwargs.get("skip") or ()), *getattr(theclass, "python_only", ())}
+        return super().add_class_arguments(theclass, *args, **kwargs)
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse a command line; a class that takes another one's place has its own defaults."""
@@ -116,8 +119,19 @@ def find_configs(args: Sequence[str]) -> tuple[list[str], list[Path]]:
     others = _classes_first(others)
     # What comes before the first option is the command.
     start = next((i for i, arg in enumerate(others) if arg.startswith("-")), len(others))
-    configs = [part for path in files for part in ("--config", str(path))]
-    return [*others[:start], *configs, *classes, *others[start:]], files
+    configs = [part for path in files for part in ("--config", _readable(path))]
+    named = (public_names(arg) for arg in (*classes, *others[start:]))
+    return [*others[:start], *configs, *named], files
+
+
+def _readable(path: Path) -> str:
+    """A configuration's path; where it names classes by modules that are no more, its new text."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return str(path)  # refused where it is parsed
+    named = public_names(text)
+    return str(path) if named == text else named
 
 
 def _classes_first(args: Sequence[str]) -> list[str]:

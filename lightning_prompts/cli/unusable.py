@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_prompts.files.errors import PromptError
 
-_OURS = "lightning_prompts.tuners.schedule"
+_OURS = "lightning_prompts"
 # By the end of their path.
 UNUSABLE = (
     (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.backbone import Backbone
 
 Pooling = Literal["mean", "last"]
 
@@ -122,7 +122,7 @@ def hidden_states(
 
 
 def text_states(
-    lm: FrozenLM, texts: Sequence[str], layer: int, bos: bool = True, eos: bool = False
+    lm: Backbone, texts: Sequence[str], layer: int, bos: bool = True, eos: bool = False
 ) -> list[Tensor]:
     """Hidden states of texts under the frozen language model, under the caller's autocast.
 
@@ -145,14 +145,14 @@ def text_states(
     room = lm.max_positions - len(start) - len(end)
     rows = [start + ids[:room] + end for ids in lm.encode_all(texts)]
     full = [i for i, row in enumerate(rows) if row]
-    states = hidden_states(lm.model.base_model, [rows[i] for i in full], layer)
+    states = hidden_states(lm.body, [rows[i] for i in full], layer)
     found = [lm.embedding_table.new_empty(0, lm.hidden_size).float()] * len(rows)
     for index, state in zip(full, states, strict=True):
         found[index] = state
     return found
 
 
-def pooled_states(lm: FrozenLM, texts: Sequence[str], layer: int, pooling: Pooling) -> Tensor:
+def pooled_states(lm: Backbone, texts: Sequence[str], layer: int, pooling: Pooling) -> Tensor:
     """One vector a text: the mean over its tokens or the last of them, BOS left out.
 
     Args:

@@ -1,36 +1,31 @@
 """A frozen causal language model that reads a prompt and a batch of token pieces."""
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.numbers import wide
 from lightning_prompts.files.option_types import require
-from lightning_prompts.lm.identity import own_logits, refuse_unknown, weights_digest
-from lightning_prompts.lm.kernels import use_attention, use_fast_kernels
-from lightning_prompts.lm.known_tokens import find_ends, find_special, refuse_unread
-from lightning_prompts.lm.nearest import EmbeddingIndex
-from lightning_prompts.lm.passes.check import Ways, check_ways, local_window
+from lightning_prompts.lm.backbone import Backbone
+from lightning_prompts.lm.batch import Batch, on_device
+from lightning_prompts.lm.given import attend, fitting, name_of
+from lightning_prompts.lm.kernels import use_attention
+from lightning_prompts.lm.passes.check import check_ways
 from lightning_prompts.lm.passes.choice import ReuseChoice
 from lightning_prompts.lm.passes.compiled import CompiledPasses
 from lightning_prompts.lm.passes.reuse import (
     concatenated,
     encode_texts,
     prompts_first,
-    single_pass,
     texts_first,
 )
 from lightning_prompts.lm.passes.text_cache import TextCache
 from lightning_prompts.lm.sources import find_model
-from lightning_prompts.lm.template import Batch, on_device
 
 
-class FrozenLM(nn.Module):
+class FrozenLM(Backbone):
     """A causal language model with every parameter frozen, always in eval mode.
 
     Dimensions: B examples, T text tokens, P prompt tokens, V vocabulary, H hidden size, C classes.
@@ -64,6 +59,10 @@ class FrozenLM(nn.Module):
 
     option: ClassVar[str] = "--lm.name"
     """What names the model on the command line, for messages."""
+    name: str
+    """Where it was read from, as it was given."""
+    revision: str | None
+    """Of the hub, or of the file."""
 
     def __init__(
         self,
@@ -79,117 +78,81 @@ class FrozenLM(nn.Module):
     ) -> None:
         from lightning_prompts.lm.loading import load_model  # transformers takes seconds
 
-        super().__init__()
         require("lm.text_cache", text_cache)
         source = find_model(name, revision, self.option)
-        self.name, self.label, self.revision = name, source.label, source.revision
+        options = {"dtype": getattr(torch, dtype)}
+        if attn_implementation != "auto":  # else `sdpa`, or what a model has that has not that
+            options["attn_implementation"] = attn_implementation
+        model, tokenizer = load_model(source, options, trust_remote_code)
+        if attn_implementation == "auto":
+            use_attention(model)
+        self._begin(model, tokenizer, source.label, add_bos, reuse_prompt, text_cache, compile)
+        self.name, self.revision = name, source.revision
+        if source.kind == "hub" and revision is None:
+            self.revision = getattr(model.config, "_commit_hash", None)
+
+    @classmethod
+    def wrap(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str | None = None,
+        attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
+        add_bos: Literal["auto"] | bool = "auto",
+        reuse_prompt: Literal["auto"] | bool = "auto",
+        text_cache: float = 1.0,
+        compile: bool = False,
+    ) -> Self:
+        """A causal language model that is already in memory, with the numbers of one that is read.
+
+        The model is shared and not copied. Changed in it are: no parameter has a gradient; it is in
+        eval mode, in which it has to stay; activations and norms are equal modules of fewer
+        kernels; attention is what `attn_implementation` says, `auto` as in the constructor. It goes
+        to the device that a trainer computes on. Weights keep their type, and the tokenizer is left
+        as it is.
+
+        Args:
+            model: Any causal language model of transformers.
+            tokenizer: The one that it was trained with.
+            name: What to call it; by default where it was read from, else its class.
+            attn_implementation: As in the constructor, like what follows.
+            add_bos: Whether task inputs begin with the BOS token.
+            reuse_prompt: Whether what rows share is encoded once.
+            text_cache: GiB of texts' keys and values to keep.
+            compile: Whether to compile the pass for one prompt.
+
+        Raises:
+            PromptError: If it is no causal language model with a linear head, or the tokenizer is
+                not its own.
+        """
+        require("lm.text_cache", text_cache)
+        name, label = name_of(model, name)
+        tokenizer = fitting(model, tokenizer, label)
+        attend(model, attn_implementation, label)
+        lm = cls.__new__(cls)
+        lm._begin(model, tokenizer, label, add_bos, reuse_prompt, text_cache, compile)
+        lm.name, lm.revision = name, getattr(model.config, "_commit_hash", None)
+        return lm
+
+    def _begin(
+        self,
+        model: Any,
+        tokenizer: Any,
+        label: str,
+        add_bos: Literal["auto"] | bool,
+        reuse_prompt: Literal["auto"] | bool,
+        text_cache: float,
+        compile: bool,
+    ) -> None:
+        """What both ways to make one share."""
+        super().__init__(model, tokenizer, label, add_bos)
         self.reuse_prompt, self.text_cache = reuse_prompt, TextCache(text_cache)
         self._reuse_choice = ReuseChoice()
         self.is_sharded = False
         """Whether the blocks are divided over processes, which then have to pass them together."""
         self._compiled = CompiledPasses(self) if compile else None
-        options = {"dtype": getattr(torch, dtype)}
-        if attn_implementation != "auto":  # else `sdpa`, or what a model has that has not that
-            options["attn_implementation"] = attn_implementation
-        self.model, self.tokenizer = load_model(source, options, trust_remote_code)
-        if attn_implementation == "auto" and self.model.config._attn_implementation == "sdpa":
-            use_attention(self.model)
-        use_fast_kernels(self.model)
-        # Texts are cut after they are tokenized; the tokenizer would warn of each long one.
-        self.tokenizer.model_max_length = 1 << 62
-        if source.kind == "hub" and revision is None:
-            self.revision = getattr(self.model.config, "_commit_hash", None)
-        self.model.requires_grad_(False)
-        self.eval()
-
-        config = self.model.config.get_text_config()
-        self.max_positions: int = getattr(config, "max_position_embeddings", 1 << 30)
-        self.window = local_window(config)
-        """Tokens that a layer with a local window sees, None where all layers see all."""
-        self.vocab_size, self.hidden_size = self.embedding_table.shape
-        self.bos_id, self.eos_id = find_ends(self.tokenizer, self.vocab_size, self.label)
-        if add_bos == "auto":
-            add_bos = self.tokenizer("a").input_ids[:1] == [self.bos_id]
-        self.prefix_ids: list[int] = [self.bos_id] if add_bos else []
-        self.special_ids = find_special(self.tokenizer, self.vocab_size)
-        self._index: EmbeddingIndex | None = None
-        refuse_unknown(self)
-        self.ways = Ways()
-        """What of its states may be reused."""
-        check_ways(self)
-
-    # ---- text and tokens
-
-    def encode(self, text: str, what: str = "The text") -> list[int]:
-        """Token ids of a text that somebody gave, no special token added.
-
-        Args:
-            text: Any.
-            what: What the text is called in a message.
-
-        Raises:
-            PromptError: If the tokenizer makes it into a token that the model has no row for.
-        """
-        ids = self.tokenizer(text, add_special_tokens=False).input_ids
-        refuse_unread(self.tokenizer, text, ids, self.vocab_size, self.label, what)
-        return ids
-
-    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of many texts at once: the tokenizer's own threads are many times faster."""
-        rows = self.tokenize(texts)
-        for text, ids in zip(texts, rows, strict=True):
-            refuse_unread(self.tokenizer, text, ids, self.vocab_size, self.label)
-        return rows
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """What the tokenizer makes of texts: to compare, and to read where `reads` says so."""
-        return self.tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []
-
-    def reads(self, token_ids: Sequence[int]) -> bool:
-        """Whether the model has a row for each; a tokenizer may have more tokens than it has."""
-        return max(token_ids, default=0) < self.vocab_size
-
-    @cached_property
-    def vocabulary(self) -> dict[str, int]:
-        """The tokens that the model has a row for, and their ids."""
-        tokens = self.tokenizer.get_vocab().items()
-        return {token: i for token, i in tokens if i < self.vocab_size}
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """The exact text of token ids: nothing skipped, no space cleaned up."""
-        return self.tokenizer.decode(
-            list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-
-    def token_strings(self, token_ids: Sequence[int]) -> list[str]:
-        """Each token decoded alone."""
-        return [self.decode([i]) for i in token_ids]
-
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Character span (start, end) of each token of `text`."""
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return encoded["offset_mapping"]
-
-    # ---- embeddings
-
-    @property
-    def embedding_table(self) -> Tensor:
-        """[V, H] Input embeddings, one row a token."""
-        return self.model.get_input_embeddings().weight
-
-    @property
-    def index(self) -> EmbeddingIndex:
-        """The embedding table prepared for nearest-token searches, once a device."""
-        table = self.embedding_table
-        if self._index is None or self._index.table.data_ptr() != table.data_ptr():
-            self._index = EmbeddingIndex(table)
-        return self._index
-
-    def embed(self, token_ids: Tensor) -> Tensor:
-        """[...] token ids to [..., H] rows of the embedding table."""
-        return F.embedding(token_ids, self.embedding_table)
-
-    # ---- forward
+        check_ways(self, reuse_prompt is not False, text_cache > 0)
 
     def answer_hidden(self, prompt: Tensor, batch: Batch) -> Tensor:
         """Final hidden state at the position whose next token is the answer.
@@ -296,61 +259,3 @@ class FrozenLM(nn.Module):
             states = self.text_cache(self, batch) if keep else encode_texts(self, batch)
             return texts_first(self, prompts, batch, states)
         return concatenated(self, prompts if prompts.ndim == 3 else self.embed(prompts), batch)
-
-    def logits(self, hidden: Tensor, token_ids: Tensor | None = None) -> Tensor:
-        """Next-token logits in float32 at least, of all tokens or of `token_ids` alone.
-
-        Args:
-            hidden: [..., H] Final hidden states.
-            token_ids: [C] Rows of the head to compute, e.g. a verbalizer's.
-
-        Returns:
-            [..., V], or [..., C] with `token_ids`.
-        """
-        head = self.model.get_output_embeddings()
-        weight, bias = head.weight, getattr(head, "bias", None)
-        if token_ids is not None:
-            weight, bias = wide(weight[token_ids]), None if bias is None else bias[token_ids]
-        # Without autocast: a bfloat16 logit of 20 is off by up to 0.06, and whole batches tie.
-        with torch.autocast(hidden.device.type, enabled=False):
-            bias = None if bias is None else bias.to(weight.dtype)
-            logits = wide(F.linear(hidden.to(weight.dtype), weight, bias))
-        return own_logits(logits, self.model.config.get_text_config())
-
-    def token_nll(
-        self, token_ids: Tensor, embeds: Tensor | None = None, autocast: bool = False
-    ) -> Tensor:
-        """Negative log-likelihood of each token of K prompts after BOS, in nats.
-
-        Without autocast: gibberish has logit gaps that bfloat16 blurs, and the sequence is short.
-
-        Args:
-            token_ids: [K, P] The prompts, as labels.
-            embeds: [K, P, H] What to read in place of the tokens' rows (straight-through).
-            autocast: Leave it on, where speed is worth a hundredth of a nat.
-
-        Returns:
-            [K, P] -log p(z_i | bos, z_<i).
-        """
-        kind = token_ids.device.type
-        with torch.autocast(kind, enabled=autocast and torch.is_autocast_enabled(kind)):
-            rows = self.embed(token_ids) if embeds is None else embeds
-            bos = self.embedding_table[self.bos_id].expand(len(token_ids), 1, -1)
-            inputs = torch.cat([bos, rows[:, :-1].to(bos.dtype)], dim=1)  # (K, P, H)
-            hidden = self.model.base_model(inputs_embeds=inputs, **single_pass(self))[0]
-            logits_KVP = self.logits(hidden).transpose(1, 2)
-            return F.cross_entropy(logits_KVP, token_ids, reduction="none")
-
-    # ---- identity
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Sixteen hex digits of the architecture and a sample of the weights.
-
-        A moved or re-converted copy keeps it, another model or revision does not.
-        """
-        return weights_digest(self.model, f"{self.model.config.model_type}{self.vocab_size}")[:16]
-
-    def train(self, mode: bool = True) -> "FrozenLM":
-        """Stay in eval mode whatever is asked: dropout would blur the frozen model."""
-        return super().train(False)

@@ -89,12 +89,13 @@ def _products(
 
 
 def use_attention(model: Any) -> None:
-    """Give a model that was loaded with `sdpa` this attention in its place.
+    """Give a model that has `sdpa` this attention in its place.
 
     A model that does not leave attention to transformers' interface keeps its own: under a name
     that it does not know, some would drop their causal mask without a word.
     """
-    if not getattr(model, "_supports_attention_backend", False):
+    known = getattr(model, "_supports_attention_backend", False)
+    if not known or model.config._attn_implementation != "sdpa":
         return
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask

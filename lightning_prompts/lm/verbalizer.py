@@ -2,12 +2,9 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from lightning_prompts.files.errors import PromptError
-
-if TYPE_CHECKING:
-    from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.backbone import Backbone
 
 
 class Verbalizer:
@@ -23,7 +20,7 @@ class Verbalizer:
             labels share a token.
     """
 
-    def __init__(self, words: Mapping[str, str], lm: "FrozenLM") -> None:
+    def __init__(self, words: Mapping[str, str], lm: Backbone) -> None:
         if len(words) < 2:
             raise PromptError(
                 f"The verbalizer has {len(words)} label(s); give one word for each of at least two "
@@ -60,7 +57,7 @@ class Verbalizer:
             ) from None
 
 
-def _one_token(word: str, lm: "FrozenLM") -> int:
+def _one_token(word: str, lm: Backbone) -> int:
     ids = lm.encode(word, "Verbalizer word")
     if len(ids) == 1 and ids[0] in lm.special_ids:
         raise PromptError(
@@ -85,7 +82,7 @@ def _one_token(word: str, lm: "FrozenLM") -> int:
     )
 
 
-def _similar_tokens(word: str, lm: "FrozenLM", count: int = 3) -> list[str]:
+def _similar_tokens(word: str, lm: Backbone, count: int = 3) -> list[str]:
     """Whole words with a leading space that are one token and are spelt most like `word`."""
     texts = (lm.decode([i]) for i in range(lm.vocab_size))
     words = [text for text in texts if text.startswith(" ") and text[1:].isalpha()]

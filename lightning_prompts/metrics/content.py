@@ -8,16 +8,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torchmetrics.functional.text.bert import bert_score
 
+from lightning_prompts.files import reviews
 from lightning_prompts.files.atomic_files import write_json
+from lightning_prompts.lm.backbone import Backbone, weights_digest
 from lightning_prompts.lm.features import hidden_states, num_layers, resolve_layer, text_states
-from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.identity import weights_digest
 from lightning_prompts.lm.known_tokens import refuse_unread
 from lightning_prompts.lm.loading import load_encoder
 from lightning_prompts.lm.sources import cache_folder
@@ -29,7 +28,6 @@ PUBLISHED = {"roberta-large": (17, 0.83122575), "FacebookAI/roberta-large": (17,
 ENCODER_LAYER, LM_LAYER = 0.7, 0.5
 # Random pairs behind a baseline that was not published.
 PAIRS = 1000
-REVIEWS = Path(__file__).parent.parent / "tasks" / "reviews"
 # Pairs that are compared at once.
 PAIR_BATCH = 512
 
@@ -55,7 +53,7 @@ class ContentScore:
 
     def __init__(
         self,
-        lm: FrozenLM,
+        lm: Backbone,
         encoder: str | None = None,
         layer: float | None = None,
         sentences: Sequence[str] | None = None,
@@ -64,7 +62,7 @@ class ContentScore:
         self._sentences = sentences
         self._published: float | None = None
         if encoder is None:
-            self.model, self._tokenizer = lm.model.base_model, None
+            self.model, self._tokenizer = lm.body, None
             self.layer = resolve_layer(layer, num_layers(self.model), LM_LAYER)
             return
         self.model, self._tokenizer = load_encoder(encoder)
@@ -102,7 +100,7 @@ class ContentScore:
         """
         if self._published is not None:
             return self._published
-        sentences = list(_reviews() if self._sentences is None else self._sentences)
+        sentences = list(reviews.texts() if self._sentences is None else self._sentences)
         digest = weights_digest(self.model, type(self.model).__name__)
         key = "\n".join([digest, str(self.layer), str(PAIRS), *sentences])
         name = hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -206,13 +204,3 @@ def random_pairs(count: int, pairs: int) -> list[tuple[int, int]]:
 def _as_input(states: Tensor) -> dict[str, Tensor]:
     """States in the place of token ids: torchmetrics takes both, for models of one's own."""
     return {"input_ids": states, "attention_mask": torch.ones(states.shape[:2], dtype=torch.long)}
-
-
-def _reviews() -> list[str]:
-    """The package's own short reviews, in a fixed order."""
-    lines = [
-        line
-        for file in sorted(REVIEWS.glob("*.jsonl"))
-        for line in file.read_text(encoding="utf-8").splitlines()
-    ]
-    return [json.loads(line)["text"] for line in lines if line]

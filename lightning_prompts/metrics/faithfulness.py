@@ -12,9 +12,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_prompts.files.numbers import in_double, wide
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import Distance, EmbeddingIndex, nearest_tokens
-from lightning_prompts.lm.template import Batch
 from lightning_prompts.metrics.mean import MeanOfAll
 
 
@@ -74,25 +74,6 @@ class Performance(NamedTuple):
     accuracy_differential: Tensor
 
 
-def performance_differential(
-    soft_logits: Tensor, hard_logits: Tensor, labels: Tensor
-) -> Performance:
-    """Loss and accuracy of a soft prompt, of its nearest tokens, and how far apart they lie.
-
-    |loss(soft) - loss(nearest tokens)|   (Delta_L of the paper; the same for accuracy)
-
-    Args:
-        soft_logits: [B, C] Class logits with the soft prompt.
-        hard_logits: [B, C] Class logits with its nearest tokens.
-        labels: [B] Class indices.
-
-    Returns:
-        Six scalars, means over the examples.
-    """
-    losses, correct = _sums(soft_logits, hard_logits, labels)
-    return _performance(losses, correct, labels.new_tensor(len(labels)))
-
-
 def prompt_hidden(lm: FrozenLM, prompt: Tensor, batch: Batch) -> Tensor:
     """Final hidden states at the prompt's own positions; what stands after it has no effect.
 
@@ -112,7 +93,7 @@ def prompt_hidden(lm: FrozenLM, prompt: Tensor, batch: Batch) -> Tensor:
     embeds = torch.cat([before, before.new_zeros(num_rows, *prompt.shape)], dim=1)
     states = states[..., None].expand(-1, -1, lm.hidden_size)
     embeds = embeds.scatter(1, states, prompt.to(before.dtype).expand(num_rows, -1, -1))
-    return lm.model.base_model(inputs_embeds=embeds, use_cache=False)[0].gather(1, states)
+    return lm.body(inputs_embeds=embeds, use_cache=False)[0].gather(1, states)
 
 
 class OutputDifferential(MeanOfAll):

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
@@ -15,10 +15,10 @@ from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures.looks import Drawn, foremost
 from lightning_prompts.report.figures.prompts import chosen
-from lightning_prompts.report.shading import Scale, scales, spaced
 from lightning_prompts.report.tables import Table, large
 from lightning_prompts.report.text import quoted, shorten, visible
 from lightning_prompts.runs.record import RunRecord
+from lightning_prompts.runs.shading import Scale, scales, shaded
 
 MOST_PROMPTS = 24
 MOST_SEEDS = 8
@@ -118,32 +118,12 @@ def _prompt(comparison: Comparison, setting: Setting, surprise: Scale, distance:
     ]
     kind = "nearest tokens of its vectors" if setting.vectors else "tokens in use"
     about = f"seed {best.seed}; {_numbers(comparison, best)}; {kind}"
-    tokens = list(_tokens(best, surprise, distance))
+    tokens = shaded(best, surprise, distance)
     return _macro("prompt")(setting.label, about, tokens, others)
 
 
 def _seeds(runs: Sequence[RunRecord]) -> str:
     return f"seed{'s' * (len(runs) > 1)} {', '.join(str(run.seed) for run in runs)}"
-
-
-class _Token(NamedTuple):
-    """A token with what is known of it; `face` and `shade` are colours."""
-
-    text: str
-    nats: float | None
-    distance: float | None
-    face: str
-    shade: str
-
-
-def _tokens(run: RunRecord, surprise: Scale, distance: Scale) -> Iterator[_Token]:
-    nats, far = run.token_nats or [], run.token_distances or []
-    for i, token in enumerate(run.tokens):
-        own = nats[i] if i < len(nats) else None
-        apart = far[i] if i < len(far) else None
-        shade = "" if apart is None else distance.shade(apart)
-        face = surprise.shade(own) if own is not None else (not nats and shade) or "#ffffff"
-        yield _Token(spaced(token), own, apart, face, shade)
 
 
 def _numbers(comparison: Comparison, run: RunRecord) -> str:

@@ -47,6 +47,17 @@ class _RunCheckpoint(ModelCheckpoint):
         """The run's folder, known once it has begun."""
         save_again(self)  # or the only validation of a tuner that never steps would be skipped
 
+    @property
+    def folder(self) -> Path:
+        """The run's folder.
+
+        Raises:
+            PromptError: If no run has begun.
+        """
+        if self.run is None:
+            raise PromptError("No run has begun, so there is no folder; call Trainer.fit first.")
+        return self.run
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the run's folder."""
         self.run = run_folder(trainer)

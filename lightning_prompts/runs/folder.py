@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from lightning_prompts.files.errors import PromptError
 
@@ -19,15 +20,29 @@ CHECKPOINTS = "checkpoints"
 BEST, LAST, PREVIOUS = (f"{name}.ckpt" for name in ("best", "last", "previous"))
 
 
-def run_folder(trainer: "Trainer") -> Path:
-    """Folder of the trainer's run. Call it on every rank: the first one's is sent to all."""
-    # Takes seconds, which who only reads runs need not wait for.
-    from lightning.pytorch.loggers import TensorBoardLogger
+# Of trainers whose loggers do not decide it, as this process would choose.
+_chosen: "WeakKeyDictionary[Trainer, Path]" = WeakKeyDictionary()
+RUNS = "lightning_logs"  # as Lightning's loggers call such folders
 
-    if isinstance(trainer.logger, TensorBoardLogger):
-        return Path(str(trainer.log_dir))
-    # Other loggers have none, or none that can be written to again; the command line chose one.
-    return Path(trainer.strategy.broadcast(trainer.default_root_dir))
+
+def run_folder(trainer: "Trainer") -> Path:
+    """Folder of the trainer's run. Call it on every rank: the first one's is sent to all.
+
+    It is what `choose_run_folder` said, else the folder of the first logger where that has one
+    (TensorBoard, CSV), else the next free `lightning_logs/version_N` in `default_root_dir`: a run
+    never takes the folder of an earlier one, whatever logs it.
+    """
+    folder = _chosen.get(trainer)
+    if folder is None and trainer.logger is not None and trainer.logger.log_dir:
+        folder = Path(trainer.logger.log_dir)
+    if folder is None:
+        folder = _chosen[trainer] = next_version(Path(trainer.default_root_dir) / RUNS)
+    return Path(trainer.strategy.broadcast(str(folder)))
+
+
+def choose_run_folder(trainer: "Trainer", folder: Path) -> None:
+    """Decide where a trainer's run lies, whatever its loggers say."""
+    _chosen[trainer] = folder
 
 
 def next_version(experiment: Path) -> Path:

@@ -32,7 +32,7 @@ def read_run(folder: Path) -> RunRecord:
             else "is no run, it has no prompt.json; give a folder that fit wrote"
         )
         raise PromptError(f"{folder} {reason}.")
-    record, settings = read_prompt(folder), _settings(folder / CONFIG)
+    record, settings = read_prompt(folder / PROMPT), _settings(folder / CONFIG)
     record.name, record.settings = _shown(folder), settings
     if lines := read_history(folder):
         record.history = [line for line in lines if line.metrics]
@@ -41,26 +41,26 @@ def read_run(folder: Path) -> RunRecord:
         record.forward_tokens = counts[-1] if counts else None
     else:
         record.steps = record.step
-    _add_test(record, folder / TEST)
+    add_test(record, folder / TEST)
     return record
 
 
-def read_prompt(folder: Path) -> RunRecord:
-    """What a run's prompt.json says.
+def read_prompt(path: Path) -> RunRecord:
+    """What a prompt.json says.
 
     Raises:
         PromptError: If it is damaged.
     """
-    content = _read_json(folder / PROMPT)
+    content = _read_json(path)
     if content.get("perplexity_weight") is None:  # written by an earlier version
-        settings = _settings(folder / CONFIG)
+        settings = _settings(path.with_name(CONFIG))
         names = ("model.alpha", "model.perplexity_weight")
         weight = next((settings[name] for name in names if name in settings), 0.0)
         content["perplexity_weight"] = float(weight)
-    return _record(folder / PROMPT, content)
+    return _record(path, content)
 
 
-def _add_test(record: RunRecord, path: Path) -> None:
+def add_test(record: RunRecord, path: Path) -> None:
     """Add what a test of the same prompt found; a run may have been trained further since."""
     if not path.is_file():
         return

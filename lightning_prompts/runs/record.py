@@ -10,11 +10,11 @@ from typing import Any, Self
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_prompts import __version__
 from lightning_prompts.callbacks.base import find_callback, task_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.callbacks.prompt_text import token_distances
 from lightning_prompts.files.stages import SPLIT_OF, Stage
+from lightning_prompts.files.version import __version__
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.tuners.record import PromptRecord, current, not_a_record
 
@@ -48,11 +48,6 @@ class RunRecord(PromptRecord):
     files they are the whole record.
 
     Attributes:
-        tokens: Each of the prompt's tokens decoded alone.
-        token_nats: Surprise of each token under the task's model, None where it was not measured.
-        token_distances: Cosine distance of each token to its vector, None where tokens are the
-            prompt.
-        in_use: Whether `vectors` are the prompt in use, or `tokens`.
         task: The task's short name.
         data: Where its rows are from.
         perplexity_weight: w, or RLPrompt's alpha.
@@ -72,10 +67,6 @@ class RunRecord(PromptRecord):
         other_test: Whether a test was left out that was of another prompt than this one.
     """
 
-    tokens: list[str]
-    token_nats: list[float] | None = None
-    token_distances: list[float] | None
-    in_use: str
     task: str
     data: Any = None
     perplexity_weight: float
@@ -94,15 +85,10 @@ class RunRecord(PromptRecord):
     variant: str = ""
     other_test: bool = False
 
-    @property
-    def soft_in_use(self) -> bool:
-        """Whether vectors are the prompt in use."""
-        return self.in_use == "vectors"
-
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """As for a prompt, with its finite numbers alone: JSON files have null for the rest."""
-        content = {"token_distances": None, **current(content)}
+        content = current(content)
         try:
             validations = [Validation(**each) for each in content.get("history", ())]
             for validation in validations:
@@ -150,16 +136,14 @@ def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float])
         tuner: Holds the prompt.
         metrics: Of this evaluation, by the names they are logged under.
     """
-    known = {**vars(tuner.record()), "metrics": dict(sorted(metrics.items()))}
-    token_ids, lm, task = tuner.hard_prompt(), tuner.lm, task_of(trainer)
-    distances = token_distances(tuner, token_ids).tolist() if tuner.has_soft_prompt else None
-    baselines = find_callback(trainer, Baselines)
+    token_ids, task = tuner.hard_prompt(), task_of(trainer)
+    record, baselines = tuner.record(), find_callback(trainer, Baselines)
+    record.metrics = dict(sorted(metrics.items()))
+    record.token_nats = tuner.lm.token_nll(token_ids[None])[0].tolist()
+    if tuner.has_soft_prompt:
+        record.token_distances = token_distances(tuner, token_ids).tolist()
     return RunRecord(
-        **known,
-        tokens=lm.token_strings(known["ids"]),
-        token_nats=lm.token_nll(token_ids[None])[0].tolist(),
-        token_distances=distances,
-        in_use="vectors" if tuner.soft_in_use else "tokens",
+        **vars(record),
         task=getattr(task, "slug", ""),
         data=getattr(task, "origin", None),
         perplexity_weight=tuner.perplexity_weight,

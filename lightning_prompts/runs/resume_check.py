@@ -18,6 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, WeightAveraging
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.public_names import public_names
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.tuners.prompt_init import RECORD
@@ -176,8 +177,9 @@ def _differences(saved: Any, own: Any, name: str = "") -> Iterator[tuple[str, An
     An option that only one side knows belongs to another version of this package.
     """
     if isinstance(saved, Mapping) and isinstance(own, Mapping):
-        if saved.get("class_path") != own.get("class_path"):
-            yield name, saved.get("class_path"), own.get("class_path")
+        then, now = (public_names(str(each.get("class_path"))) for each in (saved, own))
+        if then != now:
+            yield name, then, now
             if name != "data":
                 return
         for key, value in saved.items():

@@ -71,6 +71,14 @@ class Stopping(Callback):
         """As for a test."""
         die_of_sigterm()
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the first process the exit status of its signal, or a script would end with 0."""
+        # Lightning kills the first process where another one ends with an error first.
+        if isinstance(exception, SIGTERMException) and trainer.is_global_zero:
+            exception.code = 128 + (self.stopped_by or signal.SIGTERM)
+
     def _leaves_validation(self, trainer: Trainer) -> bool:
         return self.saved_unvalidated == trainer.global_step and self.came(trainer)
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -14,8 +14,9 @@ from tqdm import tqdm
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.lightning_internals import adds_sampler
 from lightning_prompts.files.option_types import require
+from lightning_prompts.lm.batch import Batch, Example
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch, Example, Template
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tasks.loading import (
     BucketBatches,
@@ -63,6 +64,9 @@ class PromptTask(LightningDataModule, ABC):
     Raises:
         PromptError: If template or verbalizer do not fit the model.
     """
+
+    python_only: ClassVar[frozenset[str]] = frozenset()
+    """Arguments of the constructor that no configuration can give."""
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import require
@@ -18,6 +18,7 @@ from lightning_prompts.tasks.reading import Reading, columns_of, encoding_of, se
 from lightning_prompts.tasks.rows import SPLIT_SEED, Rows, few_shot, stratified_order
 from lightning_prompts.tasks.sources import DataSource
 from lightning_prompts.tasks.split_files import is_pattern
+from lightning_prompts.tasks.tables import Tables
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +69,17 @@ class TextClassification(PromptTask):
         train_rows: Train on at most this many rows, drawn by seed with the labels in their shares.
         validation_rows: Validate on at most this many rows, the same whatever the seed.
         test_rows: Test on at most this many rows, the same whatever the seed.
+        data: Rows that are in memory, in place of `path`: a DataFrame of pandas or polars, a
+            `datasets.Dataset`, or a list of mappings, which is cut as one file is; or a mapping
+            from `train`, `validation` and `test` to such tables, as a `DatasetDict` is one. In
+            Python alone; a text is taken for a path.
 
     Raises:
-        PromptError: If template or verbalizer do not fit the model, or `split` is no such shares.
+        PromptError: If template or verbalizer do not fit the model, `split` is no such shares, or
+            `data` is no such table.
     """
 
+    python_only = frozenset({"data"})
     # Further names under which the data may have a column of the template, or "label".
     other_columns: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     # Columns that the task reads beside those of the template and the label.
@@ -110,6 +117,7 @@ class TextClassification(PromptTask):
         train_rows: int | None = None,
         validation_rows: int | None = None,
         test_rows: int | None = None,
+        data: Any = None,
     ) -> None:
         super().__init__(
             lm,
@@ -122,7 +130,11 @@ class TextClassification(PromptTask):
             val_batch_size=val_batch_size,
             num_workers=num_workers,
         )
-        self.path, self.name = path, name
+        if isinstance(data, str | Path):
+            data, path = None, str(data)
+        if data is not None and (path or train or validation or test or predict):
+            raise PromptError("data holds the rows of all splits; leave out paths of files.")
+        self.path, self.name, self._data = path, name, data
         self.text_column, self.label_column = text_column, label_column
         self.id_column, self.skip_bad_rows = id_column, skip_bad_rows
         self.subset, self.data_revision = subset, data_revision
@@ -192,13 +204,15 @@ class TextClassification(PromptTask):
     # ---- from files to splits
 
     @functools.cached_property
-    def _source(self) -> DataSource:
+    def _source(self) -> DataSource | Tables:
         reading = replace(
             self._table,
             needed=tuple(self._columns.texts.values()),
             wanted=self._columns.wanted,
             skip_bad_rows=self.skip_bad_rows,
         )
+        if self._data is not None:
+            return Tables(self._data, reading)
         return DataSource(self.path, self.subset, self.data_revision, reading)
 
     def _find(self, split: str) -> Rows | None:
@@ -236,20 +250,21 @@ class TextClassification(PromptTask):
         if given is None:
             raw = self._source.split(place)
         else:
-            self._refuse_overlap(place, given)
+            assert isinstance(self._source, DataSource)
+            self._refuse_overlap(self._source, place, given)
             raw = self._source.named(given, place)
         return self._labelled(raw, to_predict=split == "predict")
 
-    def _refuse_overlap(self, split: str, pattern: str) -> None:
+    def _refuse_overlap(self, source: DataSource, split: str, pattern: str) -> None:
         """Refuse a pattern that takes in another split's rows, which nobody meant to train on."""
         if not is_pattern(pattern):
             return
-        own = set(self._source.paths(pattern, split))
+        own = set(source.paths(pattern, split))
         for other in SPLITS:
             given = self.files[other]
-            if other == split or not self._has_own(other) or self._source.is_hub:
+            if other == split or not self._has_own(other) or source.is_hub:
                 continue
-            theirs = self._source.paths(given, other) if given else self._source.files(other)
+            theirs = source.paths(given, other) if given else source.files(other)
             if both := sorted(own.intersection(theirs)):
                 raise PromptError(
                     f"--data.{split} {pattern} takes in {both[0]}, which has {other} rows; give a "

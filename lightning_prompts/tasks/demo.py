@@ -1,13 +1,12 @@
 """Demo: a few hundred short reviews that come with the package, so that nothing is downloaded."""
 
-from pathlib import Path
 from typing import Any
 
+from lightning_prompts.files import reviews
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tasks.classification import TextClassification
 
 WORDS = {"negative": " terrible", "positive": " great"}
-REVIEWS = Path(__file__).parent / "reviews"
 
 
 class Demo(TextClassification):
@@ -23,5 +22,5 @@ class Demo(TextClassification):
         **kwargs: Any,
     ) -> None:
         # Null stands for the package's folder, so that a saved config.yaml works elsewhere.
-        path = str(REVIEWS) if path is None else path
+        path = str(reviews.FOLDER) if path is None else path
         super().__init__(lm, template, verbalizer, path=path, name=name, **kwargs)

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.lm.template import Batch, Example, collate
+from lightning_prompts.lm.batch import Batch, Example, collate
 
 # Batches that are drawn together and sorted by length: 16 of SST-2 leave 7 % padding, against 96 %
 # without sorting and 3 % with 50, which mix the data less.

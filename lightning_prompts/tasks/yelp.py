@@ -10,9 +10,9 @@ from typing import Any, Literal
 from torch.utils.data import DataLoader
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.batch import Example
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.generation.sampling import TransferBatch
-from lightning_prompts.lm.template import Example
 from lightning_prompts.tasks.classification import TextClassification
 from lightning_prompts.tasks.loading import EncodedRows, collate_rows
 from lightning_prompts.tasks.rows import Rows

@@ -8,7 +8,7 @@ saved; so the table, best.ckpt and prompt.json are of the same prompt.
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,9 +18,7 @@ from torch import Tensor
 from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.files.lightning_internals import averaged, last_averaged_epoch
 from lightning_prompts.files.numbers import HALF_WEIGHTS
-
-if TYPE_CHECKING:
-    from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.views import PromptViews
 
 AVERAGING = "averaging"  # its key in a checkpoint
 
@@ -194,7 +192,7 @@ class PromptAverage(Callback):
         return self._part
 
 
-def average_of(trainer: Any, tuner: "PromptTuner") -> PromptAverage | None:
+def average_of(trainer: Any, tuner: PromptViews) -> PromptAverage | None:
     """The trainer's callback that averages weights, which from now on sees the prompt alone.
 
     Args:

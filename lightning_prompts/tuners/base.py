@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,24 +15,35 @@ from lightning_prompts.files.errors import PromptError, RunError
 from lightning_prompts.files.lightning_internals import trainer_of
 from lightning_prompts.files.option_types import require
 from lightning_prompts.files.stages import Stage
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import Distance
-from lightning_prompts.lm.template import Batch, Template
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.task import task_metrics
 from lightning_prompts.tuners.averaging import PromptAverage, average_of
+from lightning_prompts.tuners.batches import ReadsBatches
 from lightning_prompts.tuners.optimization import Optimized
 from lightning_prompts.tuners.process_group import leave_group_at_exit
 from lightning_prompts.tuners.prompt_init import RECORD
 from lightning_prompts.tuners.record import LMRecord, PromptRecord, refuse_other_setting
 from lightning_prompts.tuners.sharding import spread
 from lightning_prompts.tuners.shares import share_of
-from lightning_prompts.tuners.views import PromptViews
+from lightning_prompts.tuners.tuned import tuned
 
 FORWARD_TOKENS = "forward_tokens"  # its key in a checkpoint
 
 
-class PromptTuner(Optimized, PromptViews):
+class Setting(Protocol):
+    """What a tuner takes from a task."""
+
+    lm: FrozenLM
+    template: Template
+    verbalizer: Verbalizer
+    seed: int
+
+
+class PromptTuner(Optimized, ReadsBatches):
     """Learns one prompt for one task on a frozen language model.
 
     A subclass says what the prompt is (`PromptViews`). Loss, in nats:
@@ -60,9 +71,6 @@ class PromptTuner(Optimized, PromptViews):
     """Short name, for folders and tables; where none is given, the class's in small letters."""
     learns: ClassVar[bool] = True
     """Whether `fit` trains; where not, it validates once and leaves the same files."""
-    shards: ClassVar[bool] = True
-    """Whether all processes pass through the language model equally often, so that it can be
-    divided over them."""
     frozen: ClassVar[tuple[str, ...]] = ("lm.",)
     """Prefixes of the names of weights that belong to language models, which no checkpoint has."""
 
@@ -106,8 +114,6 @@ class PromptTuner(Optimized, PromptViews):
         """Asks, on all processes, whether to leave a validation; a resumed run begins with it."""
         self.averaging: PromptAverage | None = None
         """The callback of this fit that averages the prompt."""
-        self.averaged_by: str | None = None
-        """What the present prompt is an average of, by the callback's name; None if it is none."""
         self.loss_parts: dict[str, Tensor] = {}
         """What the latest training step's loss was made of, by a name for messages."""
         self.comparisons: dict[str, dict[str, float]] = {}
@@ -118,6 +124,18 @@ class PromptTuner(Optimized, PromptViews):
         """Name a tuner that does not name itself."""
         super().__init_subclass__(**kwargs)
         cls.slug = getattr(cls, "slug", cls.__name__.lower())
+
+    @classmethod
+    def for_task(cls, task: Setting, **options: Any) -> Self:
+        """A tuner for a task, tuned as the command line's is.
+
+        Args:
+            task: Says language model, template and answer words; and the seed, unless it is given.
+            **options: Of the constructor; what is left out is as in the tuner's shipped
+                configuration (configs/tuner/soft.yaml for `SoftPrompt`), which has the reasons.
+        """
+        options = {"seed": task.seed, **options}
+        return cls(task.lm, task.template, task.verbalizer, **tuned(cls, options) | options)
 
     # ---- what it tells of itself
 
@@ -149,6 +167,8 @@ class PromptTuner(Optimized, PromptViews):
             verbalizer=dict(zip(verbalizer.labels, verbalizer.words, strict=True)),
             text=lm.decode(ids),
             ids=ids,
+            tokens=lm.token_strings(ids),
+            in_use="vectors" if self.soft_in_use else "tokens",
             averaged_by=self.averaged_by,
             step=self.prompt_step,
             metrics={name: float(value) for name, value in measured.items()},

@@ -14,13 +14,15 @@ from lightning_prompts.files.amounts import count
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
 from lightning_prompts.files.option_types import COUNT, require
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import nearest_tokens
-from lightning_prompts.lm.template import Batch, Template
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners.incumbent import IncumbentTuner
 from lightning_prompts.tuners.prompt_init import FromVocabulary, PromptInit
 from lightning_prompts.tuners.rewards import ClassificationGap
+from lightning_prompts.tuners.rows import task_rows
 from lightning_prompts.tuners.search.allowed import Allowed, FilterSettings
 from lightning_prompts.tuners.search.borders import Borders
 from lightning_prompts.tuners.search.candidates import Choice, EditSettings, Proposer
@@ -133,9 +135,9 @@ class GuidedSearch(IncumbentTuner):
                 f"--trainer.accumulate_grad_batches is {batches}, but a search has no gradients to "
                 "add up: its batches are steps of their own; raise --data.batch_size instead."
             )
-        task: Any = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and task is not None:
-            self.allowed.borders = Borders(self.lm, task.texts("train", "validation"))
+        rows = task_rows(self.trainer)
+        if stage == "fit" and rows is not None:
+            self.allowed.borders = Borders(self.lm, rows.texts("train", "validation"))
             if not (self.allowed.keeps(self.beam[0]) and self.allowed.pastes(self.beam[0])):
                 generator = torch.Generator().manual_seed(self.seed)
                 self.beam = [self.allowed.mend(self.beam[0], generator)]

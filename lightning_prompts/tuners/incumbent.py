@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.lm.template import Batch
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.tuners.search.ledger import Ids, Ledger
 from lightning_prompts.tuners.search.scoring import PromptScorer
 from lightning_prompts.tuners.tokens import TokenTuner

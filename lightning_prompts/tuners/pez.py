@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import straight_through
-from lightning_prompts.lm.template import Batch, Template
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners.prompt_init import PromptInit
 from lightning_prompts.tuners.soft import SoftPrompt

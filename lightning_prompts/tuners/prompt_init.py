@@ -15,7 +15,6 @@ from torch import Tensor
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import require
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.passes.reuse import single_pass
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners.record import current
 
@@ -139,7 +138,7 @@ class FromModel(PromptInit):
         for _ in range(prompt_length):
             # Without a cache of its own: a prompt is short and written once.
             inputs = lm.embed(torch.tensor([ids]))
-            hidden = lm.model.base_model(inputs_embeds=inputs, **single_pass(lm))[0]
+            hidden = lm.states(inputs)
             logits = lm.logits(hidden[0, -1]).index_fill(0, special, -torch.inf)
             best = logits.topk(most)
             weights = (best.values.double() / self.temperature).softmax(-1)

@@ -11,7 +11,10 @@ WRITTEN = 1
 """The version that is written. What has none was written before there were versions."""
 # Names of fields then, and what was not always written.
 EARLIER = {"token_ids": "ids", "nats": "token_nats", "distances": "token_distances"}
-ABSENT: Mapping[str, Any] = {"verbalizer": {}, "averaged_by": None, "step": 0, "metrics": {}}
+ABSENT: Mapping[str, Any] = {
+    **{"verbalizer": {}, "tokens": [], "in_use": "", "averaged_by": None},
+    **{"step": 0, "metrics": {}},
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class PromptRecord:
         verbalizer: Label to answer word.
         text: Of the prompt's tokens.
         ids: Of these tokens.
+        tokens: Each of them decoded alone.
+        token_nats: Surprise of each token under the task's model, None where it was not measured.
+        token_distances: Cosine distance of each token to its vector, None where it was not
+            measured, or tokens are the prompt.
+        in_use: Whether `vectors` are the prompt in use, or `tokens`; empty where it is not known.
         averaged_by: The callback that the prompt is an average of, None if it is none.
         step: Training steps that made it.
         metrics: By the names they are logged under.
@@ -53,9 +61,18 @@ class PromptRecord:
     verbalizer: dict[str, str]
     text: str
     ids: list[int]
+    tokens: list[str]
+    token_nats: list[float] | None = None
+    token_distances: list[float] | None = None
+    in_use: str
     averaged_by: str | None
     step: int
     metrics: dict[str, float]
+
+    @property
+    def soft_in_use(self) -> bool:
+        """Whether vectors are the prompt in use."""
+        return self.in_use == "vectors"
 
     def to_json(self) -> dict[str, Any]:
         """In types that JSON knows and that load without pickle; without what is not known."""
@@ -92,7 +109,8 @@ def current(content: Mapping[str, Any]) -> dict[str, Any]:
         )
     found = {**ABSENT, **{EARLIER.get(name, name): value for name, value in content.items()}}
     if isinstance(lm := content.get("lm"), str):
-        parts = {name: content.get(f"lm_{name}") for name in ("fingerprint", "revision")}
+        names = ("name", "fingerprint", "revision")
+        parts = {name: content.get(f"lm_{name}") for name in names}
         found["lm"] = {"label": lm, **{name: part for name, part in parts.items() if part}}
     if "soft_in_use" in content:
         found["in_use"] = "vectors" if content["soft_in_use"] else "tokens"

@@ -13,9 +13,10 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import HALF_WEIGHTS
 from lightning_prompts.files.option_types import require
 from lightning_prompts.files.stages import Stage
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import nearest_tokens
-from lightning_prompts.lm.template import Batch, Template
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners.incumbent import IncumbentTuner
 from lightning_prompts.tuners.prompt_init import PromptInit

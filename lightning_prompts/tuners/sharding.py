@@ -19,11 +19,10 @@ from torch.optim import Optimizer
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.tuners.views import PromptViews
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
-
-    from lightning_prompts.tuners.base import PromptTuner
 
 
 class ShardedModel(ModelParallelStrategy):
@@ -98,7 +97,7 @@ class ShardedModel(ModelParallelStrategy):
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
 
 
-def spread(tuner: "PromptTuner") -> None:
+def spread(tuner: PromptViews) -> None:
     """Divide the language model over the processes where the strategy says so; once.
 
     Raises:
@@ -142,7 +141,7 @@ def shard(lm: FrozenLM, mesh: "DeviceMesh") -> None:
     from torch.distributed.fsdp import fully_shard  # no other run needs it
 
     assert lm.fingerprint  # of the whole weights, remembered
-    model = lm.model.base_model
+    model = lm.body
     blocks = blocks_of(model)
     for block in blocks:
         # Said for each: what torch takes for the outermost module would stay gathered.

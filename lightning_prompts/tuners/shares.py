@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.numbers import in_double
-from lightning_prompts.lm.template import Batch
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.tuners.rewards.base import Reduce
 
 

@@ -9,6 +9,7 @@ from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.tuners.prompt_init import FromVocabulary, PromptInit
+from lightning_prompts.tuners.rows import task_rows
 
 
 class SoftPrompt(PromptTuner):
@@ -49,7 +50,7 @@ class SoftPrompt(PromptTuner):
 
     def on_train_start(self) -> None:
         """Compile what training will ask for, where `--lm.compile` is on."""
-        task = getattr(self.trainer, "datamodule", None)
-        if self.lm.compiles and task is not None:
+        rows = task_rows(self.trainer)
+        if self.lm.compiles and rows is not None:
             with self.trainer.precision_plugin.train_step_context():
-                self.lm.warm_up(self.prompt_embeddings(), task.training_lengths())
+                self.lm.warm_up(self.prompt_embeddings(), rows.training_lengths())

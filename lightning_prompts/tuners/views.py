@@ -11,6 +11,8 @@ from lightning_prompts.files.numbers import wide
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.kept_ids import KeepsIds
 from lightning_prompts.lm.nearest import Distance, Nearest, nearest_tokens, straight_through
+from lightning_prompts.lm.template import Template
+from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.scrutability import log_perplexity
 
 
@@ -23,6 +25,8 @@ class PromptViews(KeepsIds, LightningModule, ABC):
 
     Attributes:
         lm: The frozen language model.
+        template: Where text and prompt sit.
+        verbalizer: The answer word of each label.
         projection: Distance by which nearest tokens are chosen.
         exclude_special: Whether special tokens are kept out of the hard prompt.
         special_ids: [n] The special tokens.
@@ -33,10 +37,17 @@ class PromptViews(KeepsIds, LightningModule, ABC):
     that pass for tokens would be compared with themselves, and differ in nothing."""
     has_soft_prompt: ClassVar[bool] = True
     """Whether there is a continuous prompt apart from token rows."""
+    shards: ClassVar[bool] = True
+    """Whether all processes pass through the language model equally often, so that it can be
+    divided over them."""
     lm: FrozenLM
+    template: Template
+    verbalizer: Verbalizer
     projection: Distance
     exclude_special: bool
     special_ids: Tensor
+    averaged_by: str | None = None
+    """What the present prompt is an average of, by the callback's name; None if it is none."""
 
     _scored: tuple[list[int], Tensor] | None = None
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.callbacks import Faithfulness
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch
 from lightning_prompts.tuners import PEZ, SoftPrompt
 
 from .conftest import (

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_prompts.callbacks import Faithfulness
 from lightning_prompts.callbacks.remembered import RememberedPasses
-from lightning_prompts.lm.template import whole_batch
+from lightning_prompts.lm.batch import whole_batch
 from lightning_prompts.tasks.classification import TextClassification
 from lightning_prompts.tuners import PromptTuner, SoftPrompt
 

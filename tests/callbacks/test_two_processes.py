@@ -7,7 +7,7 @@ import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_prompts.callbacks import Baselines, Faithfulness, PromptText, Scrutability
-from lightning_prompts.runs import test_results as tested
+from lightning_prompts.runs import results_of_test as tested
 from lightning_prompts.runs.predictions import Predictions
 from lightning_prompts.tuners import PEZ, SoftPrompt
 from tests.tiny import save_model

@@ -8,7 +8,7 @@ import optuna
 import pytest
 import yaml
 
-from lightning_prompts.files.quiet import silence
+from lightning_prompts.cli.quiet import silence
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.files import read_config
 from lightning_prompts.studies.storage import open_storage, open_study

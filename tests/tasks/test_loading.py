@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.lm.template import Example
+from lightning_prompts.lm.batch import Example
 from lightning_prompts.tasks.loading import (
     BucketBatches,
     EncodedRows,

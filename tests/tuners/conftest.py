@@ -12,8 +12,9 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lightning_prompts.lm.batch import Batch, collate
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch, Template, collate
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners import ManualPrompt, RLPrompt
 from lightning_prompts.tuners.rl.policy import PolicySettings

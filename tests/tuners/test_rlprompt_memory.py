@@ -9,8 +9,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch
 from lightning_prompts.tasks import TextClassification
 from lightning_prompts.tuners.rewards import ClassificationGap, PromptMeasures, Reward, Scores
 from lightning_prompts.tuners.rewards.base import Reduce

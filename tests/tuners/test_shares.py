@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch
 from lightning_prompts.tuners.shares import share_of
 from tests.tuners.test_tuners import build, make_batch
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.batch import Batch, collate
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch, Template, collate
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners import (
     PEZ,

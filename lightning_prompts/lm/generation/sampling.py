@@ -17,9 +17,9 @@ from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import in_double
-from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.backbone import Backbone
+from lightning_prompts.lm.batch import Batch, piece_order
 from lightning_prompts.lm.passes.growing_rows import PlainTrees
-from lightning_prompts.lm.template import Batch, piece_order
 
 QUOTE = '"'
 SENTENCE_ENDS = ".!?"
@@ -81,7 +81,7 @@ def uniforms(seed: int, row: int, num_samples: int, num_tokens: int) -> Tensor:
 
 @torch.no_grad()
 def sample_texts(
-    lm: FrozenLM,
+    lm: Backbone,
     prompts: Tensor,
     batch: TransferBatch,
     pairs: Sequence[tuple[int, int]],
@@ -146,7 +146,7 @@ def sample_texts(
 
 
 def _grow(
-    lm: FrozenLM,
+    lm: Backbone,
     prefix: Tensor,
     lengths: Tensor,
     noise: Tensor,
@@ -223,7 +223,7 @@ def _grow(
 
 
 def _top_shares(
-    lm: FrozenLM, hidden: Tensor, top_k: int, rough: Tensor | None
+    lm: Backbone, hidden: Tensor, top_k: int, rough: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Cumulated probabilities among the top k next tokens, float64, and the tokens, both [M, k].
 
@@ -246,14 +246,14 @@ def _top_shares(
     return in_double(best.values).softmax(-1).cumsum(-1), ids
 
 
-def _rough_head(lm: FrozenLM) -> Tensor | None:
+def _rough_head(lm: Backbone) -> Tensor | None:
     """[V, H] The head in autocast's precision, converted once; None without autocast."""
     weight = lm.model.get_output_embeddings().weight
     kind = weight.device.type
     return weight.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else None
 
 
-def _stop_tokens(lm: FrozenLM) -> Tensor:
+def _stop_tokens(lm: Backbone) -> Tensor:
     """[V] Whether a token ends a sample: special, or with a quote or a sentence's end in it."""
     marks = set(QUOTE + SENTENCE_ENDS)
     as_bytes = {f"<0x{ord(mark):02X}>" for mark in marks}

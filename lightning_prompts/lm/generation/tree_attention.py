@@ -5,7 +5,7 @@ A node of a tree is one token; what it sees of its row is told by a mask. The ca
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,8 @@ from transformers import AttentionInterface, Cache
 from transformers.cache_utils import DynamicLayer
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.backbone import Backbone
 from lightning_prompts.lm.passes.reuse import pick
-
-if TYPE_CHECKING:
-    from lightning_prompts.lm.frozen import FrozenLM
 
 TREE_ATTENTION = "lightning_prompts_tree"
 
@@ -93,9 +91,9 @@ class KeptTrees:
         hidden: [M, H] Final hidden state at each node of the latest depth, at first each root's.
     """
 
-    def __init__(self, lm: "FrozenLM", prefix: Tensor, lengths: Tensor, copies: int) -> None:
+    def __init__(self, lm: Backbone, prefix: Tensor, lengths: Tensor, copies: int) -> None:
         self._lm, self._cache, self._depth = lm, TreeCache(), 0
-        hidden = lm.model.base_model(input_ids=prefix, past_key_values=self._cache, use_cache=True)
+        hidden = lm.body(input_ids=prefix, past_key_values=self._cache, use_cache=True)
         self.hidden = pick(hidden[0], lengths - 1).repeat_interleave(copies, 0)
         self._cache.batch_repeat_interleave(copies)
         self._lengths = lengths.repeat_interleave(copies, 0)
@@ -118,7 +116,7 @@ class KeptTrees:
         """
         self._seen = seen_by_children(self._seen, parents)
         with tree_attention(self._lm):
-            states = self._lm.model.base_model(
+            states = self._lm.body(
                 input_ids=inputs,
                 position_ids=(self._lengths + self._depth)[:, None].expand_as(inputs),
                 attention_mask=tree_mask(self._lm, self._seen),
@@ -130,7 +128,7 @@ class KeptTrees:
 
 
 @contextmanager
-def tree_attention(lm: "FrozenLM") -> Iterator[None]:
+def tree_attention(lm: Backbone) -> Iterator[None]:
     """Attention that takes the trees' masks, in place of the model's; eager does so by itself."""
     chosen = lm.model.config._attn_implementation
     if chosen == "eager":
@@ -143,7 +141,7 @@ def tree_attention(lm: "FrozenLM") -> Iterator[None]:
         lm.model.set_attn_implementation(chosen)
 
 
-def tree_mask(lm: "FrozenLM", seen: Tensor) -> Tensor:
+def tree_mask(lm: Backbone, seen: Tensor) -> Tensor:
     """The mask as the attention takes it; eager attention adds it.
 
     Args:

@@ -9,16 +9,18 @@ two rows of different lengths, and compared with plain rows.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.lm.template import Batch, Example, collate
-
-if TYPE_CHECKING:
-    from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.backbone import Backbone
+from lightning_prompts.lm.batch import Batch, Example, collate, on_device
+from lightning_prompts.lm.passes.growing_rows import GrowingRows
+from lightning_prompts.lm.passes.reuse import concatenated, encode_texts, prompts_first, texts_first
+from lightning_prompts.lm.passes.text_cache import encode_blocks, joined_states
+from lightning_prompts.lm.ways import Ways
 
 log = logging.getLogger(__name__)
 
@@ -33,29 +35,6 @@ REFUSED = 0.04
 TEXT, PROMPT, AFTER = 9, 3, (4, 2)
 LARGEST_WINDOW = 64
 SCORED = 256  # rows of the head: enough to tell hidden states apart
-# Where configurations say how far local layers see.
-WINDOWS = (
-    *("sliding_window", "window_size", "attention_window_size", "local_attention"),
-    "attention_chunk_size",
-)
-
-
-class Ways(NamedTuple):
-    """Ways through a model that give what whole sequences give.
-
-    Attributes:
-        prompts_first: A prompt is encoded once, its keys and values expanded to the texts behind.
-        texts_first: A text's keys and values are kept, and a prompt is read behind them.
-        block_masks: Several prompts are read behind one text at once, by a mask of ours.
-        continued: Rows are written token by token from the keys and values of their beginning.
-        trees: Samples grow as trees in one row.
-    """
-
-    prompts_first: bool = True
-    texts_first: bool = True
-    block_masks: bool = True
-    continued: bool = True
-    trees: bool = True
 
 
 SAID = {
@@ -67,25 +46,17 @@ SAID = {
 }
 
 
-def local_window(config: Any) -> int | None:
-    """Tokens that the narrowest local layer sees, by a model's configuration; None without any."""
-    given = vars(config)
-    sizes = [given.get(name) for name in WINDOWS]
-    if given.get("use_sliding_window") is False:
-        sizes[0] = None
-    found = [size for size in sizes if isinstance(size, int) and size > 0]
-    kinds = given.get("layer_types") or []
-    if any("sliding" in kind or "chunk" in kind for kind in kinds) and not found:
-        return 1
-    return min(found, default=None)
-
-
 @torch.no_grad()
-def check_ways(lm: "FrozenLM") -> None:
+def check_ways(lm: Backbone, reuse: bool, keep: bool) -> None:
     """Set `lm.ways` to those that give what plain rows give, and say once which do not.
 
     Of the model's blocks only the first few are run, which have every kind of block among them: the
     check takes a fraction of the time that the model takes to load.
+
+    Args:
+        lm: Just made.
+        reuse: Whether shared parts are to be encoded once, where that is exact.
+        keep: Whether states of texts are to be kept.
 
     Raises:
         PromptError: If whole sequences, padded to one length, give other numbers than single ones.
@@ -101,7 +72,7 @@ def check_ways(lm: "FrozenLM") -> None:
         return
     wider = lm.window + PROMPT if lm.window and lm.window <= LARGEST_WINDOW else 0
     with _few_blocks(lm):
-        trial = _Trial(lm, min(room, max(TEXT, wider)))
+        trial = _Trial(lm, keep, min(room, max(TEXT, wider)))
         if not trial.exact(trial.whole, REFUSED):
             raise PromptError(
                 f"{lm.label} ({lm.model.config.model_type}) gives rows that are padded to one "
@@ -117,12 +88,12 @@ def check_ways(lm: "FrozenLM") -> None:
         lm.ways = lm.ways._replace(block_masks=exact["block_masks"])
         exact["texts_first"] = exact["block_masks"] or trial.exact(trial.texts_first)
     lm.ways = Ways(**exact)
-    _say(lm, [name for name, found in exact.items() if not found])
+    _say(lm, reuse, [name for name, found in exact.items() if not found])
 
 
-def _say(lm: "FrozenLM", failed: Sequence[str]) -> None:
+def _say(lm: Backbone, reuse: bool, failed: Sequence[str]) -> None:
     """Name what is computed anew, where it would otherwise be reused."""
-    if lm.reuse_prompt is False:
+    if not reuse:
         failed = [name for name in failed if name in ("continued", "trees")]
     if lm.window is not None or "texts_first" in failed:  # no way at all, or not this one alone
         failed = [name for name in failed if name != "block_masks"]
@@ -139,8 +110,8 @@ def _say(lm: "FrozenLM", failed: Sequence[str]) -> None:
 class _Trial:
     """Two prompts, two rows of different lengths, and what plain rows make of them."""
 
-    def __init__(self, lm: "FrozenLM", length: int) -> None:
-        self.lm = lm
+    def __init__(self, lm: Backbone, keep: bool, length: int) -> None:
+        self.lm, self.keep = lm, keep
         special = set(lm.special_ids)
         known = [i for i in range(min(lm.vocab_size, 4096)) if i not in special] or [0]
         stream = [known[37 * i % len(known)] for i in range(2 * length + 3 * PROMPT + AFTER[0])]
@@ -156,7 +127,7 @@ class _Trial:
         # For each text [K, T, H], the prompts' rows side by side: of one length, so without padding
         # or mask, and without cache.
         self.plain = [
-            lm.model.base_model(
+            lm.body(
                 inputs_embeds=lm.embed(self.ids.new_tensor([[*t, *p, *a] for p in prompts])),
                 use_cache=False,
             )[0]
@@ -184,25 +155,18 @@ class _Trial:
 
     def whole(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Whole sequences, padded to one length."""
-        from lightning_prompts.lm.passes.reuse import concatenated
-
         states = concatenated(self.lm, self.lm.embed(self.ids), self._batch(self.texts))
         yield states, self._answers(1)
 
     def prompts_first(self) -> Iterator[tuple[Tensor, Tensor]]:
         """What stands before the texts encoded once."""
-        from lightning_prompts.lm.passes.reuse import prompts_first
-
         batch = self._batch([self.texts[0]] * 2)
         yield prompts_first(self.lm, self.lm.embed(self.ids), batch), self._answers(0)
 
     def texts_first(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Prompts behind kept texts: as ids that begin alike, one alone, and as vectors."""
-        from lightning_prompts.lm.passes.reuse import encode_texts, texts_first
-        from lightning_prompts.lm.passes.text_cache import encode_blocks, joined_states
-
         lm, batch, expected = self.lm, self._batch(self.texts), self._answers(1)
-        if lm.text_cache.gib > 0:
+        if self.keep:
             ids = [self.ids.new_tensor(text) for text in self.texts]
             kept = joined_states(encode_blocks(lm, ids, num_rows=2), batch)
         else:
@@ -212,8 +176,6 @@ class _Trial:
 
     def continued(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Two rows that begin alike, then token by token."""
-        from lightning_prompts.lm.passes.growing_rows import GrowingRows
-
         start = self.lm.embed(self.ids.new_tensor(self.texts[0]))
         rows = GrowingRows(self.lm, start, len(self.ids))
         for place, column in enumerate(self.ids.T, len(start)):
@@ -222,6 +184,7 @@ class _Trial:
 
     def trees(self) -> Iterator[tuple[Tensor, Tensor]]:
         """A tree of both prompts behind each text: they part after their first token."""
+        # transformers' model classes, which it extends, take a second
         from lightning_prompts.lm.generation.tree_attention import KeptTrees
 
         sizes = [len(text) for text in self.texts]
@@ -244,7 +207,8 @@ class _Trial:
 
     def _batch(self, texts: list[list[int]]) -> Batch:
         pieces = zip(texts, self.after, strict=True)
-        return collate([Example("", "", *both, False) for both in pieces], [0, 0], [0, 1])
+        batch = collate([Example("", "", *both, False) for both in pieces], [0, 0], [0, 1])
+        return on_device(batch, self.ids.device)
 
     def _answers(self, second: int) -> Tensor:
         """[K, B, H] Where the first row begins with the first text, the second with this one."""
@@ -254,7 +218,7 @@ class _Trial:
 
 
 @contextmanager
-def _few_blocks(lm: "FrozenLM") -> Iterator[None]:
+def _few_blocks(lm: Backbone) -> Iterator[None]:
     """The model with its first blocks alone, as many as have each kind of block among them."""
     config = lm.model.config.get_text_config()
     depth = vars(config).get("num_hidden_layers")
@@ -275,7 +239,7 @@ def _few_blocks(lm: "FrozenLM") -> Iterator[None]:
     setattr(parent, name, blocks[:count])
     try:
         try:
-            lm.model.base_model(inputs_embeds=lm.embedding_table[None, :2], use_cache=False)
+            lm.body(inputs_embeds=lm.embedding_table[None, :2], use_cache=False)
         except Exception:  # it counts its blocks elsewhere
             setattr(parent, name, blocks)
         yield

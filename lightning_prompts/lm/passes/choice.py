@@ -8,7 +8,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from lightning_prompts.lm.template import Batch
+from lightning_prompts.lm.batch import Batch
 
 log = logging.getLogger(__name__)
 

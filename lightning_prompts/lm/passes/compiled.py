@@ -9,17 +9,15 @@ answer, where causal attention does not look, and added rows are cut off.
 import logging
 from collections.abc import Callable, Iterable
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_prompts.lm.backbone import Backbone
+from lightning_prompts.lm.batch import Batch, on_device
 from lightning_prompts.lm.passes.reuse import concatenated, prompts_first
-from lightning_prompts.lm.template import Batch, on_device
-
-if TYPE_CHECKING:
-    from lightning_prompts.lm.frozen import FrozenLM
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +27,7 @@ MAX_SHAPES = 32
 # With CUDA graphs the first pass of a shape warms up, the second records, the third replays.
 TRIAL_PASSES = 3
 
-Pass = Callable[["FrozenLM", Tensor, Batch], Tensor]
+Pass = Callable[[Backbone, Tensor, Batch], Tensor]
 
 
 class _Plan(NamedTuple):
@@ -49,7 +47,7 @@ class CompiledPasses:
         lm: The frozen language model.
     """
 
-    def __init__(self, lm: "FrozenLM") -> None:
+    def __init__(self, lm: Backbone) -> None:
         self.lm = lm
         self._passes: dict[tuple[Any, ...], Pass] = {}
         self._expected = 0

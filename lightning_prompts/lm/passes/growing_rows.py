@@ -1,19 +1,14 @@
 """Rows that grow token by token: read on from kept keys and values, or whole at each step.
 
-Which of the two a model takes is found when it is loaded, see `reuse_check`. Dimensions: K rows, R
+Which of the two a model takes is found when it is loaded, see `passes.check`. Dimensions: K rows, R
 trees of rows that begin alike, Q nodes of one depth in the widest tree, M nodes, H hidden size.
 """
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from lightning_prompts.lm.backbone import Backbone, whole_cache
 from lightning_prompts.lm.passes.reuse import TOKENS_AT_ONCE, pick, repeat_cache
-from lightning_prompts.lm.passes.text_cache import whole_cache
-
-if TYPE_CHECKING:
-    from lightning_prompts.lm.frozen import FrozenLM
 
 
 class GrowingRows:
@@ -28,7 +23,7 @@ class GrowingRows:
         hidden: [K, H] Final hidden state at each row's last token.
     """
 
-    def __init__(self, lm: "FrozenLM", start: Tensor, count: int) -> None:
+    def __init__(self, lm: Backbone, start: Tensor, count: int) -> None:
         self._lm, self._keeps = lm, lm.ways.continued
         self._cache = whole_cache() if self._keeps else None
         self._rows = start[None]
@@ -51,7 +46,7 @@ class GrowingRows:
     def _read(self, embeds: Tensor) -> Tensor:
         """[K, H] After tokens [K, n, H], which stand behind those kept."""
         given = {"past_key_values": self._cache} if self._keeps else {}
-        out = self._lm.model.base_model(inputs_embeds=embeds, use_cache=self._keeps, **given)
+        out = self._lm.body(inputs_embeds=embeds, use_cache=self._keeps, **given)
         return out[0][:, -1]
 
 
@@ -68,7 +63,7 @@ class PlainTrees:
         hidden: [M, H] Final hidden state at each node of the latest depth, at first each root's.
     """
 
-    def __init__(self, lm: "FrozenLM", prefix: Tensor, lengths: Tensor, copies: int) -> None:
+    def __init__(self, lm: Backbone, prefix: Tensor, lengths: Tensor, copies: int) -> None:
         self._lm = lm
         self.hidden = self._read(prefix, lengths).repeat_interleave(copies, 0)
         self._prefix, self._lengths = (x.repeat_interleave(copies, 0) for x in (prefix, lengths))
@@ -104,8 +99,6 @@ class PlainTrees:
         most = max(1, TOKENS_AT_ONCE // rows.shape[1])
         for ids, sizes in zip(rows.split(most), lengths.split(most), strict=True):
             longest = ids[:, : int(sizes.max())]
-            hidden = self._lm.model.base_model(
-                inputs_embeds=self._lm.embed(longest), use_cache=False
-            )[0]
+            hidden = self._lm.body(inputs_embeds=self._lm.embed(longest), use_cache=False)[0]
             states.append(pick(hidden, sizes - 1))
         return torch.cat(states)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_prompts.lm.backbone import Backbone, Layers, whole_cache
+from lightning_prompts.lm.batch import Batch, piece_order
 from lightning_prompts.lm.kernels import ATTENTION
-from lightning_prompts.lm.passes.text_cache import Layers, TextStates, text_mask, whole_cache
-from lightning_prompts.lm.template import Batch, piece_order
+from lightning_prompts.lm.passes.text_cache import TextStates, text_mask
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-    from lightning_prompts.lm.frozen import FrozenLM
 
 # Rows of many prompts go through the model in parts: 8,192 tokens have 400 MB of keys and values in
 # a float32 model of 30 layers with 3 key heads of 64, and fill any device.
@@ -30,13 +30,13 @@ KNOWN_MASKS = ("sdpa", "eager", ATTENTION)
 
 
 @torch.no_grad()
-def encode_texts(lm: "FrozenLM", batch: Batch) -> TextStates:
+def encode_texts(lm: Backbone, batch: Batch) -> TextStates:
     """Keys and values of the pieces before the prompt; no gradient passes through them."""
     ids, lengths, mask = batch["before_ids"], batch["before_lengths"], text_mask(batch)
     slots = torch.arange(ids.shape[1], device=ids.device)[None] - (ids.shape[1] - lengths)[:, None]
     # Spelt out: of the plain mask transformers asks whether it is all ones, and waits.
     seen = (mask[:, None, None] > 0) & (slots[0, :, None] >= slots[0])
-    cache = lm.model.base_model(
+    cache = lm.body(
         input_ids=ids.gather(1, slots.clamp(min=0)),
         attention_mask=_as_mask(lm, seen) if _takes_block_masks(lm) else mask,
         position_ids=slots.clamp(min=0),
@@ -46,7 +46,7 @@ def encode_texts(lm: "FrozenLM", batch: Batch) -> TextStates:
     return TextStates(_layers(cache), mask)
 
 
-def concatenated(lm: "FrozenLM", prompts: Tensor, batch: Batch) -> Tensor:
+def concatenated(lm: Backbone, prompts: Tensor, batch: Batch) -> Tensor:
     """The plain way: one right-padded sequence a pair. Causality makes masks needless.
 
     Args:
@@ -72,13 +72,13 @@ def concatenated(lm: "FrozenLM", prompts: Tensor, batch: Batch) -> Tensor:
         ).flatten(0, 1)
         slots = order.repeat(len(part), 1)[..., None].expand(-1, -1, lm.hidden_size)
         # Where gradients are wanted, keys and values are held anyway.
-        given = single_pass(lm) if torch.is_grad_enabled() else {"use_cache": False}
-        hidden = lm.model.base_model(inputs_embeds=pieces.gather(1, slots), **given)[0]
+        rows, grad = pieces.gather(1, slots), torch.is_grad_enabled()
+        hidden = lm.states(rows) if grad else lm.body(inputs_embeds=rows, use_cache=False)[0]
         states.append(pick(hidden, (lengths - 1).repeat(len(part))).unflatten(0, shape[:2]))
     return _joined(states)
 
 
-def prompts_first(lm: "FrozenLM", prompts: Tensor, batch: Batch) -> Tensor:
+def prompts_first(lm: Backbone, prompts: Tensor, batch: Batch) -> Tensor:
     """[before | prompt] once a prompt, its keys and values expanded to the examples.
 
     Args:
@@ -100,10 +100,10 @@ def prompts_first(lm: "FrozenLM", prompts: Tensor, batch: Batch) -> Tensor:
         prefix = torch.cat(
             [before.expand(len(part), -1, -1), part.to(before.dtype)], dim=1
         )  # (K, n, H)
-        cache = lm.model.base_model(
+        cache = lm.body(
             inputs_embeds=prefix, past_key_values=whole_cache(), use_cache=True
         ).past_key_values
-        hidden = lm.model.base_model(
+        hidden = lm.body(
             inputs_embeds=after.repeat(len(part), 1, 1),
             position_ids=positions.expand(len(part) * num_examples, -1),
             past_key_values=repeat_cache(cache, num_examples),
@@ -114,7 +114,7 @@ def prompts_first(lm: "FrozenLM", prompts: Tensor, batch: Batch) -> Tensor:
     return _joined(states)
 
 
-def texts_first(lm: "FrozenLM", prompts: Tensor, batch: Batch, texts: TextStates) -> Tensor:
+def texts_first(lm: Backbone, prompts: Tensor, batch: Batch, texts: TextStates) -> Tensor:
     """Prompts behind texts whose keys and values are constants.
 
     All prompts stand behind one copy of each text, as branches that do not see one another. Where
@@ -141,14 +141,14 @@ def texts_first(lm: "FrozenLM", prompts: Tensor, batch: Batch, texts: TextStates
 
 
 def _branches(
-    lm: "FrozenLM", prompts: Tensor, after: Tensor, batch: Batch, texts: TextStates
+    lm: Backbone, prompts: Tensor, after: Tensor, batch: Batch, texts: TextStates
 ) -> Tensor:
     """[K, B, H] of all prompts behind one copy of each text."""
     num_after = after.shape[1]
     tree = _tree(lm, prompts, num_after)
     nodes = tree.embeds.to(after.dtype).expand(len(after), -1, -1)
     depths = batch["before_lengths"][:, None] + tree.depths
-    hidden = lm.model.base_model(
+    hidden = lm.body(
         inputs_embeds=torch.cat([nodes, after.repeat(1, len(prompts), 1)], dim=1),
         attention_mask=_mask(lm, texts.mask, tree.seen),
         position_ids=depths.clamp(max=lm.max_positions - 1),  # padding may lie past it
@@ -165,7 +165,7 @@ def _branches(
 
 
 def _one_branch(
-    lm: "FrozenLM", prompt: Tensor, after: Tensor, batch: Batch, texts: TextStates
+    lm: Backbone, prompt: Tensor, after: Tensor, batch: Batch, texts: TextStates
 ) -> Tensor:
     """[1, B, H] of one prompt behind each text: no tree, and no wait for a device."""
     embeds = prompt if prompt.ndim == 3 else lm.embed(prompt)  # (1, P, H)
@@ -177,7 +177,7 @@ def _one_branch(
         mask = _mask(lm, texts.mask, ones.new_ones(num_nodes, num_nodes).tril().bool())
     else:
         mask = torch.cat([texts.mask, ones], dim=1)
-    hidden = lm.model.base_model(
+    hidden = lm.body(
         inputs_embeds=embeds,
         attention_mask=mask,
         position_ids=depths.clamp(max=lm.max_positions - 1),  # padding may lie past it
@@ -203,7 +203,7 @@ class _Tree(NamedTuple):
     leaves: Tensor
 
 
-def _tree(lm: "FrozenLM", prompts: Tensor, num_after: int) -> _Tree:
+def _tree(lm: Backbone, prompts: Tensor, num_after: int) -> _Tree:
     num_prompts, num_prompt = prompts.shape[:2]
     device = prompts.device
     if prompts.ndim == 3:  # vectors: each prompt is a branch from its first one
@@ -230,17 +230,6 @@ def _tree(lm: "FrozenLM", prompts: Tensor, num_after: int) -> _Tree:
     return _Tree(embeds, depths.to(device), seen.to(device), leaves.to(device))
 
 
-def single_pass(lm: "FrozenLM") -> dict[str, Any]:
-    """Options of a pass whose keys and values nobody asks for.
-
-    Without a cache transformers looks for packed sequences, and waits for the device; but a model
-    that keeps other states may write over them, where a gradient needs them.
-    """
-    if lm.ways.continued:
-        return {"past_key_values": whole_cache(), "use_cache": True}
-    return {"use_cache": False}
-
-
 def repeat_cache(cache: Any, copies: int) -> "DynamicCache":
     """A cache of K rows as one of K * copies, each row repeated; views where K = 1."""
 
@@ -255,14 +244,14 @@ def _layers(cache: Any) -> Layers:
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def _mask(lm: "FrozenLM", texts: Tensor, seen: Tensor) -> Tensor:
+def _mask(lm: Backbone, texts: Tensor, seen: Tensor) -> Tensor:
     """[B, 1, N, T0 + N] What nodes see: their text, and what `seen` [N, N] says of each other."""
     shape = (len(texts), 1, len(seen), -1)
     both = torch.cat([texts.bool()[:, None, None].expand(shape), seen.expand(shape)], dim=-1)
     return _as_mask(lm, both)
 
 
-def _as_mask(lm: "FrozenLM", seen: Tensor) -> Tensor:
+def _as_mask(lm: Backbone, seen: Tensor) -> Tensor:
     """[B, 1, N, S] whether a query sees a key, as the model's attention takes it."""
     if lm.model.config._attn_implementation != "eager":
         return seen
@@ -272,7 +261,7 @@ def _as_mask(lm: "FrozenLM", seen: Tensor) -> Tensor:
     )
 
 
-def _takes_block_masks(lm: "FrozenLM") -> bool:
+def _takes_block_masks(lm: Backbone) -> bool:
     """Whether a mask of ours may stand for the model's."""
     return lm.ways.block_masks and lm.model.config._attn_implementation in KNOWN_MASKS
 

@@ -3,18 +3,14 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_prompts.lm.template import Batch
-
-if TYPE_CHECKING:
-    from transformers import DynamicCache
-
-    from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.backbone import Backbone, Layers, whole_cache
+from lightning_prompts.lm.batch import Batch
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +23,6 @@ BLOCK_TOKENS = 8
 # repeats.
 FEW_HITS = 0.05
 
-Layers = list[tuple[Tensor, Tensor]]
 Key = tuple[object, ...]  # a text, and what else decides over its states
 
 
@@ -78,7 +73,7 @@ class TextCache:
         self.used = 0
 
     @torch.no_grad()
-    def __call__(self, lm: "FrozenLM", batch: Batch) -> TextStates:
+    def __call__(self, lm: Backbone, batch: Batch) -> TextStates:
         """The states of a batch's texts, of which only those that are not kept are computed."""
         device = batch["before_ids"].device
         # With the text these decide over token ids and numbers.
@@ -90,7 +85,7 @@ class TextCache:
         states = self._find(lm, batch, setting)
         return joined_states(states, batch)
 
-    def _find(self, lm: "FrozenLM", batch: Batch, setting: tuple[object, ...]) -> list[Tensor]:
+    def _find(self, lm: Backbone, batch: Batch, setting: tuple[object, ...]) -> list[Tensor]:
         """[layers, 2, heads, T, d] of each text."""
         texts = [before for before, _ in batch["texts"]]
         sizes = batch["before_sizes"]
@@ -149,13 +144,6 @@ class TextCache:
         return vars(self) | {"_kept": OrderedDict(), "_latest": {}, "used": 0}
 
 
-def whole_cache(layers: Layers | None = None) -> "DynamicCache":
-    """A cache that keeps every position, whatever windows the model has; masks know of those."""
-    from transformers import DynamicCache
-
-    return DynamicCache(layers)
-
-
 def joined_states(states: Sequence[Tensor], batch: Batch) -> TextStates:
     """What is kept of each text, [layers, 2, heads, T, d], as one batch."""
     num_before, like = batch["before_ids"].shape[1], states[0]
@@ -176,7 +164,7 @@ def text_mask(batch: Batch) -> Tensor:
 
 
 def encode_blocks(
-    lm: "FrozenLM", texts: Sequence[Tensor], num_rows: int = BLOCK_ROWS
+    lm: Backbone, texts: Sequence[Tensor], num_rows: int = BLOCK_ROWS
 ) -> list[Tensor]:
     """Keys and values of each text, encoded in blocks of one shape.
 
@@ -199,7 +187,7 @@ def encode_blocks(
             rows = [F.pad(texts[i], (0, length - len(texts[i]))) for i in some]
             rows += rows[:1] * (num_rows - len(rows))
             # Padding stands behind the texts, where causality keeps it from being seen.
-            cache = lm.model.base_model(
+            cache = lm.body(
                 input_ids=torch.stack(rows), past_key_values=whole_cache(), use_cache=True
             ).past_key_values
             # Under autocast keys may come out wider than attention reads them.

@@ -20,9 +20,9 @@ from lightning_prompts.report.figures.looks import (
     name_of,
     style,
 )
-from lightning_prompts.report.shading import Scale, scales, spaced
 from lightning_prompts.report.text import visible
 from lightning_prompts.runs.record import RunRecord
+from lightning_prompts.runs.shading import Scale, scales, spaced
 
 MOST = 10
 MOST_TOKENS = 40

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from lightning_prompts.files.numbers import in_double
 from lightning_prompts.files.stages import Stage
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch, Template
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 
 Reduce = Callable[[Tensor], Tensor]

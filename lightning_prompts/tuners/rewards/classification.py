@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_prompts.files.numbers import in_double, wide
 from lightning_prompts.files.option_types import require
 from lightning_prompts.files.stages import Stage
-from lightning_prompts.lm.template import Batch
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.tuners.rewards.base import PromptMeasures, Reduce, Reward, Scores
 
 

@@ -19,7 +19,6 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
 from lightning_prompts.files.option_types import require
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.passes.reuse import single_pass
 from lightning_prompts.tuners.search.allowed import Allowed, Ids
 
 # Draws for each candidate that is wanted, before fewer have to do.
@@ -112,7 +111,7 @@ def next_logits(lm: FrozenLM, token_ids: Tensor) -> Tensor:
     with torch.autocast(token_ids.device.type, enabled=False):
         bos = token_ids.new_full((len(token_ids), 1), lm.bos_id)
         inputs = lm.embed(torch.cat([bos, token_ids], dim=1))  # (K, P + 1, H)
-        return lm.logits(lm.model.base_model(inputs_embeds=inputs, **single_pass(lm))[0])
+        return lm.logits(lm.states(inputs))
 
 
 class Proposer:

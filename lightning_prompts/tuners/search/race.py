@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_prompts.files.numbers import in_double
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch
 from lightning_prompts.tuners.rewards.base import Reduce
 from lightning_prompts.tuners.rewards.scrutability import log_perplexities
 from lightning_prompts.tuners.search.allowed import Ids

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch
 from lightning_prompts.tuners.rewards.base import Reduce, Reward, Scores
 from lightning_prompts.tuners.rewards.scrutability import log_perplexities
 from lightning_prompts.tuners.search.ledger import Ids, Ledger

@@ -3,7 +3,7 @@
 After RLPrompt (Deng et al. 2022, https://arxiv.org/abs/2205.12548), whose numbers are the defaults.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -15,19 +15,19 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import in_double
 from lightning_prompts.files.option_types import require
 from lightning_prompts.files.stages import Stage
+from lightning_prompts.lm.batch import Batch, piece_order
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.generation.sampling import QUOTE, TransferBatch, clean, sample_texts
-from lightning_prompts.lm.template import Batch, Template, piece_order
+from lightning_prompts.lm.generation.sampling import QUOTE, TransferBatch
+from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.content import ContentScore
 from lightning_prompts.metrics.transfer import best_of
 from lightning_prompts.tuners.rewards.base import EPSILON, PromptMeasures, Reduce, Reward, Scores
+from lightning_prompts.tuners.rewards.style.measures import FinalMeasures, RewriteMeasures
 from lightning_prompts.tuners.rewards.style.rewrites import (
-    FinalMeasures,
-    RewriteMeasures,
+    Rewriter,
     Rewrites,
     style_column,
-    style_scores,
     transfer_batch,
 )
 from lightning_prompts.tuners.rewards.style.scorers import StyleScorer, load_style
@@ -111,7 +111,7 @@ class StyleTransfer(Reward):
         for scorer in (self.rewarding, self.judging):
             if scorer is not None:
                 style_column(scorer, self.verbalizer.labels, 0)
-        _ = self.content_score
+        _ = self.rewriter
 
     @cached_property
     def rewarding(self) -> StyleScorer:
@@ -124,9 +124,11 @@ class StyleTransfer(Reward):
         return None if self.judge is None else load_style(self.judge, self.lm)
 
     @cached_property
-    def content_score(self) -> Callable[[Sequence[str], Sequence[str]], Tensor]:
-        """Content of outputs against their sources, 0 to 100."""
-        return ContentScore(self.lm, self.content)
+    def rewriter(self) -> Rewriter:
+        """Samples and scores, by all three."""
+        content = ContentScore(self.lm, self.content)
+        labels = self.verbalizer.labels
+        return Rewriter(self.lm, labels, self.top_k, content, self.rewarding, self.judging)
 
     @torch.no_grad()
     def __call__(self, prompts: Tensor, batch: Batch, seed: int, reduce: Reduce) -> Scores:
@@ -142,7 +144,7 @@ class StyleTransfer(Reward):
         num_sources = next(n for n in range(most, 0, -1) if num_prompts % n == 0)
         per_source = num_prompts // num_sources
         pairs = [(k, k // per_source) for k in range(len(prompts))]
-        rewrites = self.rewrite(prompts, batch, pairs, self.samples * self.bootstraps, seed)
+        rewrites = self.rewriter(prompts, batch, pairs, self.samples * self.bootstraps, seed)
         content, style, score = rewrites.content, rewrites.style, rewrites.score  # (K, N)
         maxima, best = best_of(score, self.bootstraps)  # (K, D)
         # In float64: of equal scores the deviation is then 0, and not what rounding leaves.
@@ -177,11 +179,13 @@ class StyleTransfer(Reward):
     def measures(self, stage: Stage, reduce: Reduce) -> PromptMeasures:
         """Of the best rewrite of each sentence; in a test with what only a test may know."""
         self.load()
-        return FinalMeasures(self) if stage == "test" else RewriteMeasures(self, self.val_samples)
+        if stage == "test":
+            return FinalMeasures(self.rewriter, self.test_samples, self.seed)
+        return RewriteMeasures(self.rewriter, self.val_samples, self.seed)
 
     def predictions(self, prompt: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """The best rewrite of each sentence, with its scores from 0 to 100."""
-        measures = RewriteMeasures(self, self.test_samples)
+        measures = RewriteMeasures(self.rewriter, self.test_samples, self.seed)
         measures.update(prompt[None], batch)
         return [
             {"source": o.source, "rewrite": o.text, "content": o.content, "style": o.style}
@@ -221,28 +225,3 @@ class StyleTransfer(Reward):
             + "; BLEU against rewrites by people; PPL, perplexity of the rewrites."
             + (f" Of the classifiers {' and '.join(accuracies)}." if accuracies else "")
         )
-
-    def rewrite(
-        self,
-        prompts: Tensor,
-        batch: Batch,
-        pairs: Sequence[tuple[int, int]],
-        num_samples: int,
-        seed: int,
-    ) -> Rewrites:
-        """Sample and score N rewrites of each (prompt, row of the batch)."""
-        transfer = transfer_batch(batch)
-        sampled = sample_texts(
-            self.lm, prompts, transfer, pairs, num_samples, seed, top_k=self.top_k
-        )
-        texts = [[clean(text) for text in samples] for samples in sampled]
-        flat = [text for samples in texts for text in samples]
-        rows = [b for _, b in pairs for _ in range(num_samples)]
-        sources = [transfer["sources"][b] for b in rows]
-        labels = transfer["labels"].tolist()
-        targets = [labels[b] for b in rows]
-        shape = (len(pairs), num_samples)
-        content = self.content_score(flat, sources).to(prompts.device).view(shape)
-        style = style_scores(self.rewarding, flat, targets, self.verbalizer.labels)
-        style = style.to(prompts.device).view(shape)
-        return Rewrites(texts, content, style)

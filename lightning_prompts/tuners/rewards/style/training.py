@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.features import Pooling, num_layers, pooled_states, resolve_layer
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.lm.template import Batch
 from lightning_prompts.tuners.rewards.style.scorers import StyleHead, head_logits, save_style
 
 

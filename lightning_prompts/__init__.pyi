@@ -1,0 +1,50 @@
+"""What `lightning_prompts` offers: the one list of its public names."""
+
+from lightning_prompts.callbacks.base import EvaluationCallback as EvaluationCallback
+from lightning_prompts.callbacks.baselines import Baselines as Baselines
+from lightning_prompts.callbacks.faithfulness import Faithfulness as Faithfulness
+from lightning_prompts.callbacks.prompt_text import PromptText as PromptText
+from lightning_prompts.callbacks.scrutability import Scrutability as Scrutability
+from lightning_prompts.files.errors import PromptError as PromptError
+from lightning_prompts.files.errors import RunError as RunError
+from lightning_prompts.files.version import __version__ as __version__
+from lightning_prompts.lm.frozen import FrozenLM as FrozenLM
+from lightning_prompts.lm.template import Template as Template
+from lightning_prompts.lm.verbalizer import Verbalizer as Verbalizer
+from lightning_prompts.runs.checkpoint import BestPrompt as BestPrompt
+from lightning_prompts.runs.checkpoint import LastPrompt as LastPrompt
+from lightning_prompts.runs.one_call import fit as fit
+from lightning_prompts.runs.one_call import measures as measures
+from lightning_prompts.runs.prompt import Prompt as Prompt
+from lightning_prompts.runs.prompt import load_prompt as load_prompt
+from lightning_prompts.tasks.base import PromptTask as PromptTask
+from lightning_prompts.tasks.boolq import BoolQ as BoolQ
+from lightning_prompts.tasks.classification import TextClassification as TextClassification
+from lightning_prompts.tasks.demo import Demo as Demo
+from lightning_prompts.tasks.sst2 import SST2 as SST2
+from lightning_prompts.tasks.yelp import Yelp as Yelp
+from lightning_prompts.tasks.yelp import YelpTransfer as YelpTransfer
+from lightning_prompts.tuners.base import PromptTuner as PromptTuner
+from lightning_prompts.tuners.guided_search import GuidedSearch as GuidedSearch
+from lightning_prompts.tuners.manual import ManualPrompt as ManualPrompt
+from lightning_prompts.tuners.pez import PEZ as PEZ
+from lightning_prompts.tuners.prompt_init import FromCheckpoint as FromCheckpoint
+from lightning_prompts.tuners.prompt_init import FromModel as FromModel
+from lightning_prompts.tuners.prompt_init import FromText as FromText
+from lightning_prompts.tuners.prompt_init import FromVerbalizer as FromVerbalizer
+from lightning_prompts.tuners.prompt_init import FromVocabulary as FromVocabulary
+from lightning_prompts.tuners.prompt_init import PromptInit as PromptInit
+from lightning_prompts.tuners.rewards.base import PromptMeasures as PromptMeasures
+from lightning_prompts.tuners.rewards.base import Reward as Reward
+from lightning_prompts.tuners.rewards.base import Scores as Scores
+from lightning_prompts.tuners.rewards.classification import ClassificationGap as ClassificationGap
+from lightning_prompts.tuners.rewards.style.reward import StyleTransfer as StyleTransfer
+from lightning_prompts.tuners.rlprompt import RLPrompt as RLPrompt
+from lightning_prompts.tuners.schedule import ChainedSchedule as ChainedSchedule
+from lightning_prompts.tuners.schedule import SequentialSchedule as SequentialSchedule
+from lightning_prompts.tuners.schedule import TransformersSchedule as TransformersSchedule
+from lightning_prompts.tuners.schedule import WarmupLinear as WarmupLinear
+from lightning_prompts.tuners.sharding import ShardedModel as ShardedModel
+from lightning_prompts.tuners.soft import SoftPrompt as SoftPrompt
+
+__all__: list[str]

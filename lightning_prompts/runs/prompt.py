@@ -1,0 +1,221 @@
+"""A learned prompt by itself, as a run left it: read, looked at and used without a trainer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from markupsafe import Markup
+from torch import Tensor
+
+from lightning_prompts.files.amounts import share
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.text import visible
+from lightning_prompts.lm.batch import Example, collate, on_device
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Template
+from lightning_prompts.lm.verbalizer import Verbalizer
+from lightning_prompts.runs.folder import BEST, CHECKPOINTS, PROMPT, TEST
+from lightning_prompts.runs.reading import add_test, read_prompt
+from lightning_prompts.runs.record import RunRecord
+from lightning_prompts.runs.shading import scales, shaded
+from lightning_prompts.tuners.prompt_init import RECORD
+from lightning_prompts.tuners.record import PromptRecord
+
+PARAMETER = "prompt"  # the name of the vectors in a checkpoint
+CSS = (
+    ".tokens {display:flex; flex-wrap:wrap; gap:3px} .token {display:inline-grid; "
+    "border:1px solid #bbb; min-width:2.3rem; text-align:center} .token b {font-weight:500; "
+    "padding:.12rem .4rem; white-space:pre-wrap; color:#000} .token small {font-size:.68rem; "
+    "padding:0 .3rem; border-top:1px solid #ddd; color:#222; background:#fff}"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """A learned prompt with the model, the template and the words that it belongs to.
+
+    In a notebook it shows its tokens as a report does, shaded by surprise and distance.
+
+    Dimensions: P prompt tokens, H hidden size.
+
+    Attributes:
+        lm: The frozen language model.
+        embeddings: [P, H] What the model reads.
+        template: Where text and prompt sit.
+        verbalizer: The answer word of each label.
+        record: All that is known of it: a `RunRecord`, of a checkpoint less.
+    """
+
+    lm: FrozenLM
+    embeddings: Tensor
+    template: Template
+    verbalizer: Verbalizer
+    record: PromptRecord
+
+    @property
+    def text(self) -> str:
+        """Its tokens as one text; of vectors, that of their nearest tokens."""
+        return str(self.record.text)
+
+    @property
+    def ids(self) -> list[int]:
+        """Of its tokens, or of the nearest tokens of its vectors."""
+        return list(self.record.ids)
+
+    @property
+    def tokens(self) -> list[str]:
+        """Each of them decoded alone."""
+        return list(self.record.tokens)
+
+    @property
+    def nats(self) -> list[float] | None:
+        """Surprise of each token under the language model, where it was measured."""
+        return self.record.token_nats
+
+    @property
+    def distances(self) -> list[float] | None:
+        """Cosine distance of each token to its vector, None where tokens are in use."""
+        return self.record.token_distances
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Of its validation (`val/accuracy`, ...), and of its test where there was one."""
+        return dict(self.record.metrics)
+
+    @torch.no_grad()
+    def probabilities(
+        self, rows: Sequence[str | Mapping[str, Any]], batch_size: int = 32
+    ) -> list[dict[str, float]]:
+        """How likely each label is for each row.
+
+        Args:
+            rows: Texts, where the template has one column; else mappings from column to value.
+            batch_size: Rows that the model reads at once.
+
+        Raises:
+            PromptError: If a text stands for several columns, a column is missing, or a row is too
+                long for the model.
+        """
+        room = self.lm.max_positions - len(self.embeddings)
+        examples = [self.template.encode(self._row(row), room) for row in rows]
+        # Rows of like lengths together, so that little is padded.
+        order = sorted(range(len(examples)), key=lambda i: _num_tokens(examples[i]))
+        device = self.lm.embedding_table.device
+        found: dict[int, dict[str, float]] = {}
+        for start in range(0, len(order), batch_size):
+            taken = order[start : start + batch_size]
+            batch = collate([examples[i] for i in taken], [-1] * len(taken), taken)
+            hidden = self.lm.answer_hidden(self.embeddings, on_device(batch, device))
+            ids = torch.tensor(self.verbalizer.token_ids, device=device)
+            shares = self.lm.logits(hidden, ids).softmax(-1).tolist()
+            found |= {
+                i: dict(zip(self.verbalizer.labels, row, strict=True))
+                for i, row in zip(taken, shares, strict=True)
+            }
+        return [found[i] for i in range(len(examples))]
+
+    def classify(self, rows: Sequence[str | Mapping[str, Any]], batch_size: int = 32) -> list[str]:
+        """The likeliest label of each row; arguments and errors as of `probabilities`."""
+        each = self.probabilities(rows, batch_size)
+        return [max(shares, key=shares.__getitem__) for shares in each]
+
+    def _row(self, row: str | Mapping[str, Any]) -> Mapping[str, Any]:
+        columns = self.template.columns
+        if isinstance(row, str):
+            if len(columns) > 1:
+                raise PromptError(
+                    f"The template has the columns {', '.join(columns)}; give each row as a "
+                    "mapping from these to texts."
+                )
+            return {columns[0]: row}
+        return row
+
+    def __repr__(self) -> str:
+        in_use = "vectors near" if self.record.soft_in_use else "tokens"
+        return f"<Prompt of {len(self.embeddings)} {in_use} {self.text!r} for {self.lm.label}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        metrics = ", ".join(f"{name} {share(value)}" for name, value in self.metrics.items())
+        kind = "nearest tokens of its vectors" if self.distances else "tokens in use"
+        head = f"{self.record.tuner}, {self.lm.label}: {kind}, shaded by surprise in nats"
+        page = Markup("<style>{}</style><div><b>{}</b>{}<small>{}</small></div>")
+        tokens = shaded(self.record, *scales([self.record]))
+        return str(page.format(Markup(CSS), visible(head), tokens, metrics))
+
+
+def load_prompt(where: str | Path, lm: FrozenLM | None = None) -> Prompt:
+    """The best prompt of a run, or the prompt of a file.
+
+    Args:
+        where: A run's folder, its prompt.json, or a checkpoint, whatever logger the run had.
+        lm: The language model that it was learned for, where it is in memory already; by default it
+            is loaded by the name that the run had for it.
+
+    Raises:
+        PromptError: If there is no prompt, it is damaged, or it belongs to another model.
+    """
+    path = Path(where)
+    if path.is_dir():
+        path /= PROMPT
+    if not path.is_file():
+        raise PromptError(
+            f"{where}: no prompt is there; give a run's folder, its {PROMPT} or a checkpoint, for "
+            "example logs/soft-demo/version_0."
+        )
+    is_checkpoint = path.suffix == ".ckpt"
+    record = _of_checkpoint(path) if is_checkpoint else read_prompt(path)
+    if isinstance(record, RunRecord):
+        add_test(record, path.with_name(TEST))
+    if lm is None:
+        lm = FrozenLM(record.lm.name, record.lm.revision)
+    if lm.fingerprint != record.lm.fingerprint:
+        raise PromptError(
+            f"{where} is of {record.lm.label} (weights {record.lm.fingerprint}), but "
+            f"the model given is {lm.label} (weights {lm.fingerprint}); give the one that it was "
+            "learned for."
+        )
+    device = lm.embedding_table.device
+    if record.soft_in_use:
+        file = path if is_checkpoint else path.parent / CHECKPOINTS / BEST
+        embeddings = _vectors(file).to(device)
+    else:
+        embeddings = lm.embed(torch.tensor(record.ids, dtype=torch.long, device=device))
+    template, verbalizer = Template(record.template, lm), Verbalizer(record.verbalizer, lm)
+    return Prompt(lm, embeddings, template, verbalizer, record)
+
+
+def _num_tokens(example: Example) -> int:
+    return len(example.before_ids) + len(example.after_ids)
+
+
+def _of_checkpoint(path: Path) -> PromptRecord:
+    """What a checkpoint says, which has not measured the single tokens."""
+    try:
+        found = torch.load(path, weights_only=True, map_location="cpu")[RECORD]
+    except Exception as error:  # a damaged byte may raise anything
+        raise PromptError(
+            f"{path} is damaged, or lightning-prompts did not write it; give the run's folder."
+        ) from error
+    record = PromptRecord.from_json(found)
+    if not record.in_use:
+        raise PromptError(
+            f"{path} does not say whether its vectors or its tokens are the prompt, as it is of an "
+            "earlier version; give the run's folder."
+        )
+    return record
+
+
+def _vectors(path: Path) -> Tensor:
+    """[P, H] The vectors of a checkpoint."""
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+        return state[PARAMETER].detach()
+    except Exception as error:  # a damaged byte may raise anything
+        raise PromptError(
+            f"{path}, which has the prompt's vectors, is missing, damaged or of another "
+            f"kind (no {PARAMETER!r} in it); "
+            "copy it from the run."
+        ) from error

@@ -1,0 +1,22 @@
+"""What a tuner may ask of the data that it is trained on."""
+
+from typing import Any, Protocol, runtime_checkable
+
+from lightning_prompts.lm.batch import Batch
+
+
+@runtime_checkable
+class TaskRows(Protocol):
+    """The rows of a task, as far as a tuner asks for more than batches."""
+
+    def texts(self, *splits: str) -> list[tuple[str, str]]:
+        """What each row of these splits has before the prompt and behind it."""
+
+    def training_lengths(self) -> list[Batch]:
+        """Training batches of all lengths, on the CPU."""
+
+
+def task_rows(trainer: Any) -> TaskRows | None:
+    """The trainer's data module; None for plain loaders, or a data module without these."""
+    found = getattr(trainer, "datamodule", None)
+    return found if isinstance(found, TaskRows) else None
