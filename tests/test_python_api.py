@@ -137,7 +137,7 @@ def test_best_prompt_needs_nothing_beside_it(task: TextClassification, tmp_path:
     best = BestPrompt()
     L.Trainer(**STEPS, default_root_dir=tmp_path, logger=False, callbacks=[best]).fit(tuner, task)
     prompt = load_prompt(best.folder, task.lm)
-    assert prompt.record["baselines"] == {}
+    assert prompt.record.baselines == {}
     assert "val/loss" in prompt.metrics
 
 
@@ -146,7 +146,7 @@ def test_lightnings_callbacks_stand_beside_ours(task: TextClassification, tmp_pa
     rates = LearningRateMonitor("step")
     best = learn(task, tmp_path, stopping, rates, max_steps=20, val_check_interval=1)
     assert stopping.stopped_epoch or len(best.history) == 2
-    assert load_prompt(best.folder, task.lm).record["step"] <= 2
+    assert load_prompt(best.folder, task.lm).record.step <= 2
 
 
 def test_a_signal_ends_the_script_as_it_should(task: TextClassification, tmp_path: Path):
@@ -175,7 +175,7 @@ def test_plain_loaders_take_the_tuners_collate(task, frame, tmp_path: Path):
         **STEPS, default_root_dir=tmp_path, callbacks=[*measures(), best := BestPrompt()]
     )
     trainer.fit(tuner, *loaders(tuner, rows))
-    assert load_prompt(best.folder, task.lm).record["baselines"].keys() == {"no prompt"}
+    assert load_prompt(best.folder, task.lm).record.baselines.keys() == {"no prompt"}
 
 
 def test_batches_of_another_kind_are_refused(task, frame, tmp_path: Path):
@@ -200,7 +200,7 @@ def test_a_data_module_of_others_is_plain_loaders(task, frame, tmp_path: Path):
         **STEPS, default_root_dir=tmp_path, callbacks=[*measures(), best := BestPrompt()]
     )
     trainer.fit(tuner, datamodule=Theirs())
-    assert load_prompt(best.folder, task.lm).record["baselines"].keys() == {"no prompt"}
+    assert load_prompt(best.folder, task.lm).record.baselines.keys() == {"no prompt"}
 
 
 @pytest.mark.parametrize("tuner", ["soft", "pez", "gcg", "manual"])
@@ -214,7 +214,7 @@ def test_one_call(tuner: str, lm: FrozenLM, frame: pd.DataFrame, tmp_path: Path)
     )  # fmt: skip
     assert isinstance(prompt, Prompt)
     assert "test/accuracy" in prompt.metrics
-    assert prompt.record["in_use"] == ("vectors" if tuner == "soft" else "tokens")
+    assert prompt.record.in_use == ("vectors" if tuner == "soft" else "tokens")
 
 
 def test_what_is_missing_is_said(lm: FrozenLM, frame: pd.DataFrame, tmp_path: Path):

@@ -54,6 +54,7 @@ from lightning_prompts.cli.rendezvous import check_rendezvous
 from lightning_prompts.cli.trainer_parts import refuse_parts
 from lightning_prompts.cli.unusable import refuse_unusable
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.lightning_internals import number_logged_steps
 from lightning_prompts.files.option_types import require_numbers
 from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.lm.frozen import FrozenLM
@@ -288,10 +289,10 @@ class PromptCLI(LightningCLI):
     def _evaluate(self, run: Callable[..., Any], stage: str, **kwargs: Any) -> None:
         step = self._announce(**kwargs)
         # Lightning would log the metrics at step 0, in the middle of the run's own curves.
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = step
+        number_logged_steps(self.trainer, step)
         run(**kwargs)
         if self.shows:
-            evaluated(self.trainer, self.model, self.datamodule, stage, step)
+            evaluated(self.trainer, self.model, self.datamodule, stage)
 
 
 def import_all(package: ModuleType) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning_prompts.report.text import shorten
-from lightning_prompts.runs.reading import RunRecord
+from lightning_prompts.runs.record import RunRecord
 
 # What changes neither the prompt that is found nor how it is measured.
 _OUTPUT = (
