@@ -1,5 +1,6 @@
 """What tests of stopped runs share: stopping one, going on with it, comparing to the last bit."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -53,6 +54,14 @@ def logged(run: Path) -> dict[str, dict[int, float]]:
     return {k: v for k, v in found.items() if k.startswith(("train/", "val/"))}
 
 
+def measured(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's history, without their time."""
+    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    seconds = [line.pop("seconds") for line in lines]
+    assert seconds == sorted(seconds)
+    return lines
+
+
 def assert_same(own: Any, expected: Any, place: str = "") -> None:
     """Nested values equal, to the last bit."""
     assert type(own) is type(expected), place
@@ -102,6 +111,7 @@ def assert_resumes_after_a_signal(
     for key in keys:
         assert_same(own[key], expected[key], key)
     assert logged(run) == logged(full)
+    assert measured(run) == measured(full)
     for name in ("prompt.json", "prompts.jsonl"):
         assert (run / name).is_file() == (full / name).is_file()
         if (full / name).is_file():

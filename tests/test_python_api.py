@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,7 +137,7 @@ def test_best_prompt_needs_nothing_beside_it(task: TextClassification, tmp_path:
     best = BestPrompt()
     L.Trainer(**STEPS, default_root_dir=tmp_path, logger=False, callbacks=[best]).fit(tuner, task)
     prompt = load_prompt(best.folder, task.lm)
-    assert prompt.record["baselines"] == {}
+    assert prompt.record.baselines == {}
     assert "val/loss" in prompt.metrics
 
 
@@ -144,7 +146,7 @@ def test_lightnings_callbacks_stand_beside_ours(task: TextClassification, tmp_pa
     rates = LearningRateMonitor("step")
     best = learn(task, tmp_path, stopping, rates, max_steps=20, val_check_interval=1)
     assert stopping.stopped_epoch or len(best.history) == 2
-    assert load_prompt(best.folder, task.lm).record["step"] <= 2
+    assert load_prompt(best.folder, task.lm).record.step <= 2
 
 
 def test_a_signal_ends_the_script_as_it_should(task: TextClassification, tmp_path: Path):
@@ -173,7 +175,7 @@ def test_plain_loaders_take_the_tuners_collate(task, frame, tmp_path: Path):
         **STEPS, default_root_dir=tmp_path, callbacks=[*measures(), best := BestPrompt()]
     )
     trainer.fit(tuner, *loaders(tuner, rows))
-    assert load_prompt(best.folder, task.lm).record["baselines"].keys() == {"no prompt"}
+    assert load_prompt(best.folder, task.lm).record.baselines.keys() == {"no prompt"}
 
 
 def test_batches_of_another_kind_are_refused(task, frame, tmp_path: Path):
@@ -198,7 +200,7 @@ def test_a_data_module_of_others_is_plain_loaders(task, frame, tmp_path: Path):
         **STEPS, default_root_dir=tmp_path, callbacks=[*measures(), best := BestPrompt()]
     )
     trainer.fit(tuner, datamodule=Theirs())
-    assert load_prompt(best.folder, task.lm).record["baselines"].keys() == {"no prompt"}
+    assert load_prompt(best.folder, task.lm).record.baselines.keys() == {"no prompt"}
 
 
 @pytest.mark.parametrize("tuner", ["soft", "pez", "gcg", "manual"])
@@ -212,7 +214,7 @@ def test_one_call(tuner: str, lm: FrozenLM, frame: pd.DataFrame, tmp_path: Path)
     )  # fmt: skip
     assert isinstance(prompt, Prompt)
     assert "test/accuracy" in prompt.metrics
-    assert prompt.record["in_use"] == ("vectors" if tuner == "soft" else "tokens")
+    assert prompt.record.in_use == ("vectors" if tuner == "soft" else "tokens")
 
 
 def test_what_is_missing_is_said(lm: FrozenLM, frame: pd.DataFrame, tmp_path: Path):
@@ -254,3 +256,72 @@ def test_the_list_of_public_names_is_true():
     assert set(dir(lightning_prompts)) == set(lightning_prompts.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Nope'"):
         _ = lightning_prompts.Nope
+
+
+@pytest.mark.slow
+def test_a_real_model_and_a_data_frame_give_the_command_lines_numbers(
+    smollm2_installed: None, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """SmolLM2 on SST-2: every metric and the prompt's vectors, to the last bit, with clipping."""
+    monkeypatch.chdir(tmp_path)
+    steps = {**STEPS, "max_steps": 6, "val_check_interval": 3, "precision": "32-true"}
+    rows = {"batch_size": 8, "train_rows": 64, "validation_rows": 40, "test_rows": 40}
+    args = [f"--data.{name}={value}" for name, value in rows.items()]
+    args += [
+        f"--trainer.{name}={json.dumps(value)}".replace('"', "") for name, value in steps.items()
+    ]
+    files = ("--config", "configs/tuner/soft.yaml", "--config", "configs/task/sst2.yaml")
+    sst2 = shared_data / "sst2"
+    main(["fit", *files, "--lm.name=smollm2", f"--data.path={sst2}", *args], show=False)
+    run = Path("logs/soft-sst2/version_0")
+    main(["test", "--config", str(run / "config.yaml"), "--ckpt_path", "best"], show=False)
+
+    frames = {
+        split: pd.read_json(sst2 / f"{split}.jsonl", lines=True)
+        for split in ("train", "validation", "test")
+    }
+    lm = FrozenLM("smollm2")
+    words = {"0": " terrible", "1": " great"}
+    task = TextClassification(lm, "{prompt} {text} It was", words, data=frames, **rows)
+    tuner = SoftPrompt.for_task(task)
+    best = BestPrompt()
+    trainer = L.Trainer(**steps, default_root_dir=tmp_path, callbacks=[*measures(), best])
+    trainer.fit(tuner, task)
+    trainer.test(tuner, task, ckpt_path="best", verbose=False)
+    prompt, said = load_prompt(best.folder, lm), load_prompt(run, lm)
+    assert prompt.metrics == said.metrics
+    assert "test/accuracy" in prompt.metrics
+    assert torch.equal(prompt.embeddings, said.embeddings)
+    assert prompt.classify(["A warm and funny film."]) == said.classify(["A warm and funny film."])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", [False, True])
+def test_a_script_on_two_devices(sampler: bool, lm_folder: Path, frame, tmp_path: Path):
+    """Lightning starts the script again for the second device."""
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import lightning as L, pandas as pd
+from lightning_prompts import *
+
+lm = FrozenLM({str(lm_folder)!r})
+data = pd.read_csv({str(tmp_path / "rows.csv")!r})
+task = TextClassification(lm, {TEMPLATE!r}, {WORDS!r}, data=data, batch_size=4, **{COLUMNS!r})
+tuner = SoftPrompt.for_task(task, prompt_length=3)
+options = {STEPS!r} | dict(devices=2, strategy="ddp", use_distributed_sampler={sampler})
+trainer = L.Trainer(
+    **options, default_root_dir={str(tmp_path)!r}, logger=False,
+    callbacks=[*measures(), best := BestPrompt()],
+)
+trainer.fit(tuner, task)
+trainer.test(tuner, task, ckpt_path="best", verbose=False)
+""")
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    if sampler:
+        assert "use_distributed_sampler" in ran.stderr
+        assert ran.returncode != 0
+        return
+    assert ran.returncode == 0, ran.stderr
+    (run,) = (tmp_path / "lightning_logs").iterdir()  # one folder for both
+    assert {"test/accuracy", "val/perplexity"} <= load_prompt(run).metrics.keys()

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import ChecksOptions, Count
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.batch import Batch
@@ -24,9 +25,20 @@ def task_of(trainer: Trainer) -> PromptTask | None:
     return found if isinstance(found, PromptTask) else None
 
 
+def find_callback(trainer: Any, kind: type[C]) -> C | None:
+    """The trainer's callback of a class, None where it has none."""
+    return next((found for found in trainer.callbacks if isinstance(found, kind)), None)
+
+
 def callback_of(trainer: Any, kind: type[C]) -> C:
-    """The trainer's callback of a class."""
-    return next(found for found in trainer.callbacks if isinstance(found, kind))
+    """The trainer's callback of a class, which every run of the command line has.
+
+    Raises:
+        PromptError: If it has none.
+    """
+    if (found := find_callback(trainer, kind)) is None:
+        raise PromptError(f"The trainer has no {kind.__name__}; add it to its callbacks.")
+    return found
 
 
 class EvaluationCallback(ChecksOptions, Callback):

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationSched
 from torch import Tensor
 
 from lightning_prompts.files.amounts import apart, count
+from lightning_prompts.files.lightning_internals import seconds_of
 from lightning_prompts.tuners.prompt_init import RECORD
 
 OURS = ("lightning", "lightning_prompts")  # whose callbacks are looked at, or never ask
@@ -240,9 +241,10 @@ def _exhausted(
 
 def _over(timer: Timer, elapsed: float) -> EarlyEnd | None:
     """That a timer's time is over, where it is."""
-    if timer._duration is None or elapsed < timer._duration:
+    given = seconds_of(timer)
+    if given is None or elapsed < given:
         return None
     return EarlyEnd(
-        f"its time, {timedelta(seconds=timer._duration)}, was over",
+        f"its time, {timedelta(seconds=given)}, was over",
         "raise --trainer.max_time, or Timer's duration",
     )

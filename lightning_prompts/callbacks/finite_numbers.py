@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_prompts.files.errors import RunError
+from lightning_prompts.files.lightning_internals import within_step
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.tuners.batches import require_batch
 
@@ -67,7 +68,7 @@ class FiniteNumbers(Callback):
         """Ask where the step's values are read anyway."""
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         # At a step's end: what has been asked for forgets its rows.
-        if every and trainer.global_step % every == 0 and not trainer.fit_loop._should_accumulate():
+        if every and trainer.global_step % every == 0 and not within_step(trainer):
             self._ask(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

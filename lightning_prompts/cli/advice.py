@@ -19,7 +19,7 @@ def advice(evaluation: Evaluation) -> str:
         return f"It does not beat {bar}: do not use it."
     empty = evaluation.baselines.get(CALIBRATED, {}).get("accuracy")
     against = "" if empty is None else f"; no prompt, calibrated, {share(empty)}"
-    ids = "the ids in prompt.json" if evaluation.saved else f"its ids, {evaluation.prompt['ids']}"
+    ids = "the ids in prompt.json" if evaluation.saved else f"its ids, {evaluation.prompt.ids}"
     own = "keep the vectors, not the text" if evaluation.vectors else f"use {ids}, not the text"
     if text is not None and not above(accuracy, text, rows):
         if bar := _bar(evaluation, text):

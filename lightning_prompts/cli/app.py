@@ -55,9 +55,10 @@ from lightning_prompts.cli.rendezvous import check_rendezvous
 from lightning_prompts.cli.trainer_parts import refuse_parts
 from lightning_prompts.cli.unusable import refuse_unusable
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.lightning_internals import number_logged_steps
 from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, load_prompt
+from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, restore_prompt
 from lightning_prompts.runs.checkpoint_io import use_whole_checkpoints
 from lightning_prompts.runs.folder import choose_run_folder
 from lightning_prompts.runs.lock import run_locked
@@ -253,7 +254,7 @@ class PromptCLI(LightningCLI):
             require_steps(self.trainer, self.model, start)
         best = Path(callback_of(self.trainer, BestPrompt).best_model_path)
         if best.is_file():
-            load_prompt(self.model, best)
+            restore_prompt(self.model, best)
         if self.shows and self.trainer.is_global_zero:
             stopped = signum is not None
             fitted(self.trainer, self.model, self.datamodule, start, stopped)
@@ -289,10 +290,10 @@ class PromptCLI(LightningCLI):
     def _evaluate(self, run: Callable[..., Any], stage: str, **kwargs: Any) -> None:
         step = self._announce(**kwargs)
         # Lightning would log the metrics at step 0, in the middle of the run's own curves.
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = step
+        number_logged_steps(self.trainer, step)
         run(**kwargs)
         if self.shows:
-            evaluated(self.trainer, self.model, self.datamodule, stage, step)
+            evaluated(self.trainer, self.model, self.datamodule, stage)
 
 
 def parsed_options(config: Namespace) -> list[Option]:

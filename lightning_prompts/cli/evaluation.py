@@ -1,16 +1,17 @@
 """What one evaluation of one prompt found, for the table and the sentences below it."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lightning_prompts.files.stages import Stage
+from lightning_prompts.runs.record import RunRecord
 
 
 class Evaluation(NamedTuple):
     """One evaluation of one prompt.
 
     Args:
-        prompt: As prompt.json describes it.
+        prompt: Its record, as of prompt.json.
         metrics: By logged name without the stage.
         baselines: Metrics of what every prompt has to beat, by name.
         stage: `val` or `test`.
@@ -25,7 +26,7 @@ class Evaluation(NamedTuple):
         left_out: Bad rows of the data that were left out, of all parts where one file was cut.
     """
 
-    prompt: Mapping[str, Any]
+    prompt: RunRecord
     metrics: Mapping[str, float | None]
     baselines: Mapping[str, Mapping[str, float]]
     stage: Stage
@@ -42,4 +43,4 @@ class Evaluation(NamedTuple):
     @property
     def vectors(self) -> bool:
         """Whether vectors rather than tokens are in use."""
-        return self.prompt["in_use"] == "vectors"
+        return self.prompt.soft_in_use

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -31,7 +30,8 @@ from lightning_prompts.files.text import command, short_path
 from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt
 from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
 from lightning_prompts.runs.predictions import Predictions
-from lightning_prompts.runs.record import describe, scored_rows
+from lightning_prompts.runs.reading import read_prompt
+from lightning_prompts.runs.record import RunRecord, describe, scored_rows
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -197,15 +197,11 @@ def best_evaluation(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> E
     """The best validation of a run, None where there was none."""
     if not Path(callback_of(trainer, BestPrompt).best_model_path).is_file():
         return None
-    prompt = json.loads((folder(trainer) / PROMPT).read_text(encoding="utf-8"))
-    return _evaluation(
-        prompt, prompt["baselines"], tuner, task, "val", prompt.get("rows", {}).get("validation")
-    )
+    prompt = read_prompt(folder(trainer) / PROMPT)
+    return _evaluation(prompt, prompt.baselines, tuner, task, "val", prompt.rows.get("validation"))
 
 
-def evaluated(
-    trainer: Trainer, tuner: PromptTuner, task: PromptTask, stage: str, step: int
-) -> None:
+def evaluated(trainer: Trainer, tuner: PromptTuner, task: PromptTask, stage: str) -> None:
     """Show the prompt that was just validated or tested. Call it on every rank.
 
     Args:
@@ -213,18 +209,18 @@ def evaluated(
         tuner: Holds the prompt.
         task: Whose rows were scored.
         stage: `val` or `test`.
-        step: Of the prompt.
     """
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     # By all processes: a language model that is divided over them reads the prompt with them all.
-    prompt = {**describe(trainer, tuner, metrics), "step": step}
+    prompt = describe(trainer, tuner, metrics)
     if not trainer.is_global_zero:
         return
     baselines = tuner.comparisons or callback_of(trainer, Baselines).results
     which: Stage = "test" if stage == "test" else "val"
     run = None if _rehearsed(trainer) else folder(trainer)
     evaluation = _evaluation(prompt, baselines, tuner, task, which, scored_rows(trainer, which))
-    saved = run is not None and _saved_ids(run) == prompt["ids"]
+    path = None if run is None else run / PROMPT
+    saved = path is not None and path.is_file() and read_prompt(path).ids == prompt.ids
     table.show(evaluation._replace(saved=saved), task.slug, tuner.lm.label, run)
 
 
@@ -244,14 +240,8 @@ def predicted(trainer: Trainer, task: PromptTask) -> None:
     table.written(predictions.path, what)
 
 
-def _saved_ids(run: Path) -> Any:
-    """Of the prompt that a run's prompt.json describes; it may be another one's, or none."""
-    path = run / PROMPT
-    return json.loads(path.read_text(encoding="utf-8")).get("ids") if path.is_file() else None
-
-
 def _evaluation(
-    prompt: dict[str, Any],
+    prompt: RunRecord,
     baselines: Any,
     tuner: PromptTuner,
     task: PromptTask,
@@ -261,7 +251,7 @@ def _evaluation(
     prefix, split = f"{stage}/", SPLIT_OF[stage]
     metrics = {
         name.removeprefix(prefix): value
-        for name, value in prompt["metrics"].items()
+        for name, value in prompt.metrics.items()
         if name.startswith(prefix)
     }
     return Evaluation(

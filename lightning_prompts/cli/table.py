@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -15,6 +15,7 @@ from lightning_prompts.files.console import console
 from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.files.text import short_path
 from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG, PROMPT, PROMPTS
+from lightning_prompts.runs.record import RunRecord
 
 
 class Row(NamedTuple):
@@ -38,12 +39,12 @@ def prompt_rows(evaluation: Evaluation, name: str | None = None, brief: bool = F
         brief: Whether to show nothing more than its nearest tokens.
     """
     metrics, prompt = evaluation.metrics, evaluation.prompt
-    name = name or prompt["tuner"]
+    name = name or prompt.tuner
     kind = "vector" if evaluation.vectors else "token"
     perplexity = metrics.get("perplexity")
     rows = [
         Row(
-            f"{name} ({count(len(prompt['ids']), kind)})",
+            f"{name} ({count(len(prompt.ids), kind)})",
             metrics.get("accuracy"),
             metrics.get("macro_f1"),
             metrics.get("loss"),
@@ -90,7 +91,7 @@ def measures_table(evaluation: Evaluation, title: str) -> Table:
     """The measures of a task without an accuracy: what it is compared with, then the prompt."""
     drawn = _empty_table(title, evaluation.columns)
     prompt = evaluation.prompt
-    own = f"{prompt['tuner']} ({count(len(prompt['ids']), 'token')})"
+    own = f"{prompt.tuner} ({count(len(prompt.ids), 'token')})"
     for name, values in [*evaluation.baselines.items(), (own, evaluation.metrics)]:
         cells = [_measure(metric, values.get(metric)) for metric in evaluation.columns.values()]
         drawn.add_row(Text(name), *cells, style="bold" if name == own else None)
@@ -154,7 +155,7 @@ def show(
         console.print(
             "The prompt in use is its tokens, so prompt and tokens agree by construction."
         )
-    if by := evaluation.prompt.get("averaged_by"):
+    if by := evaluation.prompt.averaged_by:
         console.print(f"It is the average that {by} keeps of the steps' prompts.")
     console.print(prompt_text(evaluation.prompt))
     if evaluation.columns:  # the table's perplexities are of rewrites
@@ -167,11 +168,11 @@ def show(
         files(run)
 
 
-def prompt_text(prompt: Mapping[str, Any], name: str | None = None) -> Text:
+def prompt_text(prompt: RunRecord, name: str | None = None) -> Text:
     """The prompt's text, quoted, with control characters escaped."""
-    which = "Text of its nearest tokens" if prompt["in_use"] == "vectors" else "Text"
+    which = "Text of its nearest tokens" if prompt.soft_in_use else "Text"
     which = f"{name}, {which[0].lower()}{which[1:]}" if name else which
-    return Text.assemble((f"{which}: ", "dim"), repr(prompt["text"]))
+    return Text.assemble((f"{which}: ", "dim"), repr(prompt.text))
 
 
 def unmeasured(run: Path, notes: Sequence[str | None]) -> None:

@@ -29,6 +29,18 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(_dumps(row) + "\n" for row in rows))
 
 
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a line to a JSONL file; what a killed process leaves is half a line at its end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("ab") as file:
+            file.write((_dumps(row) + "\n").encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _named(error, path) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a text file."""
     replace(path, lambda file: file.write(text.encode("utf-8")))
@@ -62,8 +74,7 @@ def replace(path: Path, write: Callable[[IO[bytes]], Any], before: Path | None =
             for left in (path,) if before is None else (path, before):
                 _draft(left).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            number, reason = error.errno or errno.EIO, error.strerror or str(error)
-            raise OSError(number, reason, str(path)) from error
+            raise _named(error, path) from error
         raise
     _sync(path.parent)
 
@@ -99,6 +110,11 @@ def _sync(folder: Path) -> None:
                 os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The error with the file's name, which a failed write does not have."""
+    return OSError(error.errno or errno.EIO, error.strerror or str(error), str(path))
 
 
 def _dumps(content: Any, indent: int | None = None) -> str:

@@ -74,25 +74,6 @@ class Performance(NamedTuple):
     accuracy_differential: Tensor
 
 
-def performance_differential(
-    soft_logits: Tensor, hard_logits: Tensor, labels: Tensor
-) -> Performance:
-    """Loss and accuracy of a soft prompt, of its nearest tokens, and how far apart they lie.
-
-    |loss(soft) - loss(nearest tokens)|   (Delta_L of the paper; the same for accuracy)
-
-    Args:
-        soft_logits: [B, C] Class logits with the soft prompt.
-        hard_logits: [B, C] Class logits with its nearest tokens.
-        labels: [B] Class indices.
-
-    Returns:
-        Six scalars, means over the examples.
-    """
-    losses, correct = _sums(soft_logits, hard_logits, labels)
-    return _performance(losses, correct, labels.new_tensor(len(labels)))
-
-
 def prompt_hidden(lm: FrozenLM, prompt: Tensor, batch: Batch) -> Tensor:
     """Final hidden states at the prompt's own positions; what stands after it has no effect.
 

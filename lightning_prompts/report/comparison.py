@@ -17,7 +17,7 @@ from lightning_prompts.report.labels import (
 )
 from lightning_prompts.report.statistics import Estimate, estimate, log_estimate
 from lightning_prompts.report.text import NONE
-from lightning_prompts.runs.reading import RunRecord
+from lightning_prompts.runs.record import RunRecord
 
 T = TypeVar("T")
 
@@ -167,15 +167,15 @@ def compare(records: Iterable[RunRecord]) -> tuple[list[Comparison], list[RunRec
     def place(run: RunRecord) -> tuple[Any, ...]:
         # version_9 comes before version_10.
         name = by_number(run.name)
-        return run.task, run.lm, run.tuner, run.perplexity_weight, chance(run), name
+        return run.task, run.lm.label, run.tuner, run.perplexity_weight, chance(run), name
 
     def same(run: RunRecord) -> tuple[Any, ...]:
-        return run.task, run.lm, _key(run, any_setting), chance(run)
+        return run.task, run.lm.label, _key(run, any_setting), chance(run)
 
     known = sorted(records, key=place)
     latest = {same(run): run for run in known}
     repeated = [run for run in known if latest[same(run)] is not run]
-    by_task = _grouped(latest.values(), lambda r: (r.task, r.lm))
+    by_task = _grouped(latest.values(), lambda r: (r.task, r.lm.label))
     return [_comparison(runs) for runs in by_task], repeated
 
 
@@ -190,7 +190,7 @@ def _comparison(runs: Sequence[RunRecord]) -> Comparison:
     )
     problems = tuple(sorted(problems, key=lambda problem: by_number(problem.label)))
     unmeasured = tuple(r for r in runs if f"{split}/{measure.name}" not in r.metrics)
-    return Comparison(runs[0].task, runs[0].lm, split, measure, problems, unmeasured)
+    return Comparison(runs[0].task, runs[0].lm.label, split, measure, problems, unmeasured)
 
 
 def _scored_by(runs: Sequence[RunRecord]) -> tuple[Stage, Measure]:

@@ -12,7 +12,7 @@ from lightning_prompts.report.figures.pareto import front
 from lightning_prompts.report.load import Material
 from lightning_prompts.report.statistics import Estimate
 from lightning_prompts.report.tables import interval, large
-from lightning_prompts.runs.reading import RunRecord
+from lightning_prompts.runs.record import RunRecord
 
 # Of the baselines those that need no prompt: a written text is one.
 FREE = (MAJORITY, NO_PROMPT, CALIBRATED)
@@ -159,6 +159,13 @@ def _of_runs(material: Material, repeated: Sequence[RunRecord]) -> Iterator[str]
     if outcomes:
         counts = ", ".join(f"{n} {kind}" for kind, n in outcomes.items())
         yield f"Not all runs are finished: {counts}; they are listed at the end."
+    if other := [run.name for run in material.records if run.other_test]:
+        more = " and others" if len(other) > 5 else ""
+        yield (
+            f"{count(len(other), 'test')} left out, of another prompt than the run's best one: "
+            f"{', '.join(other[:5])}{more}; to test that one: "
+            + command("test", "--config", "RUN/config.yaml", "--ckpt_path", "best")
+        )
     if repeated:
         names = ", ".join(run.name for run in repeated[:5])
         more = " and others" if len(repeated) > 5 else ""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning_prompts.report.text import shorten
-from lightning_prompts.runs.reading import RunRecord
+from lightning_prompts.runs.record import RunRecord
 
 # What changes neither the prompt that is found nor how it is measured.
 _OUTPUT = (
@@ -46,7 +46,7 @@ def labels(runs: Sequence[RunRecord], relevant: Callable[[str], bool]) -> list[s
             short[key] = key.partition(".")[2] or key
     found = []
     for run in runs:
-        symbols = _SYMBOLS | (run.symbols or {})
+        symbols = _SYMBOLS | run.symbols
         told = [
             f"{symbols.get(key, short[key])} = {_shown(run.settings[key])}"
             for key in telling

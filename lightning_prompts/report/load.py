@@ -12,7 +12,8 @@ import yaml
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.runs.folder import CONFIG, PROMPT
-from lightning_prompts.runs.reading import VARIANT, RunRecord, from_json, read_run
+from lightning_prompts.runs.reading import read_run
+from lightning_prompts.runs.record import VARIANT, RunRecord
 
 JOURNAL, STUDY = "journal.log", "study.yaml"
 WHAT = "give a study's folder, a run's folder, or a folder with runs, such as logs"
@@ -241,7 +242,9 @@ def _add_trial(material: Material, trial: Any, study: str) -> None:
     if state == "COMPLETE" and attributes.get("record") is not None:
         try:
             variant = str(dict(overrides).get(VARIANT, ""))
-            material.records.append(replace(from_json(attributes["record"]), variant=variant))
+            material.records.append(
+                replace(RunRecord.from_json(attributes["record"]), variant=variant)
+            )
         except PromptError as error:
             material.unfinished.append(Unfinished(name, "failed", shown, str(error), seconds))
         return

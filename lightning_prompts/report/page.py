@@ -1,10 +1,14 @@
 """report.html: one file that opens offline, without JavaScript, and prints."""
 
 import base64
-import html
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup, escape
 
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.stages import SPLIT_OF
@@ -12,9 +16,8 @@ from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures.looks import Drawn, foremost
 from lightning_prompts.report.figures.prompts import chosen
 from lightning_prompts.report.tables import Table, large
-from lightning_prompts.report.text import page as escaped
-from lightning_prompts.report.text import quoted, shorten
-from lightning_prompts.runs.reading import RunRecord
+from lightning_prompts.report.text import quoted, shorten, visible
+from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.runs.shading import Scale, scales, shaded
 
 MOST_PROMPTS = 24
@@ -34,7 +37,7 @@ class Section:
     """
 
     title: str
-    parts: list[str] = field(default_factory=list)
+    parts: list[Markup] = field(default_factory=list)
 
 
 def render(
@@ -53,119 +56,70 @@ def render(
         limits: Sentences of what they must not be taken for.
         sections: The rest.
     """
-    style = STYLE.read_text(encoding="utf-8")
-    links = "".join(
-        f'<a href="#s{i}">{escaped(section.title)}</a>' for i, section in enumerate(sections)
-    )
-    body = "\n".join(
-        f'<section>\n<h2 id="s{i}">{escaped(section.title)}</h2>\n'
-        + "\n".join(section.parts)
-        + "\n</section>"
-        for i, section in enumerate(sections)
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escaped(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"<h1>{escaped(title)}</h1>\n"
-        + "".join(f'<p class="lead">{escaped(text)}</p>\n' for text in lead)
-        + sentences("What the numbers say", found)
-        + sentences("What limits them", limits, "warn")
-        + f"<nav>{links}</nav>\n{body}\n</body>\n</html>\n"
-    )
+    style = Markup(STYLE.read_text(encoding="utf-8"))
+    return str(_macro("page")(title, lead, found, limits, sections, POLICY, style))
 
 
-def sentences(title: str, texts: Sequence[str], kind: str = "") -> str:
-    """A box of sentences; nothing where there are none."""
-    if not texts:
-        return ""
-    items = "".join(f"<li>{escaped(text)}</li>" for text in texts)
-    return f'<aside class="box {kind}"><h3>{escaped(title)}</h3><ul>{items}</ul></aside>\n'
-
-
-def figure(drawn: Drawn | None) -> list[str]:
+def figure(drawn: Drawn | None) -> list[Markup]:
     """A figure with its caption; nothing where there was nothing to draw."""
     if drawn is None:
         return []
-    data = base64.b64encode(drawn.svg).decode()
+    data = Markup(base64.b64encode(drawn.svg).decode())
     width = drawn.svg.partition(b'width="')[2].partition(b'pt"')[0].decode()
-    return [
-        f'<figure id="{escaped(drawn.name)}">'
-        f'<img src="data:image/svg+xml;base64,{data}" style="width:{float(width) * 1.7:.0f}px" '
-        f'alt="{escaped(f"{drawn.title}. {drawn.caption}")}">'
-        f"<figcaption><b>{escaped(drawn.title)}.</b> {escaped(drawn.caption)}</figcaption></figure>"
-    ]
+    return [_macro("figure")(drawn, data, f"{float(width) * 1.7:.0f}")]
 
 
-def table(content: Table) -> str:
+def table(content: Table) -> Markup:
     """A table; rows with a first cell alone in bold are those to look at first."""
-
-    def cells(texts: Sequence[str], tag: str) -> str:
-        return "".join(
-            f"<{tag}{_scope(tag)}{'' if i < content.texts else ' class=n'}>{escaped(text)}</{tag}>"
-            for i, text in enumerate(texts)
-        )
-
-    rows = "".join(
-        f"<tr{' class=strong' if i in content.strong else ''}>{cells(row, 'td')}</tr>\n"
-        for i, row in enumerate(content.rows)
-    )
-    caption = f"<caption>{escaped(content.title)}</caption>" if content.title else ""
-    note = f'<p class="note">{escaped(content.note)}</p>' if content.note else ""
-    return (
-        f'<div class="wide"><table>{caption}<thead><tr>{cells(content.heads, "th")}</tr></thead>\n'
-        f"<tbody>\n{rows}</tbody></table></div>{note}"
-    )
+    return _macro("table")(content)
 
 
-def prompts(comparison: Comparison) -> Iterator[str]:
+def reading(texts: Sequence[str]) -> Markup:
+    """A list of sentences."""
+    return _macro("reading")(texts)
+
+
+def files(csv: str, markdown: str, figures: str) -> Markup:
+    """What lies beside the page, by name."""
+    return _macro("files")(csv, markdown, figures)
+
+
+def prompts(comparison: Comparison) -> Iterator[Markup]:
     """Each setting's best prompt, token by token, and the texts of its other seeds."""
     settings = foremost(comparison, comparison.settings, MOST_PROMPTS)
     surprise, distance = scales([chosen(setting, comparison) for setting in settings])
-    far = any(chosen(setting, comparison).distances for setting in settings)
-    keys = [surprise] + [distance] * far
-    yield "<p>" + "".join(map(_key, keys)) + "</p>"
-    yield (
-        '<p class="note">Of each setting the seed with the lowest validation objective. Each token '
-        "is shaded by its surprise under the task's model, in nats, which stands below it"
-        + (
-            "; the second number, shaded on its own, is the cosine distance of its vector to it"
-            * far
-        )
-        + ". A dot is a space.</p>"
+    far = any(chosen(setting, comparison).token_distances for setting in settings)
+    yield _macro("keys")([surprise] + [distance] * far)
+    second = "; the second number, shaded on its own, is the cosine distance of its vector to it"
+    yield _macro("note")(
+        "Of each setting the seed with the lowest validation objective. Each token is shaded by "
+        "its surprise under the task's model, in nats, which stands below it"
+        f"{second * far}. A dot is a space."
     )
     for setting in settings:
         yield _prompt(comparison, setting, surprise, distance)
     if len(settings) < len(comparison.settings):
         left = count(len(comparison.settings) - len(settings), "setting")
-        yield (
-            f'<p class="note">In results.csv are the prompts of {left} more, of each tuner those '
-            "that score lowest.</p>"
+        yield _macro("note")(
+            f"In results.csv are the prompts of {left} more, of each tuner those that score lowest."
         )
 
 
-def _prompt(comparison: Comparison, setting: Setting, surprise: Scale, distance: Scale) -> str:
+def _prompt(comparison: Comparison, setting: Setting, surprise: Scale, distance: Scale) -> Markup:
     best = chosen(setting, comparison)
-    tokens = shaded(best, surprise, distance)
     # Equal texts may stand for different vectors.
     alike: dict[tuple[str, str], list[RunRecord]] = {}
     for run in setting.records:
         alike.setdefault((run.text, _numbers(comparison, run)), []).append(run)
-    items = "".join(
-        f"<li>{_seeds(runs)} ({numbers}): "
-        f"<code>{html.escape(shorten(quoted(text), 400))}</code></li>"
+    others = [
+        (f"{_seeds(runs)} ({numbers})", escape(shorten(quoted(text), 400)))
         for (text, numbers), runs in list(alike.items())[: MOST_SEEDS + 1]
         if (text, numbers) != (best.text, _numbers(comparison, best))
-    )
+    ]
     kind = "nearest tokens of its vectors" if setting.vectors else "tokens in use"
-    return (
-        f'<div class="prompt"><h4>{escaped(setting.label)} <span>seed {best.seed}; '
-        f"{_numbers(comparison, best)}; {kind}</span></h4>"
-        + tokens
-        + (f'<ul class="seeds">{items}</ul>' if items else "")
-        + "</div>"
-    )
+    about = f"seed {best.seed}; {_numbers(comparison, best)}; {kind}"
+    tokens = shaded(best, surprise, distance)
+    return _macro("prompt")(setting.label, about, tokens, others)
 
 
 def _seeds(runs: Sequence[RunRecord]) -> str:
@@ -178,13 +132,20 @@ def _numbers(comparison: Comparison, run: RunRecord) -> str:
     return f"{SPLIT_OF[split]} {measure.label} {score}, perplexity {large(perplexity(run, split))}"
 
 
-def _key(scale: Scale) -> str:
-    ends = f"{scale.shade(0)}, {scale.shade(scale.top)}"
-    return (
-        f'<span class="key">{scale.label} ({scale.unit}) 0 '
-        f'<i style="background:linear-gradient(to right, {ends})"></i> {scale.top:.3g}</span>'
-    )
+def _macro(name: str) -> Callable[..., Markup]:
+    """A part of the template."""
+    found: Callable[..., Markup] = getattr(_template().module, name)
+    return found
 
 
-def _scope(tag: str) -> str:
-    return " scope=col" if tag == "th" else ""
+@functools.cache
+def _template() -> Template:
+    """Whatever is put into it is data: escaped, and before that made visible."""
+
+    def finalize(value: Any) -> Any:
+        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, finalize=finalize
+    ).get_template("page.html")

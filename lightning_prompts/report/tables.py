@@ -15,7 +15,7 @@ from lightning_prompts.report.load import Unfinished
 from lightning_prompts.report.paired import Pair
 from lightning_prompts.report.statistics import Estimate
 from lightning_prompts.report.text import MINUS, NONE, cell, markdown, quoted
-from lightning_prompts.runs.reading import RunRecord
+from lightning_prompts.runs.record import RunRecord
 
 ON_FRONT = "\N{BLACK CIRCLE}"
 
@@ -232,7 +232,7 @@ def _run_row(
         "problem": cell(problem),
         "tuner": cell(run.tuner),
         "task": cell(run.task),
-        "lm": cell(run.lm),
+        "lm": cell(run.lm.label),
         "template": quoted(run.template),
         "perplexity_weight": run.perplexity_weight,
         "seed": run.seed,

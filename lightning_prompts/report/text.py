@@ -1,11 +1,10 @@
 """Prompts, labels and errors are data: what they turn into in a page, a table or a terminal."""
 
-import html
 import re
 
 from lightning_prompts.files.text import shorten, visible
 
-__all__ = ["cell", "code", "markdown", "page", "quoted", "shorten", "visible"]
+__all__ = ["cell", "code", "markdown", "quoted", "shorten", "visible"]
 
 NONE = "\N{EN DASH}"  # where there is no value
 MINUS = "\N{MINUS SIGN}"
@@ -14,11 +13,6 @@ MINUS = "\N{MINUS SIGN}"
 def quoted(text: str) -> str:
     """The same between quotes, so that spaces at its ends are seen."""
     return f'"{visible(text)}"'
-
-
-def page(text: str) -> str:
-    """For HTML, also inside an attribute."""
-    return html.escape(visible(text))
 
 
 def markdown(text: str) -> str:

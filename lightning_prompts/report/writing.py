@@ -173,13 +173,8 @@ def _ending(material: Material, ended: Drawn | None) -> list[Section]:
     if material.unfinished:
         parts = [*page.figure(ended), page.table(tables.failures(material.unfinished))]
         sections.append(Section("Runs that did not finish", parts))
-    reading = "".join(f"<li>{page.escaped(text)}</li>" for text in READING)
-    files = (
-        f"<p>Beside this page lie <code>{CSV}</code> (a row for each run, with everything that was "
-        f"measured), <code>{MARKDOWN}</code>, and the figures as PNG and SVG in "
-        f"<code>{FIGURES}/</code>.</p>"
-    )
-    return [*sections, Section("How to read this", [f"<ul>{reading}</ul>", files])]
+    parts = [page.reading(READING), page.files(CSV, MARKDOWN, FIGURES)]
+    return [*sections, Section("How to read this", parts)]
 
 
 def _markdown(

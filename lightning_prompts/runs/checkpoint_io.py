@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import TorchCheckpointIO
 
@@ -30,7 +29,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         Raises:
             OSError: If the disk does not take it, with the file's name.
         """
-        if storage_options is not None or not _is_local_file_protocol(path):
+        if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         # In memory first: torch's own writer tells a full disk as an error of its format.

@@ -1,4 +1,4 @@
-"""A run's TensorBoard event files as one timeline, whatever stopped it and however often."""
+"""Runs of before history.jsonl: their TensorBoard event files as one timeline."""
 
 import math
 from collections.abc import Iterator
@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning_prompts.runs.record import Validation, finite
+
 # Of the files of one run these are only in those of `fit`.
 OF_A_FIT = ("train/", "prompt/", "best/")
 SCALARS = ("train/", "val/")
+FORWARD_TOKENS = "train/forward_tokens"
 EVENT_FILES = "events.out.tfevents.*"
 
 
@@ -42,6 +45,19 @@ class Timeline:
         points = self.values.get(name, {})
         steps = [s for s in points if step is None or s <= step]
         return points[max(steps)].value if steps else None
+
+
+def read_events(run: Path) -> list[Validation]:
+    """The validations that a run logged, then one without metrics where the run ends."""
+    timeline, found = read_timeline(run), []
+    for step in sorted({step for name in timeline.of("val/") for step in timeline.values[name]}):
+        points = {name: timeline.values[name].get(step) for name in timeline.of("val/")}
+        metrics = {name: point.value for name, point in points.items() if point is not None}
+        seconds = max(point.seconds for point in points.values() if point is not None)
+        tokens = timeline.latest(FORWARD_TOKENS, step)
+        found.append(Validation(step, seconds, tokens, finite(metrics)))
+    end = Validation(timeline.steps, timeline.seconds, timeline.latest(FORWARD_TOKENS))
+    return [*found, end] if timeline.values else []
 
 
 def read_timeline(run: Path) -> Timeline:

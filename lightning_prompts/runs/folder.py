@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 CONFIG = "config.yaml"
 PROMPT = "prompt.json"
 PROMPTS = "prompts.jsonl"
+HISTORY = "history.jsonl"
 TEST = "test.json"
 CHECKPOINTS = "checkpoints"
 BEST, LAST, PREVIOUS = (f"{name}.ckpt" for name in ("best", "last", "previous"))

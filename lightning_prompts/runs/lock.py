@@ -10,15 +10,12 @@ from lightning.pytorch import Trainer
 
 from lightning_prompts.files.atomic_files import remove_drafts
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.locks import lock
 from lightning_prompts.files.text import short_path
 from lightning_prompts.runs.folder import run_folder
 
-try:
-    import fcntl
-except ImportError:  # Windows, where two fits in one folder are not noticed
-    fcntl = None  # type: ignore[assignment]
-
 LOCK = ".lock"
+NAMED_AT = 1  # where the holder's name begins: Windows lets nobody read what is locked
 
 
 @contextlib.contextmanager
@@ -58,10 +55,13 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if os.name == "nt":  # which removes no open file
+            os.close(handle)
         with contextlib.suppress(OSError):  # a file system that has become read-only
             path.unlink(missing_ok=True)  # while it is held: nobody else can have it
             folder.rmdir()
-        os.close(handle)
+        if os.name != "nt":
+            os.close(handle)
 
 
 def _acquire(path: Path) -> int:
@@ -70,29 +70,23 @@ def _acquire(path: Path) -> int:
         # Read-only, so that the file system may be made so while a run goes on.
         handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
         try:
-            _flock(handle, path)
+            if lock(handle) is False:
+                os.lseek(handle, NAMED_AT, os.SEEK_SET)
+                holder = os.read(handle, 200).decode(errors="replace") or "another process"
+                raise PromptError(
+                    f"Another fit is running in {short_path(path.parent)} ({holder}); wait for it, "
+                    "stop it, or start a new run without --ckpt_path."
+                )
             if _is(handle, path):
-                path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+                with path.open("r+b") as file:
+                    file.seek(NAMED_AT)
+                    file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+                    file.truncate()
                 return handle
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)  # its holder has just removed it
-
-
-def _flock(handle: int, path: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(handle, 200).decode(errors="replace") or "another process"
-        raise PromptError(
-            f"Another fit is running in {short_path(path.parent)} ({holder}); wait for it, "
-            "stop it, or start a new run without --ckpt_path."
-        ) from error
-    except OSError:  # a network file system without locks
-        return
 
 
 def _is(handle: int, path: Path) -> bool:

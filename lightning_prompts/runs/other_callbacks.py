@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.lightning_internals import acts_at_epochs
 from lightning_prompts.runs.folder import BEST, CHECKPOINTS, LAST, PREVIOUS, run_folder
 
 
@@ -108,6 +109,5 @@ def _require_names(trainer: Trainer, at_epochs: bool) -> None:
 
 def _looks(callback: EarlyStopping | ModelCheckpoint, at_epochs: bool) -> bool:
     """Whether a callback now looks for its name, and does not go on without it."""
-    if isinstance(callback, EarlyStopping):
-        return callback.strict and bool(callback._check_on_train_epoch_end) == at_epochs
-    return bool(callback._save_on_train_epoch_end) == at_epochs
+    goes_on = isinstance(callback, EarlyStopping) and not callback.strict
+    return not goes_on and acts_at_epochs(callback) == at_epochs

@@ -1,13 +1,12 @@
 """A learned prompt by itself, as a run left it: read, looked at and used without a trainer."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
+from markupsafe import Markup
 from torch import Tensor
 
 from lightning_prompts.files.amounts import share
@@ -18,8 +17,11 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.runs.folder import BEST, CHECKPOINTS, PROMPT, TEST
+from lightning_prompts.runs.reading import add_test, read_prompt
+from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.runs.shading import scales, shaded
 from lightning_prompts.tuners.prompt_init import RECORD
+from lightning_prompts.tuners.record import PromptRecord
 
 PARAMETER = "prompt"  # the name of the vectors in a checkpoint
 CSS = (
@@ -43,44 +45,44 @@ class Prompt:
         embeddings: [P, H] What the model reads.
         template: Where text and prompt sit.
         verbalizer: The answer word of each label.
-        record: All that prompt.json says of it.
+        record: All that is known of it: a `RunRecord`, of a checkpoint less.
     """
 
     lm: FrozenLM
     embeddings: Tensor
     template: Template
     verbalizer: Verbalizer
-    record: Mapping[str, Any]
+    record: PromptRecord
 
     @property
     def text(self) -> str:
         """Its tokens as one text; of vectors, that of their nearest tokens."""
-        return str(self.record["text"])
+        return str(self.record.text)
 
     @property
     def ids(self) -> list[int]:
         """Of its tokens, or of the nearest tokens of its vectors."""
-        return list(self.record["ids"])
+        return list(self.record.ids)
 
     @property
     def tokens(self) -> list[str]:
         """Each of them decoded alone."""
-        return list(self.record["tokens"])
+        return list(self.record.tokens)
 
     @property
     def nats(self) -> list[float] | None:
         """Surprise of each token under the language model, where it was measured."""
-        return self.record.get("token_nats")
+        return self.record.token_nats
 
     @property
     def distances(self) -> list[float] | None:
         """Cosine distance of each token to its vector, None where tokens are in use."""
-        return self.record.get("token_distances")
+        return self.record.token_distances
 
     @property
     def metrics(self) -> dict[str, float]:
         """Of its validation (`val/accuracy`, ...), and of its test where there was one."""
-        return dict(self.record["metrics"])
+        return dict(self.record.metrics)
 
     @torch.no_grad()
     def probabilities(
@@ -131,18 +133,17 @@ class Prompt:
         return row
 
     def __repr__(self) -> str:
-        in_use = "vectors near" if self.record["in_use"] == "vectors" else "tokens"
+        in_use = "vectors near" if self.record.soft_in_use else "tokens"
         return f"<Prompt of {len(self.embeddings)} {in_use} {self.text!r} for {self.lm.label}>"
 
     def _repr_html_(self) -> str:
         """For notebooks."""
         metrics = ", ".join(f"{name} {share(value)}" for name, value in self.metrics.items())
         kind = "nearest tokens of its vectors" if self.distances else "tokens in use"
-        head = f"{self.record['tuner']}, {self.lm.label}: {kind}, shaded by surprise in nats"
-        return (
-            f"<style>{CSS}</style><div><b>{escape(visible(head))}</b>"
-            f"{shaded(self, *scales([self]))}<small>{escape(metrics)}</small></div>"
-        )
+        head = f"{self.record.tuner}, {self.lm.label}: {kind}, shaded by surprise in nats"
+        page = Markup("<style>{}</style><div><b>{}</b>{}<small>{}</small></div>")
+        tokens = shaded(self.record, *scales([self.record]))
+        return str(page.format(Markup(CSS), visible(head), tokens, metrics))
 
 
 def load_prompt(where: str | Path, lm: FrozenLM | None = None) -> Prompt:
@@ -165,22 +166,24 @@ def load_prompt(where: str | Path, lm: FrozenLM | None = None) -> Prompt:
             "example logs/soft-demo/version_0."
         )
     is_checkpoint = path.suffix == ".ckpt"
-    record = _of_checkpoint(path) if is_checkpoint else _of_run(path)
+    record = _of_checkpoint(path) if is_checkpoint else read_prompt(path)
+    if isinstance(record, RunRecord):
+        add_test(record, path.with_name(TEST))
     if lm is None:
-        lm = FrozenLM(record["lm"]["name"], record["lm"]["revision"])
-    if lm.fingerprint != record["lm"]["fingerprint"]:
+        lm = FrozenLM(record.lm.name, record.lm.revision)
+    if lm.fingerprint != record.lm.fingerprint:
         raise PromptError(
-            f"{where} is of {record['lm']['label']} (weights {record['lm']['fingerprint']}), but "
+            f"{where} is of {record.lm.label} (weights {record.lm.fingerprint}), but "
             f"the model given is {lm.label} (weights {lm.fingerprint}); give the one that it was "
             "learned for."
         )
     device = lm.embedding_table.device
-    if record["in_use"] == "vectors":
+    if record.soft_in_use:
         file = path if is_checkpoint else path.parent / CHECKPOINTS / BEST
         embeddings = _vectors(file).to(device)
     else:
-        embeddings = lm.embed(torch.tensor(record["ids"], dtype=torch.long, device=device))
-    template, verbalizer = Template(record["template"], lm), Verbalizer(record["verbalizer"], lm)
+        embeddings = lm.embed(torch.tensor(record.ids, dtype=torch.long, device=device))
+    template, verbalizer = Template(record.template, lm), Verbalizer(record.verbalizer, lm)
     return Prompt(lm, embeddings, template, verbalizer, record)
 
 
@@ -188,39 +191,21 @@ def _num_tokens(example: Example) -> int:
     return len(example.before_ids) + len(example.after_ids)
 
 
-def _of_run(path: Path) -> dict[str, Any]:
-    """What prompt.json says, with the metrics of a test of the same prompt."""
-    record = _json(path)
-    test = path.with_name(TEST)
-    tested = _json(test) if test.is_file() else {}
-    same = all(tested.get(name) == record.get(name) for name in ("step", "ids"))
-    metrics = {**record["metrics"], **(tested.get("metrics", {}) if same else {})}
-    return {**record, "metrics": metrics}
-
-
-def _of_checkpoint(path: Path) -> dict[str, Any]:
-    """The same of a checkpoint, which has not measured the single tokens."""
+def _of_checkpoint(path: Path) -> PromptRecord:
+    """What a checkpoint says, which has not measured the single tokens."""
     try:
         found = torch.load(path, weights_only=True, map_location="cpu")[RECORD]
-        return {
-            **{name: found[name] for name in ("tuner", "text", "template", "verbalizer")},
-            "ids": found["token_ids"],
-            "tokens": found["tokens"],
-            "in_use": found["in_use"],
-            "metrics": found.get("metrics", {}),
-            "lm": {
-                "name": found["lm_name"],
-                "revision": found["lm_revision"],
-                "label": found["lm"],
-                "fingerprint": found["lm_fingerprint"],
-            },
-        }
-    # A damaged byte may raise anything; a checkpoint of before says less.
-    except Exception as error:
+    except Exception as error:  # a damaged byte may raise anything
         raise PromptError(
-            f"{path} does not say all of its prompt: it is damaged, or no checkpoint of this "
-            "version; give the run's folder."
+            f"{path} is damaged, or lightning-prompts did not write it; give the run's folder."
         ) from error
+    record = PromptRecord.from_json(found)
+    if not record.in_use:
+        raise PromptError(
+            f"{path} does not say whether its vectors or its tokens are the prompt, as it is of an "
+            "earlier version; give the run's folder."
+        )
+    return record
 
 
 def _vectors(path: Path) -> Tensor:
@@ -234,12 +219,3 @@ def _vectors(path: Path) -> Tensor:
             f"kind (no {PARAMETER!r} in it); "
             "copy it from the run."
         ) from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content["metrics"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PromptError(f"{path} cannot be read ({error}); the run's folder has it.") from error
-    return dict(content)

@@ -10,8 +10,9 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_prompts.callbacks.base import callback_of
+from lightning_prompts.callbacks.base import find_callback
 from lightning_prompts.files.console import notice
+from lightning_prompts.files.lightning_internals import cluster_of, ignore_after_fit
 from lightning_prompts.runs.checkpoint import LastPrompt
 
 
@@ -30,14 +31,15 @@ class Requeue(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen where SLURM runs the job and Lightning is to requeue it."""
-        environment = trainer._accelerator_connector.cluster_environment
+        environment = cluster_of(trainer)
         if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
             return
         if threading.current_thread() is not threading.main_thread():
             return
+        if (last := find_callback(trainer, LastPrompt)) is None:
+            return  # nothing would be saved to go on from
         signum = self._signum = environment.requeue_signal
         assert signum is not None
-        last = callback_of(trainer, LastPrompt)
 
         def handle(signum: int, frame: FrameType | None) -> None:
             self.asked = True
@@ -47,7 +49,7 @@ class Requeue(Callback):
 
         signal.signal(signum, handle)
         # It may reach a process that has stopped already, and would end it.
-        trainer._signal_connector._original_handlers[signum] = signal.SIG_IGN
+        ignore_after_fit(trainer, signum)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -55,8 +57,8 @@ class Requeue(Callback):
         """Tell all processes, which stop after the same step, where one was asked."""
         if self._signum is not None and isinstance(exception, SIGTERMException):
             self.asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
-            if self.asked:
-                callback_of(trainer, LastPrompt).stopped_by = self._signum
+            if self.asked and (last := find_callback(trainer, LastPrompt)) is not None:
+                last.stopped_by = self._signum
 
 
 def requeue_job() -> None:

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_prompts.callbacks.base import callback_of
-from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.runs.folder import TEST, run_folder
+from lightning_prompts.runs.record import describe
 from lightning_prompts.tuners.base import PromptTuner
 
 
@@ -53,23 +52,18 @@ class Tested(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write, when every metric is known."""
         assert isinstance(pl_module, PromptTuner)
-        path = run_folder(trainer) / TEST
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        folder = run_folder(trainer)  # on every rank, as the description
+        if getattr(trainer, "fast_dev_run", False):
             return
         metrics = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith("test/")
         }
-        baselines = pl_module.comparisons or callback_of(trainer, Baselines).results
+        record = describe(trainer, pl_module, metrics)
+        record.test_baselines, record.baselines = pl_module.comparisons or record.baselines, {}
         right = [known for _, known in self._gathered]
-        written = {
-            # Whose test it is: a run may be trained further.
-            "step": trainer.fit_loop.epoch_loop._batches_that_stepped,
-            "ids": pl_module.hard_prompt().tolist(),
-            "metrics": dict(sorted(metrics.items())),
-            "baselines": {name: dict(values) for name, values in baselines.items()},
-            "rows": len(right),
-            "correct": None if None in right else "".join(str(int(bool(r))) for r in right),
-        }
-        write_json(path, written)
+        record.rows = {"test": len(right)}
+        record.correct = None if None in right else "".join(str(int(bool(r))) for r in right)
+        if trainer.is_global_zero:
+            write_json(folder / TEST, record.to_json())

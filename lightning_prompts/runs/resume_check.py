@@ -22,7 +22,7 @@ from lightning_prompts.files.public_names import public_names
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.tuners.prompt_init import RECORD
-from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
+from lightning_prompts.tuners.record import PromptRecord, refuse_other_setting
 
 RUN = "run"  # its key in a checkpoint
 SPLITS = ("train", "validation")
@@ -101,7 +101,8 @@ def refuse_other_run(
     Raises:
         PromptError: At the first difference, with both values.
     """
-    refuse_other_setting(content.get(RECORD), prompt_record(tuner), tuner.lengths)
+    record = PromptRecord.from_json(content[RECORD]) if RECORD in content else None
+    refuse_other_setting(record, tuner.record(), tuner.lengths)
     saved = content.get(RUN)
     if saved is None:
         return

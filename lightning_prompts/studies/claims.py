@@ -1,24 +1,20 @@
 """Who works on which run, so that a worker that dies leaves its run to the others."""
 
+import contextlib
 import os
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from lightning_prompts.files.locks import lock
 from lightning_prompts.studies.storage import planned
-
-try:
-    import fcntl
-except ImportError:  # only POSIX has it; elsewhere the sign of life decides
-    fcntl = None  # type: ignore[assignment]
 
 WORKER, ALIVE = "worker", "alive"
 LOCKS = "workers"
@@ -47,13 +43,15 @@ class Claims:
 
     def __enter__(self) -> "Claims":
         self._file = self.path.open("w", encoding="utf-8")
-        _lock(self._file, wait=True)
+        lock(self._file.fileno(), wait=True)
         return self
 
     def __exit__(self, *_: Any) -> None:
         assert self._file is not None
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError):  # of Windows, where it is open
+            self.path.unlink(missing_ok=True)
         self._file.close()
+        self.path.unlink(missing_ok=True)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -87,7 +85,7 @@ class Claims:
         if self.owns(trial):
             self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
-    @contextmanager
+    @contextlib.contextmanager
     def signs(self, trial: Trial) -> Iterator[None]:
         """Give signs of life while a run is under way."""
         done = threading.Event()
@@ -117,32 +115,22 @@ class Claims:
             if trial.state == TrialState.RUNNING and _is_dead(trial):
                 self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """No other worker of this machine takes or gives back runs meanwhile."""
         with (self.locks / "claims").open("w", encoding="utf-8") as file:
-            _lock(file, wait=True)
+            lock(file.fileno(), wait=True)
             yield
 
 
 def _is_dead(trial: FrozenTrial) -> bool:
     """Whether nobody works on a run that is said to be under way."""
     worker = trial.user_attrs.get(WORKER) or {}
-    if fcntl is not None and worker.get("host") == socket.gethostname():
+    if worker.get("host") == socket.gethostname():
         path = Path(worker["lock"])
         if not path.exists():
             return True
         with path.open("r+", encoding="utf-8") as file:
-            return _lock(file, wait=False)
+            if (free := lock(file.fileno())) is not None:
+                return free
     return time.time() - float(trial.user_attrs.get(ALIVE, 0.0)) > GRACE_SECONDS
-
-
-def _lock(file: IO[str], wait: bool) -> bool:
-    """Lock an open file until it is closed; whether that went."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True

@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_prompts.cli.parser import find_config
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.studies.config import study_parser
 
 DESCRIPTION = (
     "Run a study: every combination of a grid, or a search, each run an ordinary fit with a test. "
@@ -91,7 +92,7 @@ def parse(args: Sequence[str]) -> Asked:
 
 def parser() -> ArgumentParser:
     """The command's own options, for its help."""
-    known = ArgumentParser(prog="lightning-prompts study", description=DESCRIPTION)
+    known = study_parser(prog="lightning-prompts study", description=DESCRIPTION)
     known.add_argument(
         "--config", help="The study's file, then files that change it: configs/study/reduced.yaml."
     )
@@ -103,11 +104,6 @@ def parser() -> ArgumentParser:
     )
     known.add_argument(
         "--retry_failed", type=bool, default=False, help="Run again what failed before."
-    )
-    known.add_argument("--study.name", help="Another name, and so another study and folder.")
-    known.add_argument("--study.seeds", help="[0, 1, 2]: each setting is run with each seed.")
-    known.add_argument(
-        "--study.storage", help="An Optuna URL for several machines; by default a journal file."
     )
     return known
 

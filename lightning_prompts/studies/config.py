@@ -1,17 +1,20 @@
 """A study's configuration, checked as a whole before anything is run."""
 
+import re
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.studies.space import Range, Space, parse_space, thinned
 from lightning_prompts.studies.words import nearest, refuse_unknown
 
-SAMPLERS = ("grid", "random", "tpe", "nsga2")
-DIRECTIONS = ("maximize", "minimize")
-PRUNERS = ("median", "hyperband")
+Direction = Literal["maximize", "minimize"]
 BLOCKS = ("study", "base", "set", "variants", "space", "override", "limits")
 # What a trial's place in the study decides.
 RESERVED = {
@@ -20,7 +23,19 @@ RESERVED = {
     "ckpt_path": "nothing, a trial goes on by itself",
     "trainer.logger": "nothing, trials lie in the study's folder",
 }
-OBJECTIVES = {"val/accuracy": "maximize", "val/log_perplexity": "minimize"}
+OBJECTIVES: dict[str, Direction] = {
+    "val/accuracy": "maximize",
+    "val/log_perplexity": "minimize",
+}
+# What to give where a value is of another kind, by a type that its parser names.
+KINDS = (
+    ("list[", "a list, [0, 1, 2], or how many"),
+    ("PositiveInt", "a whole number, at least 1"),
+    ("NonNegativeInt", "a whole number, at least 0"),
+    ("dict", "names with their values"),
+    ("bool", "true or false"),
+    ("str", "a text"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,7 @@ class Settings:
         suffix: Added to the name, by a file that changes any study.
         sampler: `grid` runs every combination of the lists; `random`, `tpe` and `nsga2` draw.
         trials: Settings to draw; null for a grid.
-        seeds: Each setting is run with each of them.
+        seeds: Each setting is run with each of them: a list, or how many.
         objectives: Metric of the best validation to `maximize` or `minimize`.
         test: Whether each run's best prompt is tested on the held-out test rows.
         pruner: `median` or `hyperband` stop hopeless runs, where there is one objective.
@@ -46,16 +61,16 @@ class Settings:
     name: str = ""
     description: str = ""
     suffix: str = ""
-    sampler: str = "grid"
-    trials: int | None = None
-    seeds: tuple[int, ...] = (0,)
-    objectives: Mapping[str, str] = field(default_factory=lambda: dict(OBJECTIVES))
+    sampler: Literal["grid", "random", "tpe", "nsga2"] = "grid"
+    trials: PositiveInt | None = None
+    seeds: NonNegativeInt | list[NonNegativeInt] = 1
+    objectives: dict[str, Direction] = field(default_factory=lambda: dict(OBJECTIVES))
     test: bool = True
-    pruner: str | None = None
+    pruner: Literal["median", "hyperband"] | None = None
     storage: str | None = None
     folder: str = "logs/studies"
-    levels: int | None = None
-    sampler_seed: int = 0
+    levels: PositiveInt | None = None
+    sampler_seed: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
@@ -141,46 +156,55 @@ def parse_config(content: Mapping[str, Any]) -> StudyConfig:
     return _checked(config)
 
 
+def study_parser(**kwargs: Any) -> ArgumentParser:
+    """A parser that knows the keys of the `study` block, as `--study.KEY`."""
+    parser = ArgumentParser(**kwargs)
+    parser.add_class_arguments(Settings, "study")
+    return parser
+
+
 def _settings(given: Any) -> Settings:
     values = dict(_mapping("study", given))
     refuse_unknown("study", values, tuple(Settings.__dataclass_fields__))
-    for key in ("name", "description", "suffix", "folder"):
-        if key in values and not isinstance(values[key], str):
-            raise PromptError(f"study.{key} is {values[key]!r}; give a text.")
-    name = values.get("name", "") + values.get("suffix", "")
-    if not values.get("name") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name):
+    try:
+        parsed = study_parser(exit_on_error=False).parse_object({"study": deepcopy(values)})
+    except ArgumentError as error:
+        raise PromptError(_refused(str(error), values)) from error
+    settings = Settings(**{key: _plain(value) for key, value in vars(parsed.study).items()})
+    name = settings.name + settings.suffix
+    if not settings.name or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name):
         raise PromptError(
             f"study.name is {name!r}; give a name that a folder can have. Give the study's own "
             "file first: --config configs/study/demo.yaml."
         )
-    for key, known in (("sampler", SAMPLERS), ("pruner", (*PRUNERS, None))):
-        if key in values and values[key] not in known:
-            said = nearest(str(values[key]), [n for n in known if n])
-            raise PromptError(f"study.{key} is {values[key]!r}{said}")
-    values["seeds"] = _seeds(values.get("seeds", [0]))
-    for key in ("trials", "levels"):
-        value = values.get(key)
-        if value is not None and not (_whole(value) and value >= 1):
-            raise PromptError(f"study.{key} is {value!r}; give a whole number, at least 1.")
-    if not _whole(values.get("sampler_seed", 0)):
-        raise PromptError(f"study.sampler_seed is {values['sampler_seed']!r}; give a number.")
-    if not isinstance(values.get("test", True), bool):
-        raise PromptError(f"study.test is {values['test']!r}; give true or false.")
-    objectives = _mapping("study.objectives", values.get("objectives", OBJECTIVES))
-    for metric, direction in objectives.items():
-        if direction not in DIRECTIONS:
-            raise PromptError(
-                f"study.objectives.{metric} is {direction!r}; give maximize or minimize."
-            )
-    if not objectives:
+    if not settings.objectives:
         raise PromptError("study.objectives is empty; give at least one, val/accuracy: maximize.")
-    settings = Settings(**{**values, "objectives": dict(objectives)})
     if settings.pruner and len(settings.objectives) > 1:
         raise PromptError(
             f"study.pruner {settings.pruner} needs one objective, and there are "
             f"{len(settings.objectives)}; keep one, or take the pruner out."
         )
-    return settings
+    return replace(settings, seeds=_seeds(settings.seeds))
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of the parser's own types as Python's, which YAML and Optuna know."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _refused(report: str, values: Mapping[str, Any]) -> str:
+    """One sentence out of the parser's report on a value."""
+    found = re.search(r'Parser key "study\.(\w+)"', report)
+    key = found[1] if found else ""
+    value = values.get(key)
+    if names := re.findall(r"Literal\[(.+)\]", report):
+        got = re.findall(r"(?:Got|Given) value: (.+)", report)[-1]
+        known = re.findall(r"'(.+?)'", names[-1])
+        return f"study.{key} is {got!r}{nearest(got, known)}"
+    kind = next((words for name, words in KINDS if name in report), "another value")
+    return f"study.{key} is {value!r}; give {kind}."
 
 
 def _checked(config: StudyConfig) -> StudyConfig:
@@ -226,13 +250,13 @@ def _variant(where: str, given: Any) -> Variant:
     )
 
 
-def _seeds(given: Any) -> tuple[int, ...]:
-    seeds = list(range(given)) if _whole(given) else given
-    if not isinstance(seeds, list) or not seeds or not all(_whole(s) and s >= 0 for s in seeds):
+def _seeds(given: int | list[int]) -> list[int]:
+    seeds = list(range(given)) if isinstance(given, int) else given
+    if not seeds:
         raise PromptError(f"study.seeds is {given!r}; give a list, [0, 1, 2], or how many.")
     if len(set(seeds)) < len(seeds):
         raise PromptError(f"study.seeds {given} names a seed twice; each gives one run.")
-    return tuple(seeds)
+    return seeds
 
 
 def _options(where: str, given: Any) -> dict[str, Any]:
@@ -265,7 +289,3 @@ def _mapping(where: str, given: Any) -> Mapping[str, Any]:
     if not isinstance(given, Mapping):
         raise PromptError(f"{where} is {given!r}; give names with their values.")
     return given
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

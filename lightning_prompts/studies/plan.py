@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.runs.reading import VARIANT
+from lightning_prompts.runs.record import VARIANT
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.space import Scalar, Space, points, samples
 

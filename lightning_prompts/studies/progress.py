@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_prompts.files.amounts import count
-from lightning_prompts.runs.reading import VARIANT
+from lightning_prompts.runs.record import VARIANT
 from lightning_prompts.studies.storage import planned
 from lightning_prompts.studies.worker import SECONDS, SETTINGS
 

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_prompts.files.amounts import NONE
+from lightning_prompts.runs.record import VARIANT, RunRecord
 from lightning_prompts.studies.config import StudyConfig
-from lightning_prompts.studies.plan import VARIANT, label
+from lightning_prompts.studies.plan import label
 from lightning_prompts.studies.storage import planned
 from lightning_prompts.studies.worker import RECORD, SETTINGS
 
@@ -25,11 +26,12 @@ def findings(config: StudyConfig, study: optuna.Study) -> Table:
 
     Perplexity is the geometric mean: nats are what is averaged.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[RunRecord]] = {}
     for trial in planned(study):
         record = trial.user_attrs.get(RECORD)
         if trial.state == TrialState.COMPLETE and record:
-            found.setdefault(_named(config, trial.user_attrs), []).append(record)
+            named = _named(config, trial.user_attrs)
+            found.setdefault(named, []).append(RunRecord.from_json(record))
     columns = _columns(config, [record for records in found.values() for record in records])
     table = Table(title=Text(_title(config, found), "bold"), title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge = table.show_edge = False  # a setting's name is long
@@ -37,7 +39,7 @@ def findings(config: StudyConfig, study: optuna.Study) -> Table:
     for heading in ("runs", *map(_heading, columns)):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, records in found.items():
-        cells = [_cell([r["metrics"].get(metric) for r in records], metric) for metric in columns]
+        cells = [_cell([r.metrics.get(metric) for r in records], metric) for metric in columns]
         table.add_row(Text(name), str(len(records)), *cells)
     return table
 
@@ -48,13 +50,13 @@ def _named(config: StudyConfig, attributes: Mapping[str, Any]) -> str:
     return label(variant, settings, config.space_of(variant))
 
 
-def _columns(config: StudyConfig, records: Sequence[Mapping[str, Any]]) -> list[str]:
+def _columns(config: StudyConfig, records: Sequence[RunRecord]) -> list[str]:
     """The objectives, and what the test says of the same."""
     names: list[str] = []
     for metric in config.settings.objectives:
         test = metric.replace("val/", "test/")
         names.append(metric)
-        if metric != PERPLEXITY and any(test in record["metrics"] for record in records):
+        if metric != PERPLEXITY and any(test in record.metrics for record in records):
             names.append(test)
     return names
 
@@ -76,7 +78,7 @@ def _cell(values: Sequence[float | None], metric: str) -> str:
     return f"{fmean(known):.3f}{spread}"
 
 
-def _title(config: StudyConfig, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def _title(config: StudyConfig, found: Mapping[str, Sequence[RunRecord]]) -> str:
     records = [record for some in found.values() for record in some]
-    about = sorted({f"{record['task']}, {record['lm']}" for record in records})
+    about = sorted({f"{record.task}, {record.lm.label}" for record in records})
     return ": ".join([config.name, "; ".join(about)]) + ", mean ± standard deviation over seeds"

@@ -15,7 +15,8 @@ from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.completion import read_step
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG, LAST, PREVIOUS
-from lightning_prompts.runs.reading import RunRecord, read_run
+from lightning_prompts.runs.reading import read_run
+from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.studies.shared import SharedBaselines, SharedLM
 
 

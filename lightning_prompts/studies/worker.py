@@ -17,7 +17,8 @@ from optuna.trial import Trial, TrialState
 from lightning_prompts.files.console import notice
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.runs.folder import PROMPT
-from lightning_prompts.runs.reading import VARIANT, RunRecord, read_run, to_json
+from lightning_prompts.runs.reading import read_run
+from lightning_prompts.runs.record import VARIANT, RunRecord
 from lightning_prompts.studies.claims import Claims
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.plan import label, name_of, trial_args, trial_folder
@@ -86,13 +87,13 @@ class Worker:
             args = trial_args(self.config, variant, point, seed)
             test, reports = self.config.settings.test, self._reports(trial)
             record = run_trial(args, folder, test, self.lm, self.baselines, reports)
-            attributes[RECORD] = to_json(record)
+            attributes[RECORD] = record.to_json()
             state, values = TrialState.COMPLETE, self._values(record)
         except optuna.TrialPruned as pruned:
             state = TrialState.PRUNED
             notice(f"Run {trial.number} {pruned}.")
             if (folder / PROMPT).is_file():
-                attributes[RECORD] = to_json(read_run(folder))
+                attributes[RECORD] = read_run(folder).to_json()
         except Exception as error:
             state, attributes[ERROR] = TrialState.FAIL, _sentence(error)
             notice(f"Run {trial.number} failed: {attributes[ERROR]}")

@@ -12,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from tqdm import tqdm
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.lightning_internals import adds_sampler
 from lightning_prompts.files.option_types import ChecksOptions, Count, Range, Seed
 from lightning_prompts.lm.batch import Batch, Example
 from lightning_prompts.lm.frozen import FrozenLM
@@ -323,8 +324,7 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
 
     def _check_sampler(self) -> None:
         """Refuse Lightning's own distributed sampler, which would drop buckets and repeat rows."""
-        connector = getattr(self.trainer, "_accelerator_connector", None)
-        if self._ranks()[1] > 1 and getattr(connector, "use_distributed_sampler", False):
+        if self._ranks()[1] > 1 and adds_sampler(self.trainer):
             raise PromptError(
                 "The task gives each device its own rows, and trainer.use_distributed_sampler "
                 "would divide them again; set --trainer.use_distributed_sampler false."

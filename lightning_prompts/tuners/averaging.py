@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveragi
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError, first_line
+from lightning_prompts.files.lightning_internals import averaged, last_averaged_epoch
 from lightning_prompts.files.numbers import HALF_WEIGHTS
 from lightning_prompts.tuners.views import PromptViews
 
@@ -70,7 +71,7 @@ class PromptAverage(Callback):
     @property
     def has_begun(self) -> bool:
         """Whether there is an average."""
-        average = self.inner._average_model
+        average = averaged(self.inner)
         return average is not None and bool(average.n_averaged > 0)
 
     # ---- the average in the prompt's place
@@ -146,12 +147,12 @@ class PromptAverage(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The callback's own, and what Lightning's leaves out: the last epoch that it averaged."""
-        return {**self.inner.state_dict(), "latest_update_epoch": self.inner._latest_update_epoch}
+        return {**self.inner.state_dict(), "latest_update_epoch": last_averaged_epoch(self.inner)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As saved."""
         self.inner.load_state_dict(state_dict)
-        self.inner._latest_update_epoch = state_dict["latest_update_epoch"]
+        last_averaged_epoch(self.inner, state_dict["latest_update_epoch"])
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

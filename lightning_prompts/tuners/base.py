@@ -7,11 +7,12 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightning_prompts.files.errors import PromptError, RunError
+from lightning_prompts.files.lightning_internals import trainer_of
 from lightning_prompts.files.option_types import ChecksOptions, Readability, Seed
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.batch import Batch
@@ -25,7 +26,7 @@ from lightning_prompts.tuners.batches import ReadsBatches
 from lightning_prompts.tuners.optimization import Optimized
 from lightning_prompts.tuners.process_group import leave_group_at_exit
 from lightning_prompts.tuners.prompt_init import RECORD
-from lightning_prompts.tuners.record import prompt_record, refuse_other_setting
+from lightning_prompts.tuners.record import LMRecord, PromptRecord, refuse_other_setting
 from lightning_prompts.tuners.sharding import spread
 from lightning_prompts.tuners.shares import share_of
 from lightning_prompts.tuners.tuned import tuned
@@ -117,6 +118,7 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
         """What the latest training step's loss was made of, by a name for messages."""
         self.comparisons: dict[str, dict[str, float]] = {}
         """Of the latest evaluation of a task without an accuracy: what the prompt has to beat."""
+        self._prompt_step = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Name a tuner that does not name itself."""
@@ -154,6 +156,34 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
     def legend(self, stage: Stage) -> str:
         """What these headings mean."""
         return ""
+
+    def record(self) -> PromptRecord:
+        """The present prompt and its setting, as every checkpoint says them."""
+        lm, verbalizer, ids = self.lm, self.verbalizer, self.hard_prompt().tolist()
+        measured = {} if (trainer := trainer_of(self)) is None else trainer.callback_metrics
+        return PromptRecord(
+            tuner=type(self).__name__,
+            lm=LMRecord(lm.label, lm.fingerprint, lm.name, lm.revision),
+            template=self.template.text,
+            verbalizer=dict(zip(verbalizer.labels, verbalizer.words, strict=True)),
+            text=lm.decode(ids),
+            ids=ids,
+            tokens=lm.token_strings(ids),
+            in_use="vectors" if self.soft_in_use else "tokens",
+            averaged_by=self.averaged_by,
+            step=self.prompt_step,
+            metrics={name: float(value) for name, value in measured.items()},
+        )
+
+    @property
+    def prompt_step(self) -> int:
+        """Training steps that made the present prompt, wherever it was trained."""
+        trainer = trainer_of(self)
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            return self._prompt_step
+        running = trainer.state.status == TrainerStatus.RUNNING
+        # After a fit the best prompt may have been taken back.
+        return int(trainer.global_step) if running else self._prompt_step
 
     # ---- averages
 
@@ -208,6 +238,7 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log what is read at intervals, and validate at the last step whatever the interval."""
         trainer = self.trainer
+        self._prompt_step = trainer.global_step
         every = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
         if trainer.global_step % every == 0:  # not each step: this waits for the device
             slots = batch["before_ids"].numel() + batch["after_ids"].numel()
@@ -233,14 +264,13 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
 
     @property
     def _world_size(self) -> int:
-        return 1 if self._trainer is None else self._trainer.world_size
+        return 1 if (trainer := trainer_of(self)) is None else int(trainer.world_size)
 
     def _sum(self, values: Tensor) -> Tensor:
         """Sum over processes."""
         if self._world_size == 1:
             return values
-        assert self._trainer is not None
-        return self._trainer.strategy.reduce(values, reduce_op="sum")
+        return self.trainer.strategy.reduce(values, reduce_op="sum")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Score the prompt in use; the callbacks reuse `hidden` [B, H] and `logits` [B, C]."""
@@ -287,10 +317,8 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
         values = self._evaluated(metrics)
         objective = self._objective(values)
         if not torch.isfinite(objective):
-            # `validate` and `test` know the step of their prompt, though they made none.
-            step = self.global_step or self.trainer.fit_loop.epoch_loop._batches_that_stepped
             raise RunError(
-                f"At step {step} {stage}/objective is {float(objective)}; lower "
+                f"At step {self.prompt_step} {stage}/objective is {float(objective)}; lower "
                 "--model.optimizer.lr or compute in --trainer.precision 32-true"
             )
         logged: dict[str, Tensor | float]
@@ -316,7 +344,7 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(self.frozen)}
         # Of the prompt that the state holds, also between validations.
         with nullcontext() if self.averaging is None else self.averaging.in_place():
-            checkpoint[RECORD] = prompt_record(self)
+            checkpoint[RECORD] = self.record().to_json()
         checkpoint[FORWARD_TOKENS] = int(self.forward_tokens)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -326,8 +354,10 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
             PromptError: If the checkpoint is of another tuner, template, verbalizer, language model
                 or prompt length.
         """
-        refuse_other_setting(checkpoint.get(RECORD), prompt_record(self), self.lengths)
-        self.averaged_by = checkpoint[RECORD].get("averaged_by")
+        saved = PromptRecord.from_json(checkpoint[RECORD]) if RECORD in checkpoint else None
+        known = refuse_other_setting(saved, self.record(), self.lengths)
+        self.averaged_by = known.averaged_by
+        self._prompt_step = int(checkpoint["global_step"])
         self.forward_tokens.fill_(checkpoint.get(FORWARD_TOKENS, 0))
         # Loading stays strict, so that a missing or misspelt prompt cannot go unnoticed.
         own = {k: v for k, v in self.state_dict().items() if k.startswith(self.frozen)}

@@ -22,12 +22,13 @@ from lightning_prompts.files.option_types import (
 )
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Verbalizer
+from lightning_prompts.tuners.record import current
 
 # Under this key a checkpoint says what its prompt belongs to.
 RECORD = "lightning_prompts"
 # What reading a damaged or foreign file raises.
 UNREADABLE = (
-    *(OSError, KeyError, TypeError, ValueError, IndexError),
+    *(OSError, KeyError, TypeError, ValueError, IndexError, AttributeError),
     *(RuntimeError, EOFError, pickle.UnpicklingError),
 )
 
@@ -179,13 +180,12 @@ class FromCheckpoint(PromptInit):
             )
         try:
             if path.suffix == ".json":
-                content = json.loads(path.read_text(encoding="utf-8"))
-                made_with, found = content["lm"], {"token_ids": torch.tensor(content["ids"])}
+                record = current(json.loads(path.read_text(encoding="utf-8")))
+                found = {"token_ids": torch.tensor(record["ids"])}
             else:
                 saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-                record, found = saved[RECORD], saved["state_dict"]
-                made_with = {"label": record["lm"], "fingerprint": record["lm_fingerprint"]}
-            label, fingerprint = made_with["label"], made_with["fingerprint"]
+                record, found = current(saved[RECORD]), saved["state_dict"]
+            label, fingerprint = record["lm"]["label"], record["lm"]["fingerprint"]
             rows = found["prompt"] if "prompt" in found else lm.embed(found["token_ids"])
         except UNREADABLE as error:
             raise PromptError(

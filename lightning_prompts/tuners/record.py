@@ -1,45 +1,148 @@
-"""What a prompt belongs to: written into every checkpoint and checked when one is loaded."""
+"""What a prompt belongs to: the part of a run's record that every checkpoint carries."""
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Self
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.tuners.views import PromptViews
+
+VERSION = "record_version"  # its key, wherever a record is written
+WRITTEN = 1
+"""The version that is written. What has none was written before there were versions."""
+# Names of fields then, and what was not always written.
+EARLIER = {"token_ids": "ids", "nats": "token_nats", "distances": "token_distances"}
+ABSENT: Mapping[str, Any] = {
+    **{"verbalizer": {}, "tokens": [], "in_use": "", "averaged_by": None},
+    **{"step": 0, "metrics": {}},
+}
 
 
-def prompt_record(tuner: PromptViews) -> dict[str, Any]:
-    """The tuner's setting and present prompt, in plain types that load without pickle."""
-    lm, verbalizer = tuner.lm, tuner.verbalizer
-    ids = tuner.hard_prompt().tolist()
-    record: dict[str, Any] = {
-        "tuner": type(tuner).__name__,
-        "lm": lm.label,
-        "lm_name": lm.name,
-        "lm_revision": lm.revision,
-        "lm_fingerprint": lm.fingerprint,
-        "template": tuner.template.text,
-        "verbalizer": dict(zip(verbalizer.labels, verbalizer.words, strict=True)),
-        "prompt_length": len(ids),
-        "token_ids": ids,
-        "text": lm.decode(ids),
-        "tokens": lm.token_strings(ids),
-        "in_use": "vectors" if tuner.soft_in_use else "tokens",
-        "averaged_by": tuner.averaged_by,
-    }
-    if (trainer := tuner._trainer) is not None:
-        record["step"] = trainer.global_step
-        record["metrics"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
-    return record
+@dataclass(frozen=True)
+class LMRecord:
+    """The language model of a prompt.
+
+    Attributes:
+        name: As it was given.
+        revision: Its commit on the hub, None where it has none.
+        label: For people.
+        fingerprint: Of its weights.
+    """
+
+    label: str
+    fingerprint: str = ""
+    name: str = ""
+    revision: str | None = None
+
+
+@dataclass(kw_only=True)
+class PromptRecord:
+    """A prompt and its setting.
+
+    Attributes:
+        tuner: Class of the tuner: SoftPrompt, PEZ, ...
+        lm: The language model.
+        template: Where text and prompt sit.
+        verbalizer: Label to answer word.
+        text: Of the prompt's tokens.
+        ids: Of these tokens.
+        tokens: Each of them decoded alone.
+        token_nats: Surprise of each token under the task's model, None where it was not measured.
+        token_distances: Cosine distance of each token to its vector, None where it was not
+            measured, or tokens are the prompt.
+        in_use: Whether `vectors` are the prompt in use, or `tokens`; empty where it is not known.
+        averaged_by: The callback that the prompt is an average of, None if it is none.
+        step: Training steps that made it.
+        metrics: By the names they are logged under.
+    """
+
+    tuner: str
+    lm: LMRecord
+    template: str
+    verbalizer: dict[str, str]
+    text: str
+    ids: list[int]
+    tokens: list[str]
+    token_nats: list[float] | None = None
+    token_distances: list[float] | None = None
+    in_use: str
+    averaged_by: str | None
+    step: int
+    metrics: dict[str, float]
+
+    @property
+    def soft_in_use(self) -> bool:
+        """Whether vectors are the prompt in use."""
+        return self.in_use == "vectors"
+
+    def to_json(self) -> dict[str, Any]:
+        """In types that JSON knows and that load without pickle; without what is not known."""
+        content, unknown = asdict(self), dict(_unknown(self))
+        known = {k: v for k, v in content.items() if k not in unknown or v != unknown[k]}
+        return {VERSION: WRITTEN, **known}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """What `to_json` wrote, in this version or an earlier one.
+
+        Raises:
+            PromptError: If it is none.
+        """
+        content = current(content)
+        try:
+            known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
+            return cls(**{**known, "lm": LMRecord(**content["lm"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise not_a_record(error) from error
+
+
+def current(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A record, or a part of one, under the names that this version writes.
+
+    Raises:
+        PromptError: If a later version wrote it.
+    """
+    version = content.get(VERSION, 0)
+    if version > WRITTEN:
+        raise PromptError(
+            f"The record is of version {version}, and this lightning-prompts knows those up to "
+            f"{WRITTEN}; install the one that wrote it: pip install --upgrade lightning-prompts."
+        )
+    found = {**ABSENT, **{EARLIER.get(name, name): value for name, value in content.items()}}
+    if isinstance(lm := content.get("lm"), str):
+        names = ("name", "fingerprint", "revision")
+        parts = {name: content.get(f"lm_{name}") for name in names}
+        found["lm"] = {"label": lm, **{name: part for name, part in parts.items() if part}}
+    if "soft_in_use" in content:
+        found["in_use"] = "vectors" if content["soft_in_use"] else "tokens"
+    return found
+
+
+def not_a_record(error: Exception) -> PromptError:
+    """What to say of content that is damaged, or something else."""
+    return PromptError(f"Not a record as lightning-prompts writes it ({error!r}); run it again.")
+
+
+def _unknown(record: PromptRecord) -> Iterator[tuple[str, Any]]:
+    """Fields that may be left open, with what they are then."""
+    for each in fields(record):
+        if each.default_factory is not MISSING:
+            yield each.name, each.default_factory()
+        elif each.default is not MISSING:
+            yield each.name, each.default
 
 
 def refuse_other_setting(
-    saved: dict[str, Any] | None, own: dict[str, Any], lengths: tuple[int, int] | None = None
-) -> None:
+    saved: PromptRecord | None, own: PromptRecord, lengths: tuple[int, int]
+) -> PromptRecord:
     """Compare a checkpoint's record with the module's own.
 
     Args:
         saved: Of the checkpoint.
         own: Of the module.
-        lengths: Fewest and most tokens that the module's prompt may have; by default its own.
+        lengths: Fewest and most tokens that the module's prompt may have.
+
+    Returns:
+        The checkpoint's.
 
     Raises:
         PromptError: At the first difference, with both values.
@@ -48,25 +151,24 @@ def refuse_other_setting(
         raise PromptError(
             "The checkpoint has no prompt record; give one that lightning-prompts saved."
         )
-    flags = {
-        "tuner": "--model",
-        "lm_fingerprint": "--lm.name",
-        "template": "--data.template",
-        "verbalizer": "--data.verbalizer",
-        "prompt_length": "--model.prompt_length",
-    }
-    if lengths is not None and lengths[0] < lengths[1]:
-        flags["prompt_length"] = "--model.min_length and --model.max_length"
-        fits = lengths[0] <= saved["prompt_length"] <= lengths[1]
-        shown = f"{lengths[0]} to {lengths[1]}"
-        own = {**own, "prompt_length": saved["prompt_length"] if fits else shown}
-    for key, flag in flags.items():
-        if saved[key] != own[key]:
-            there, here = saved[key], own[key]
-            if key == "lm_fingerprint":
-                there, here = (f"{r['lm']} (weights {r[key]})" for r in (saved, own))
-            name = {"lm_fingerprint": "language model"}.get(key, key.replace("_", " "))
+    least, most = lengths
+    length = len(saved.ids)
+    own_length: int | str = length
+    if not least <= length <= most:
+        own_length = least if least == most else f"{least} to {most}"
+    both = "--model.min_length and --model.max_length"
+    models = [f"{record.lm.label} (weights {record.lm.fingerprint})" for record in (saved, own)]
+    same_model = saved.lm.fingerprint == own.lm.fingerprint
+    for name, option, there, here in (
+        ("tuner", "--model", saved.tuner, own.tuner),
+        ("language model", "--lm.name", models[0], models[0] if same_model else models[1]),
+        ("template", "--data.template", saved.template, own.template),
+        ("verbalizer", "--data.verbalizer", saved.verbalizer, own.verbalizer),
+        ("prompt length", both if least < most else "--model.prompt_length", length, own_length),
+    ):
+        if there != here:
             raise PromptError(
                 f"The checkpoint's {name} is {there!r} but the configuration's is {here!r}; "
-                f"set {flag} to the checkpoint's, or give another checkpoint."
+                f"set {option} to the checkpoint's, or give another checkpoint."
             )
+    return saved

@@ -13,6 +13,7 @@ from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.cli.table import scored, title
 from lightning_prompts.files.amounts import above, apart, count
 from lightning_prompts.studies.demo import lesson
+from tests.records import make_record
 
 NUMBER = r"(\d+\.\d+)"
 
@@ -48,7 +49,7 @@ def evaluations(draw: random.Random, number: int) -> Iterator[Evaluation]:
             if draw.random() < 0.8:
                 bars[name] = {"accuracy": bar}
         in_use = draw.choice(["vectors", "tokens"])
-        prompt = {"in_use": in_use, "tuner": "SoftPrompt", "ids": [1, 2], "text": " a"}
+        prompt = make_record(in_use=in_use, text=" a")
         saved = draw.random() < 0.5
         yield Evaluation(
             prompt, {"accuracy": accuracy, **metrics}, bars, "val", rows=rows, saved=saved
@@ -110,7 +111,7 @@ def test_the_advice_holds_for_what_it_prints():
 @pytest.mark.parametrize("in_use", ["vectors", "tokens"])
 def test_equal_numbers_are_no_difference(in_use: str):
     """The text's accuracy was tested, and the tokens' was printed: 0.600 against 0.600."""
-    prompt = {"in_use": in_use, "tuner": "SoftPrompt", "ids": [1], "text": " a"}
+    prompt = make_record(in_use=in_use, text=" a")
     metrics = {"accuracy": 0.6, "hard_accuracy": 0.6, "round_trip_accuracy": 0.45}
     said = advice(Evaluation(prompt, metrics, {}, "val", rows=40))
     assert "0.600 against 0.600" not in said
@@ -126,7 +127,7 @@ def test_the_advice_on_rewrites_holds_for_what_it_prints():
     for _ in range(400):
         joint = draw.uniform(30, 31)
         metrics, bars = {"joint": joint}, {"no prompt": {"joint": joint + draw.gauss(0, 0.1)}}
-        prompt = {"in_use": "tokens", "tuner": "RLPrompt", "ids": [1]}
+        prompt = make_record(in_use="tokens", tuner="RLPrompt")
         made = Evaluation(prompt, metrics, bars, "test", columns={"joint": "joint"})
         said = advice(made)
         own, empty = values(said)
@@ -150,7 +151,7 @@ def test_the_lesson_of_the_demo_holds_for_what_it_prints():
         bars = {"no prompt, calibrated": {"accuracy": near(draw, rows, vectors - 0.2)}}
         bars = bars if draw.random() < 0.9 else {}
         found = {
-            name: Evaluation({}, metrics, bars, "val", rows=rows)
+            name: Evaluation(make_record(), metrics, bars, "val", rows=rows)
             for name, metrics in {
                 "manual": {"accuracy": 0.5},
                 "soft": soft,
@@ -219,7 +220,7 @@ def test_the_option_to_raise_is_the_one_that_ended_the_run():
 )
 def test_counts_have_their_nouns(rows: int, of_rows: int | None, said: str):
     assert scored(rows, of_rows) == said
-    made = Evaluation({}, {}, {}, "val", rows=rows, of_rows=of_rows, cut=1)
+    made = Evaluation(make_record(), {}, {}, "val", rows=rows, of_rows=of_rows, cut=1)
     assert title(made, "sst2", "tiny") == f"sst2, validation, {said} (1 cut to fit), tiny"
 
 

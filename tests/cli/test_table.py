@@ -8,6 +8,7 @@ from lightning_prompts.cli.advice import advice, convergence
 from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.files.amounts import NONE
 from lightning_prompts.files.console import fail
+from tests.records import make_record
 
 BASELINES = {
     "majority": {"accuracy": 0.5, "macro_f1": 0.333},
@@ -18,7 +19,7 @@ BASELINES = {
 
 def evaluation(in_use: str, text: str = " good", iterate: bool = False, **metrics: float):
     """An evaluation on 872 rows."""
-    prompt = {"in_use": in_use, "tuner": "SoftPrompt", "ids": [1, 2], "text": text}
+    prompt = make_record(in_use=in_use, text=text)
     return Evaluation(prompt, metrics, BASELINES, "val", rows=872, cut=3, iterate=iterate)
 
 

@@ -10,7 +10,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
-from lightning_prompts.runs.reading import RunRecord, Validation, to_json
+from lightning_prompts.runs.record import RunRecord, Validation
+from tests.records import make_record
 
 ROWS = 100
 
@@ -45,24 +46,17 @@ def make_run(
         "data.template": "{prompt} {text}",
         "seed_everything": seed,
     }
-    run = RunRecord(
+    run = make_record(
         name=f"runs/{tuner}_{weight}_{seed}_{changed.get('settings', '')}",
         tuner=tuner,
-        task="sst2",
-        lm="tiny",
-        template="{prompt} {text}",
         perplexity_weight=weight,
         seed=seed,
-        step=20,
         steps=20,
         seconds=40.0,
         forward_tokens=1000.0,
-        text=" a movie",
-        ids=[1, 2],
-        tokens=[" a", " movie"],
-        distances=[0.1, 0.9] if vectors else None,
-        nats=[2.0, 7.5],
-        soft_in_use=vectors,
+        token_distances=[0.1, 0.9] if vectors else None,
+        token_nats=[2.0, 7.5],
+        in_use="vectors" if vectors else "tokens",
         metrics=metrics | changed.pop("metrics", {}),
         baselines=baselines,
         test_baselines=baselines,
@@ -115,7 +109,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
         created.set_user_attr("description", "What it asks.")
         for record in records:
             values = [record.metrics["val/accuracy"], record.metrics["val/perplexity"]]
-            attrs: dict[str, Any] = {"record": to_json(record), "seconds": record.seconds}
+            attrs: dict[str, Any] = {"record": record.to_json(), "seconds": record.seconds}
             if record.variant:
                 attrs["settings"] = {"variant": attrs["record"].pop("variant")}
             created.add_trial(

@@ -13,7 +13,7 @@ from lightning_prompts.report.load import Material
 from lightning_prompts.report.page import prompts
 from lightning_prompts.report.paired import pairs
 from lightning_prompts.report.tables import differences, failures, results, signed
-from lightning_prompts.runs.reading import RunRecord
+from lightning_prompts.runs.record import RunRecord
 
 Run = Callable[..., RunRecord]
 SHARE = re.compile(r"\d\.\d{3}")

@@ -6,7 +6,7 @@ import pytest
 
 from lightning_prompts.report.comparison import compare
 from lightning_prompts.report.findings import findings
-from lightning_prompts.runs.reading import RunRecord
+from lightning_prompts.runs.record import RunRecord
 
 Run = Callable[..., RunRecord]
 

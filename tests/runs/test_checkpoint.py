@@ -5,13 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.main import main
-from lightning_prompts.runs.checkpoint import BestPrompt, load_prompt
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, restore_prompt
+from lightning_prompts.runs.reading import read_run
+from lightning_prompts.runs.results_of_test import Tested
+from lightning_prompts.tasks.demo import Demo
+from lightning_prompts.tuners import SoftPrompt
 
 
 class Script(Callback):
@@ -69,7 +74,7 @@ def test_the_best_is_kept_and_described(fit, values: list[float], mode: str, ste
     described, saved = best()
     assert described["step"] == saved["global_step"] == step
     assert described["metrics"]["val/scripted"] == values[step - 1]
-    assert described["ids"] == saved["lightning_prompts"]["token_ids"]
+    assert described["ids"] == saved["lightning_prompts"]["ids"]
     assert torch.equal(cli.model.prompt.detach(), saved["state_dict"]["prompt"])
     folder = Path("logs/soft-demo/version_0")
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
@@ -91,6 +96,38 @@ def test_a_resumed_run_remembers_the_best(fit):
     fit([1.0, 3.0, 2.0, 0.5], "--ckpt_path", "last")
     described, saved = best()
     assert described["step"] == saved["global_step"] == 4
+
+
+def test_the_order_of_the_two_does_not_matter(fit):
+    """last.ckpt carries the state of the best, and so is written behind it."""
+    cli = fit([1.0, 3.0])
+    given = cli.trainer.callbacks
+    last = callback_of(cli.trainer, LastPrompt)
+    cli.trainer.callbacks = [last, *(each for each in given if each is not last)]
+    last.setup(cli.trainer, cli.model, "fit")
+    assert cli.trainer.callbacks == [*(each for each in given if each is not last), last]
+
+
+def test_a_run_without_baselines_is_described_all_the_same(lm_folder, review_folder, tmp_path):
+    """From Python, beside nothing but what saves it."""
+    lm = FrozenLM(str(lm_folder))
+    words = {"negative": " terrible", "positive": " great"}
+    task = Demo(lm, "{prompt} {text} It was", words, path=str(review_folder))
+    tuner = SoftPrompt(lm, task.template, task.verbalizer, prompt_length=3)
+    options = {"accelerator": "cpu", "max_steps": 2, "default_root_dir": tmp_path, "logger": False}
+    options |= {"enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(**options, callbacks=[BestPrompt(), Tested()], num_sanity_val_steps=0)
+    trainer.fit(tuner, task)
+    trainer.test(tuner, task, ckpt_path="best", verbose=False)
+    (folder,) = (path.parent for path in tmp_path.rglob("prompt.json"))
+    described, tested = (json.loads((folder / f"{n}.json").read_text()) for n in ("prompt", "test"))
+    assert "baselines" not in described
+    assert described["step"] == tested["step"] == 2
+    # With another trainer, which has made no step.
+    other = Trainer(**options, callbacks=[Tested()])
+    other.test(tuner, task, ckpt_path=trainer.checkpoint_callback.best_model_path, verbose=False)
+    assert json.loads((folder / "test.json").read_text())["step"] == 2
+    assert read_run(folder).metrics["test/accuracy"] == tested["metrics"]["test/accuracy"]
 
 
 def test_another_monitor_chooses_anew_when_resumed(fit):
@@ -147,7 +184,7 @@ def test_load_prompt_takes_it_back(fit):
     trained = cli.model.prompt.detach().clone()
     with torch.no_grad():
         cli.model.prompt.zero_()
-    load_prompt(cli.model, Path("logs/soft-demo/version_0/checkpoints/best.ckpt"))
+    restore_prompt(cli.model, Path("logs/soft-demo/version_0/checkpoints/best.ckpt"))
     assert torch.equal(cli.model.prompt, trained)
 
 

@@ -1,5 +1,6 @@
 """One fit at a time in a run's folder, however the one before it ended."""
 
+import errno
 import os
 import signal
 import time
@@ -65,7 +66,16 @@ def test_death_frees_it(tmp_path: Path):
         os.waitpid(child, 0)
     assert (tmp_path / LOCK).is_file()
     with locked(tmp_path):
-        assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
+        assert (tmp_path / LOCK).read_text()[1:].startswith(f"process {os.getpid()} on ")
+
+
+def test_a_file_system_without_locks_is_gone_on_with(tmp_path: Path, monkeypatch):
+    def refuse(*args: object, **kwargs: object) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("lightning_prompts.files.locks.lock_descriptor", refuse)
+    with locked(tmp_path), locked(tmp_path):
+        pass
 
 
 def test_a_run_that_is_gone_on_with_twice(

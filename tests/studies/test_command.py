@@ -7,6 +7,7 @@ import torch
 
 from lightning_prompts.cli.main import main
 from lightning_prompts.studies import running
+from lightning_prompts.studies.config import Settings
 from lightning_prompts.studies.estimate import Cost, Price, Size
 
 
@@ -34,7 +35,9 @@ def test_help_and_estimate(study_file, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["study", "--help"])
     assert not stop.value.code
-    assert "--workers" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert all(f"--study.{name} " in said for name in Settings.__dataclass_fields__)
+    assert "--workers" in said
     main(["study", "--config", str(study_file()), "--estimate"])
     assert "about" in capsys.readouterr().err
     assert not Path("logs/studies/tiny/trials").exists()

@@ -56,7 +56,7 @@ def test_later_files_change_a_study_key_by_key(configure, tmp_path: Path):
     config = read_config([first, second], {"study.seeds": "[4]"})
     assert config.name == "tiny-b"
     assert config.folder == Path("logs/studies/tiny-b")
-    assert config.settings.seeds == (4,)
+    assert config.settings.seeds == [4]
     assert config.settings.objectives == {"val/loss": "minimize"}
     assert set(config.variants) == {"soft", "pez"}
     assert config.variants["pez"].configs == ("configs/tuner/pez.yaml",)
@@ -73,11 +73,20 @@ def test_later_files_change_a_study_key_by_key(configure, tmp_path: Path):
         ({"study": {"name": "a", "seed": 1}}, "study.seed: no such key; did you mean seeds?"),
         ({"study": {"name": "a", "sampler": "grdi"}}, "'grdi'; did you mean grid?"),
         ({"study": {"name": "a", "seeds": []}}, "study.seeds is []"),
+        ({"study": {"name": "a", "seeds": ["x"]}}, "study.seeds is ['x']; give a list, [0, 1"),
+        ({"study": {"name": "a", "trials": 0}}, "study.trials is 0; give a whole number, at leas"),
+        ({"study": {"name": "a", "test": 3}}, "study.test is 3; give true or false."),
+        ({"study": {"name": 5}}, "study.name is 5; give a text."),
+        ({"study": {"name": "a", "pruner": "medain"}}, "'medain'; did you mean median?"),
+        ({"study": {"name": "a", "objectives": 3}}, "study.objectives is 3; give names with"),
         ({"study": {"name": "a", "seeds": [1, 1]}}, "names a seed twice"),
         ({"study": {"name": "a", "trials": 3}}, "a grid has as many as it has"),
         ({"study": {"name": "a", "sampler": "tpe"}}, "say how many settings tpe draws"),
         ({"study": {"name": "a", "pruner": "median"}}, "needs one objective, and there are 2"),
-        ({"study": {"name": "a", "objectives": {"val/loss": "down"}}}, "maximize or minimize"),
+        (
+            {"study": {"name": "a", "objectives": {"val/loss": "down"}}},
+            "'down'; known: maximize, minimize.",
+        ),
         ({"space": {"model.alpha": []}}, "space.model.alpha is an empty list"),
         ({"space": {"model.alpha": {"low": 0, "high": 1}}}, "which a grid cannot run"),
         ({"space": {"seed_everything": [1]}}, "it follows from study.seeds"),

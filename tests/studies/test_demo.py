@@ -8,6 +8,7 @@ import pytest
 from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.cli.main import main
 from lightning_prompts.studies.demo import lesson
+from tests.records import make_record
 
 
 def test_the_demo_is_one_table(lm_folder: Path, tmp_path: Path, monkeypatch, capsys):
@@ -55,7 +56,7 @@ def test_a_missing_model_ends_the_demo(tmp_path: Path, monkeypatch, capsys):
     ],
 )
 def test_the_lesson_follows_from_the_numbers(vectors: float, tokens: float, said: str):
-    prompt = {"in_use": "vectors", "tuner": "SoftPrompt", "ids": [1]}
+    prompt = make_record(in_use="vectors")
     baselines = {"no prompt, calibrated": {"accuracy": 0.69}}
 
     def evaluation(**metrics: float) -> Evaluation:

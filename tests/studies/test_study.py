@@ -13,7 +13,8 @@ from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.main import main
 from lightning_prompts.files.atomic_files import write_text
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.runs.reading import from_json, read_run
+from lightning_prompts.runs.reading import read_run
+from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.studies.limits import limited
 from lightning_prompts.studies.running import run
 from lightning_prompts.studies.storage import planned
@@ -55,7 +56,7 @@ def test_a_grid_is_run_once_and_gone_on_with(study_file, capsys):
     assert set(study.user_attrs["estimate"]) == {"soft", "pez"}
     for trial in study.trials:
         assert trial.state == TrialState.COMPLETE
-        record = from_json(trial.user_attrs["record"])
+        record = RunRecord.from_json(trial.user_attrs["record"])
         assert record == records[trial.number]
         assert trial.values == [record.metrics[k] for k in ("val/accuracy", "val/log_perplexity")]
         assert trial.user_attrs["settings"]["seed_everything"] == record.seed
@@ -214,7 +215,7 @@ def test_a_search_gives_all_seeds_the_same_values(configure):
     assert len({params["model.optimizer.lr"] for params in drawn}) == 3
     assert [t.user_attrs["seed"] for t in trials] == [0, 1] * 3
     for trial in trials:
-        record = from_json(trial.user_attrs["record"])
+        record = RunRecord.from_json(trial.user_attrs["record"])
         assert record.settings["model.optimizer.lr"] == pytest.approx(
             trial.params["model.optimizer.lr"]
         )
@@ -243,7 +244,7 @@ def test_a_hopeless_run_is_pruned_and_kept(configure, monkeypatch):
     assert states(config) == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE]
     pruned = planned(opened(config))[1]
     assert list(pruned.intermediate_values) == [2]
-    assert from_json(pruned.user_attrs["record"]).steps == 2
+    assert RunRecord.from_json(pruned.user_attrs["record"]).steps == 2
 
 
 def test_limits_reach_the_runs(configure):

@@ -107,7 +107,7 @@ def test_the_table_is_of_the_average(fit, tuner: str, lm_folder: Path, capsys):
     torch.testing.assert_close(best["state_dict"]["prompt"].double(), mean, rtol=0, atol=1e-6)
     assert set(best["state_dict"]) == {"prompt"}
     ids = nearest(cli, mean)
-    assert written["ids"] == best["lightning_prompts"]["token_ids"] == ids
+    assert written["ids"] == best["lightning_prompts"]["ids"] == ids
     used = mean if tuner == "soft" else cli.model.lm.embed(torch.tensor(ids)).double()
     loss, accuracy = scores(cli, used, lm_folder)
     assert written["metrics"]["val/loss"] == pytest.approx(loss, abs=2e-6)

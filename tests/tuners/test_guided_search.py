@@ -282,7 +282,7 @@ def test_a_checkpoint_of_another_length_loads(rl, lm: FrozenLM, tmp_path: Path):
         tuner.token_ids = torch.tensor([9, 30, 12, 50, 7])
     trainer.save_checkpoint(path := tmp_path / "a.ckpt")
     saved = torch.load(path, weights_only=True)
-    assert saved["lightning_prompts"]["prompt_length"] == 5
+    assert len(saved["lightning_prompts"]["ids"]) == 5
     other = build(lm, perplexity_weight=0.1, init=FromVocabulary(top=50), seed=3)
     other.on_load_checkpoint(saved)
     other.load_state_dict(saved["state_dict"], strict=True)

@@ -63,7 +63,7 @@ def test_a_checkpoint_holds_the_policy_the_prompt_and_the_ledger(rl, lm: FrozenL
     saved = torch.load(path, weights_only=True)
     both = {f"policy.{part}.{name}" for part in ("mlp", "target") for name in MLP}
     assert saved["state_dict"].keys() == both | {"token_ids"}
-    assert saved["lightning_prompts"]["token_ids"] == tuner.hard_prompt().tolist()
+    assert saved["lightning_prompts"]["ids"] == tuner.hard_prompt().tolist()
     assert len(saved["prompts"]["ids"]) == len(tuner.ledger) > K
 
     other = rl.build(lm, seed=5)

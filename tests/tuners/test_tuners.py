@@ -123,7 +123,7 @@ def test_a_checkpoint_holds_the_prompt_alone_and_loads_strictly(
     trainer.save_checkpoint(path := tmp_path / "a.ckpt")
     saved = torch.load(path, weights_only=True)
     assert saved["state_dict"].keys() == keys
-    assert saved["lightning_prompts"]["token_ids"] == tuner.hard_prompt().tolist()
+    assert saved["lightning_prompts"]["ids"] == tuner.hard_prompt().tolist()
     assert saved["lightning_prompts"]["metrics"]["val/loss"] == pytest.approx(
         trainer.callback_metrics["val/loss"].item()
     )
@@ -176,7 +176,7 @@ def test_another_lm_or_verbalizer_is_refused(lm: FrozenLM, tmp_path: Path):
     other = SoftPrompt(lm, tuner.template, words, prompt_length=4)
     with pytest.raises(PromptError, match=r"verbalizer is .* good.* great"):
         other.on_load_checkpoint(saved)
-    saved["lightning_prompts"] |= {"lm": "other-lm", "lm_fingerprint": "0" * 16}
+    saved["lightning_prompts"]["lm"] |= {"label": "other-lm", "fingerprint": "0" * 16}
     with pytest.raises(PromptError, match="language model is 'other-lm"):
         tuner.on_load_checkpoint(saved)
     with pytest.raises(PromptError, match="no prompt record"):

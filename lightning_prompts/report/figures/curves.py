@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from lightning_prompts.runs.reading import RunRecord, Validation
+from lightning_prompts.runs.record import RunRecord, Validation
 
 
 def best_so_far(record: RunRecord) -> list[tuple[Validation, Validation]]:

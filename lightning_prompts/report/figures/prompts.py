@@ -21,7 +21,7 @@ from lightning_prompts.report.figures.looks import (
     style,
 )
 from lightning_prompts.report.text import visible
-from lightning_prompts.runs.reading import RunRecord
+from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.runs.shading import Scale, scales, spaced
 
 MOST = 10
@@ -56,7 +56,9 @@ def prompts(comparison: Comparison, name: str) -> Drawn | None:
     """The best prompt of each setting; None where no token was measured."""
     settings = foremost(comparison, comparison.settings, MOST)
     records = [chosen(setting, comparison) for setting in settings]
-    shown = [(s, r) for s, r in zip(settings, records, strict=True) if r.nats or r.distances]
+    shown = [
+        (s, r) for s, r in zip(settings, records, strict=True) if r.token_nats or r.token_distances
+    ]
     if not shown:
         return None
     surprise, distance = scales([r for _, r in shown])
@@ -72,10 +74,10 @@ def prompts(comparison: Comparison, name: str) -> Drawn | None:
         for (setting, record, placed), taken in zip(blocks, heights, strict=True):
             _block(axes, comparison, setting, record, placed, top, (surprise, distance))
             top -= taken
-        some = [surprise] + [distance] * any(r.distances for _, r in shown)
+        some = [surprise] + [distance] * any(r.token_distances for _, r in shown)
         for i, scale in enumerate(some):
             _key(axes, MARGIN + i * 3.6, scale)
-        far = any(record.distances for _, record in shown)
+        far = any(record.token_distances for _, record in shown)
         caption = _caption(len(comparison.settings) - len(shown), far)
         return drawn(figure, name, "The prompts", caption)
 
@@ -83,7 +85,7 @@ def prompts(comparison: Comparison, name: str) -> Drawn | None:
 def boxes(record: RunRecord) -> list[Box]:
     """Tokens from left to right, broken into lines."""
     tokens = list(record.tokens[:MOST_TOKENS])
-    nats, far = record.nats or [], record.distances or []
+    nats, far = record.token_nats or [], record.token_distances or []
     placed: list[Box] = []
     x, line = MARGIN, 0
     for i, token in enumerate(tokens):
@@ -116,7 +118,7 @@ def _characters() -> frozenset[int]:
 
 
 def _line_height(record: RunRecord) -> float:
-    return LINE + STRIP * (bool(record.nats) + bool(record.distances)) + 0.05
+    return LINE + STRIP * (bool(record.token_nats) + bool(record.token_distances)) + 0.05
 
 
 def _block(

@@ -26,7 +26,7 @@ from lightning_prompts.report.figures.looks import (
     style,
 )
 from lightning_prompts.report.text import shorten, visible
-from lightning_prompts.runs.reading import Validation
+from lightning_prompts.runs.record import Validation
 
 MOST = 10
 DISTANCE = "val/distance_differential_cosine"
