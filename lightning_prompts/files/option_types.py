@@ -157,9 +157,11 @@ def require(name: str, value: Any, hint: Any) -> None:
         PromptError: If it is out of range.
     """
     kind, allowed = (float, hint) if isinstance(hint, Range) else _range_in(hint)
-    if allowed is None or value is None:
+    if allowed is None:
         return
     for number in value if isinstance(value, list | tuple) else (value,):
+        if number is None:
+            continue
         whole = kind is not int or isinstance(number, numbers.Integral)
         if not whole or not allowed.has(number):
             more = allowed.high == MOST and Range(MOST).has(number)
