@@ -6,23 +6,19 @@ Everything public is here, whichever file it stands in: `__init__.pyi` is the li
 type checkers too. A name is imported when it is first asked for, because torch takes seconds.
 """
 
-import ast
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-_LIST = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
-_IMPORTS = [node for node in _LIST if isinstance(node, ast.ImportFrom)]
-_MODULES = {alias.name: node.module for node in _IMPORTS for alias in node.names}
+from lightning_prompts.files.public_names import MODULES
 
-__all__ = sorted(_MODULES)
+__all__ = sorted(MODULES)
 
 
 def __getattr__(name: str) -> Any:
     """A public name, for as long as it has not been imported."""
-    if name not in _MODULES:
+    if name not in MODULES:
         raise AttributeError(f"module 'lightning_prompts' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(str(_MODULES[name])), name)
+    value = globals()[name] = getattr(import_module(MODULES[name]), name)
     return value
 
 

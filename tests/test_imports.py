@@ -88,7 +88,7 @@ def test_a_folder_imports_only_those_below_it():
 
 def test_the_order_names_what_is_at_the_top():
     there = {path.name for path in PACKAGE.iterdir()} - {"__pycache__"}
-    assert there == {*ORDER, "__init__.py", "__main__.py", "py.typed"}
+    assert there == {*ORDER, "__init__.py", "__init__.pyi", "__main__.py", "py.typed"}
 
 
 # ---- the checker itself, on packages of a few lines

@@ -1,45 +1,66 @@
-"""The README's commands parse, its targets exist, and its versions are the ones that are pinned."""
+"""README and pages are true: commands parse, Python runs, and what they name is there."""
 
 import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
+import lightning_prompts
+from tests.test_imports import ORDER
+from tests.tiny import reviews
+
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
+DOCS = ROOT / "docs"
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
+}
+README, PYTHON = PAGES["README.md"], PAGES["docs/python.md"]
+ARCHITECTURE = PAGES["docs/architecture.md"]
+# What starts the processes stands before the command line.
 STARTS = ("lightning-prompts", "lightning_prompts")
-CLUSTER = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str, text: str = README) -> list[str]:
+def blocks(language: str, text: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
-def commands(text: str = README) -> list[list[str]]:
-    """Every command line of the bash blocks, split into words."""
-    lines = "\n".join(blocks("bash", text)).replace("\\\n", " ").splitlines()
+def commands(text: str) -> list[list[str]]:
+    """Every command line of the bash blocks, split into words; without what a shell hands on."""
+    found = "\n".join(blocks("bash", text)).replace("\\\n", " ")
+    lines = re.sub(r"<<'EOF'\n.*?^EOF$", "", found, flags=re.DOTALL | re.MULTILINE).splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-OURS = [words[1:] for words in commands() if words[0] == "lightning-prompts"]
-# What starts the processes stands before the command line, or variables of a script within it.
-OF_CLUSTERS = [
-    words[max(words.index(name) for name in STARTS if name in words) + 1 :]
-    for words in commands(CLUSTER)
-    if any(name in words for name in STARTS) and not any("$run" in word for word in words)
-]
+def ours(text: str) -> list[tuple[str, ...]]:
+    """What follows the name of the program, but for lines with variables of a script."""
+    return [
+        tuple(words[max(words.index(name) for name in STARTS if name in words) + 1 :])
+        for words in commands(text)
+        if any(name in words for name in STARTS) and not any("$run" in word for word in words)
+    ]
+
+
+OURS = list(dict.fromkeys(args for text in PAGES.values() for args in ours(text)))
+
+
+def named_files(language: str) -> dict[str, str]:
+    """Blocks that begin with the name of the file that they are."""
+    found = [block for text in PAGES.values() for block in blocks(language, text)]
+    names = [re.match(r"# (\w+\.\w+)\n", block) for block in found]
+    return {name[1]: block for name, block in zip(names, found, strict=True) if name}
 
 
 @pytest.fixture
 def folder_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder but for what the README's commands name: a run, and a task of one's own."""
+    """An empty folder but for what the commands name: runs, and files that the pages show."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     for experiment, tuner in (("soft-demo", "soft"), ("rlprompt-yelp_transfer", "rlprompt")):
         run = tmp_path / "logs" / experiment / "version_0"
         (run / "checkpoints").mkdir(parents=True)
@@ -49,77 +70,152 @@ def folder_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         parts = [ROOT / "configs" / "tuner" / f"{tuner}.yaml", ROOT / "configs/task/demo.yaml"]
         config = {k: v for part in parts for k, v in yaml.safe_load(part.read_text()).items()}
         (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    for block in blocks("yaml"):
-        name = re.match(r"# (\S+\.yaml)\n", block)[1]
-        (tmp_path / name).write_text(block, encoding="utf-8")
+    for name, text in (named_files("yaml") | named_files("python")).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
     return tmp_path
 
 
-def test_the_readme_shows_every_subcommand():
-    assert {words[0] for words in OURS} >= {"fit", "validate", "test", "predict"}
+def test_every_subcommand_is_shown():
+    assert {args[0] for args in ours(README)} >= {"fit", "validate", "test", "report"}
+    shown = {args[0] for args in OURS}
+    assert shown == {"fit", "validate", "test", "predict", "demo", "style", "study", "report"}
 
 
-@pytest.mark.parametrize("args", [*OURS, *OF_CLUSTERS], ids=" ".join)
-def test_commands_parse(args: list[str], folder_of_a_user: Path):
-    from lightning_prompts.cli.app import PromptCLI
+@pytest.mark.parametrize("args", OURS, ids=" ".join)
+def test_commands_parse(args: tuple[str, ...], folder_of_a_user: Path):
     from lightning_prompts.cli.parser import find_configs
     from lightning_prompts.cli.report import parser as report_parser
     from lightning_prompts.cli.style import parser as style_parser
     from lightning_prompts.studies.command import parse as parse_study
     from lightning_prompts.studies.demo import BASE
     from lightning_prompts.studies.files import read_config
+    from lightning_prompts.studies.needs import OnlyParses
 
-    if args[0] == "style":
-        assert style_parser().parse_args(find_configs(args[1:])[0]).lm.name == "smollm2"
+    command, *options = args
+    if command == "style":
+        assert style_parser().parse_args(find_configs(options)[0]).lm.name == "smollm2"
         return
-
-    class OnlyParses(PromptCLI):
-        """Builds no model and no data: neither is there."""
-
-        def instantiate_classes(self) -> None:
-            pass
-
-    if args[0] == "report":
-        assert report_parser().parse_args(args[1:]).paths
+    if command == "report":
+        assert report_parser().parse_args(options).paths
         return
-    if args[0] == "study":
-        asked = parse_study(args[1:])
+    if command == "study":
+        asked = parse_study(options)
         assert read_config(asked.configs, asked.options).name
         return
-    if args[0] == "demo":
-        args = ["fit", "--config", "configs/tuner/soft.yaml", *BASE, *args[1:]]
-    config = OnlyParses(args, run=False).config[args[0]]
-    assert "--lm.name" in args
-    assert config.lm.name == args[args.index("--lm.name") + 1]
+    if command == "demo":
+        command, options = "fit", ["--config", "configs/tuner/soft.yaml", *BASE, *options]
+    config = OnlyParses([command, *options], run=False).config[command]
+    if "--lm.name" in options:
+        assert config.lm.name == options[options.index("--lm.name") + 1]
 
 
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, flags=re.MULTILINE))
-    named = {word for words in commands() if words[0] == "make" for word in words[1:2]}
-    named |= set(re.findall(r"`make ([a-z-]+)", README))
+    everything = "\n".join(PAGES.values())
+    named = {word for words in commands(everything) if words[0] == "make" for word in words[1:2]}
+    named |= set(re.findall(r"`make\s([a-z-]+)", everything))
     assert {"demo", "test"} <= named
     assert named <= targets
-    help_line = README[README.index("`make help` lists every target") :].partition("\n\n")[0]
+    page = PAGES["docs/quickstart.md"]
+    help_line = page[page.index("`make help` lists every target") :].partition("\n\n")[0]
     assert targets - {"help"} == set(re.findall(r"`([a-z-]+)`", help_line))
 
 
-def test_versions_are_the_pinned_ones():
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_versions_are_the_pinned_ones(page: str):
     pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    named = re.findall(r"[\w-]+==[\w.]+", README)
+    named = re.findall(r"[\w-]+==[\w.]+", PAGES[page])
     assert named
     assert set(named) <= set(pinned)
 
 
-def test_named_files_exist():
-    paths = set(re.findall(r"(?:configs|docs|lightning_prompts)/[\w/]+\.\w+", README))
-    assert paths
-    assert all((ROOT / path).is_file() for path in paths), paths
+def test_a_newcomer_finishes_the_readme():
+    assert len(README.splitlines()) <= 200
 
 
-@pytest.mark.parametrize("tuner", ["soft", "pez"])
-@pytest.mark.parametrize("template", ["{prompt} {text} It was", "{text}{prompt}"])
-def test_the_python_gives_what_predict_gives(
+# ---- links and paths
+
+
+def anchors(text: str) -> set[str]:
+    """What links may name in a page: its headings, as GitHub turns them into anchors."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str):
+    for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", PAGES[page]):
+        path, _, anchor = target.partition("#")
+        found = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert found.is_file(), target
+        if anchor:
+            assert anchor in anchors(PAGES[found.relative_to(ROOT).as_posix()]), target
+
+
+def test_the_index_has_every_page():
+    linked = set(re.findall(r"\]\(([\w/]+\.md)\)", PAGES["docs/README.md"]))
+    assert linked == {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} - {
+        "README.md"
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_named_files_exist(page: str):
+    text = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", "", PAGES[page], flags=re.DOTALL)
+    folders = "configs|docs|lightning_prompts|tests|findings"
+    for path in re.findall(rf"(?<![\w/.-])((?:{folders})/[\w/.-]*\w/?)", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_places_have_what_they_are_named_for():
+    """Of the table *Where is ...*: each file has the functions and classes that it names."""
+    named = re.findall(r"`(lightning_prompts/[\w/]+\.py)`: ((?:`[\w.]+`(?:, )?)+)", ARCHITECTURE)
+    assert len(named) > 20
+    for path, names in named:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        for name in re.findall(r"[\w.]+", names):
+            for part in name.split("."):
+                assert re.search(rf"^ *(?:def|class) {part}\b", text, flags=re.MULTILINE), name
+
+
+def test_the_ten_folders_are_named_from_the_bottom_up():
+    assert tuple(re.findall(r"^\| `lightning_prompts/(\w+)/` \|", ARCHITECTURE, re.M)) == ORDER
+    assert tuple(re.findall(r"^  (\w+)/  +", README, flags=re.MULTILINE)) == ORDER
+
+
+# ---- Python
+
+
+def test_every_public_name_is_told():
+    table = PYTHON.partition("## Public names")[2]
+    assert set(re.findall(r"`(\w+)`", table)) == set(lightning_prompts.__all__)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_runs(page: str, lm_folder: Path, folder_of_a_user: Path):
+    """As one script, on the tiny model, and in fewer steps."""
+    queues = {"positive": "billing", "negative": "technical"}
+    rows = [f"{json.dumps(row['text'])},{queues[row['label']]}" for row in reviews(40)]
+    Path("tickets.csv").write_text("\n".join(["body,queue", *rows]))
+    code = "\n".join(block for block in blocks("python", PAGES[page]) if "soft-demo" not in block)
+    smaller = re.sub(r"\b(\d)00\b", lambda number: str(2 * int(number[1])), code)
+    ours = {'"smollm2"': f'"{lm_folder}"', '" billing"': '" good"', '" technical"': '" bad"'}
+    for theirs, tiny in ours.items():
+        assert theirs in smaller
+        smaller = smaller.replace(theirs, tiny)
+    names: dict[str, Any] = {}
+    exec(smaller, names)
+    assert "val/accuracy" in names["prompt"].metrics
+    assert set(names["prompt"].classify(["My card was charged twice."])) <= set(queues.values())
+    assert names["best"].folder.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("tuner", "template"), [("soft", "{prompt} {text} It was"), ("pez", "{text}{prompt}")]
+)
+def test_the_vectors_by_hand_give_what_predict_gives(
     tuner: str, template: str, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch
 ):
     from lightning_prompts.cli.main import main
@@ -136,10 +232,22 @@ def test_the_python_gives_what_predict_gives(
     main(["predict", *resume, "--data.predict", "new.jsonl"], show=False)
     (predicted,) = (run / "predictions.jsonl").read_text().splitlines()
 
-    (code,) = blocks("python")
+    (code,) = (block for block in blocks("python", PYTHON) if "soft-demo" in block)
     shown = '"A warm and funny film."'
     assert shown in code
     names: dict = {}
     exec(code.replace(shown, repr(text)), names)
     found = dict(zip(names["words"], names["answers"].tolist(), strict=True))
     assert found == pytest.approx(json.loads(predicted)["probabilities"], abs=1e-5)
+
+
+def test_the_tuner_of_a_user_trains(lm_folder: Path, review_folder: Path, folder_of_a_user: Path):
+    from lightning_prompts.cli.main import main
+
+    files = ["--config", "noisy.yaml", "--config", "configs/task/demo.yaml"]
+    options = ["--lm.name", str(lm_folder), "--data.path", str(review_folder)]
+    short = ["--trainer.max_steps", "2", "--model.sigma", "0.5"]
+    cli = main(["fit", *files, *options, *short], show=False)
+    assert cli is not None
+    assert (type(cli.model).__name__, vars(cli.model)["sigma"]) == ("NoisyPrompt", 0.5)
+    assert Path("logs/noisy-demo/version_0/prompt.json").is_file()

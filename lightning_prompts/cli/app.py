@@ -58,7 +58,7 @@ from lightning_prompts.files.lightning_internals import number_logged_steps
 from lightning_prompts.files.option_types import require_numbers
 from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, load_prompt
+from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, restore_prompt
 from lightning_prompts.runs.checkpoint_io import use_whole_checkpoints
 from lightning_prompts.runs.folder import choose_run_folder, require_writable
 from lightning_prompts.runs.lock import run_locked
@@ -252,7 +252,7 @@ class PromptCLI(LightningCLI):
             require_steps(self.trainer, self.model, start)
         best = Path(callback_of(self.trainer, BestPrompt).best_model_path)
         if best.is_file():
-            load_prompt(self.model, best)
+            restore_prompt(self.model, best)
         if self.shows and self.trainer.is_global_zero:
             stopped = signum is not None
             fitted(self.trainer, self.model, self.datamodule, start, stopped)

@@ -275,7 +275,7 @@ class LastPrompt(Stopping, _RunCheckpoint):
         return at_last_step or validates_after_step(trainer)
 
 
-def load_prompt(tuner: PromptTuner, checkpoint: Path) -> None:
+def restore_prompt(tuner: PromptTuner, checkpoint: Path) -> None:
     """Put a checkpoint's prompt into the tuner, wherever it was trained."""
     content = torch.load(checkpoint, weights_only=True, map_location="cpu")
     tuner.on_load_checkpoint(content)

@@ -12,7 +12,7 @@ from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.main import main
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, load_prompt
+from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, restore_prompt
 from lightning_prompts.runs.reading import read_run
 from lightning_prompts.runs.results_of_test import Tested
 from lightning_prompts.tasks.demo import Demo
@@ -184,7 +184,7 @@ def test_load_prompt_takes_it_back(fit):
     trained = cli.model.prompt.detach().clone()
     with torch.no_grad():
         cli.model.prompt.zero_()
-    load_prompt(cli.model, Path("logs/soft-demo/version_0/checkpoints/best.ckpt"))
+    restore_prompt(cli.model, Path("logs/soft-demo/version_0/checkpoints/best.ckpt"))
     assert torch.equal(cli.model.prompt, trained)
 
 
