@@ -7,6 +7,13 @@ from lightning_prompts.callbacks.prompt_text import PromptText as PromptText
 from lightning_prompts.callbacks.scrutability import Scrutability as Scrutability
 from lightning_prompts.files.errors import PromptError as PromptError
 from lightning_prompts.files.errors import RunError as RunError
+from lightning_prompts.files.option_types import Count as Count
+from lightning_prompts.files.option_types import ModelName as ModelName
+from lightning_prompts.files.option_types import NotNegative as NotNegative
+from lightning_prompts.files.option_types import Positive as Positive
+from lightning_prompts.files.option_types import Range as Range
+from lightning_prompts.files.option_types import Share as Share
+from lightning_prompts.files.option_types import Symbol as Symbol
 from lightning_prompts.files.version import __version__ as __version__
 from lightning_prompts.lm.frozen import FrozenLM as FrozenLM
 from lightning_prompts.lm.template import Template as Template

@@ -58,7 +58,7 @@ def test_a_models_own_code_is_not_run(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(here)
     with (
         own_code(World(tmp_path), here),
-        pytest.raises(PromptError, match=r"--lm\.trust_remote_code true"),
+        pytest.raises(PromptError, match=r"FrozenLM\(trust_remote_code=True\)"),
     ):
         FrozenLM(str(here / "lm"))
     assert not (here / "pwned").exists()

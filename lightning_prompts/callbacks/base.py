@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.option_types import COUNT, require
+from lightning_prompts.files.option_types import ChecksOptions, Count
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.tasks.base import PromptTask
@@ -41,7 +41,7 @@ def callback_of(trainer: Any, kind: type[C]) -> C:
     return found
 
 
-class EvaluationCallback(Callback):
+class EvaluationCallback(ChecksOptions, Callback):
     """Measures a prompt batch by batch in validation and test, and logs at the end.
 
     Acts in the validations of `fit` and in `validate` and `test`; never in the sanity check, whose
@@ -57,10 +57,8 @@ class EvaluationCallback(Callback):
         PromptError: If a number is below 1.
     """
 
-    def __init__(self, every_n_validations: int = 1, max_batches: int | None = None) -> None:
+    def __init__(self, every_n_validations: Count = 1, max_batches: Count | None = None) -> None:
         self.every_n_validations, self.max_batches = every_n_validations, max_batches
-        for name in ("every_n_validations", "max_batches"):
-            require(f"{type(self).__name__.lower()}.{name}", getattr(self, name), COUNT)
         self._validations = 0
         self._active = False
         self._logged: set[str] = set()

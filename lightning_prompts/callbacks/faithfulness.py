@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric
 
 from lightning_prompts.callbacks.base import EvaluationCallback
 from lightning_prompts.callbacks.remembered import RememberedPasses
+from lightning_prompts.files.option_types import Count
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.batch import Batch, unpadded, whole_batch
 from lightning_prompts.metrics.faithfulness import (
@@ -42,8 +43,8 @@ class Faithfulness(EvaluationCallback):
 
     def __init__(
         self,
-        every_n_validations: int = 1,
-        max_batches: int | None = None,
+        every_n_validations: Count = 1,
+        max_batches: Count | None = None,
         positions: Literal["answer", "prompt"] = "answer",
     ) -> None:
         super().__init__(every_n_validations, max_batches)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightning_prompts.callbacks.base import task_of
 from lightning_prompts.files.numbers import wide
+from lightning_prompts.files.option_types import ChecksOptions, Count
 from lightning_prompts.lm.nearest import distance
 from lightning_prompts.tuners.base import RECORD, PromptTuner
 
@@ -23,7 +24,7 @@ COLUMNS = ["token", "kind", "distance"]
 TAG = "prompt"  # in the projector's files
 
 
-class PromptText(Callback):
+class PromptText(ChecksOptions, Callback):
     """Writes the prompt to TensorBoard; does nothing where the run has no TensorBoard logger.
 
     At every validation of `fit` the hard prompt as text, each token with the cosine distance of the
@@ -36,7 +37,7 @@ class PromptText(Callback):
         neighbours: Nearest tokens of each prompt vector to show in the projector.
     """
 
-    def __init__(self, neighbours: int = 8) -> None:
+    def __init__(self, neighbours: Count = 8) -> None:
         self.neighbours = neighbours
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_prompts.callbacks.base import EvaluationCallback
+from lightning_prompts.files.option_types import Count, ModelName
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.metrics.scrutability import log_perplexity
 from lightning_prompts.tuners.base import PromptTuner
@@ -34,7 +35,7 @@ class Scrutability(EvaluationCallback):
             task's model, like the loss that is trained.
     """
 
-    def __init__(self, every_n_validations: int = 1, scorer: str | None = None) -> None:
+    def __init__(self, every_n_validations: Count = 1, scorer: ModelName | None = None) -> None:
         super().__init__(every_n_validations)
         self.scorer = scorer
         self._lm: FrozenLM | None = None

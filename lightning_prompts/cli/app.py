@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -32,7 +33,7 @@ from lightning_prompts.cli.completion import (
     refuse_own_clocks,
     reusable,
 )
-from lightning_prompts.cli.nulls import refuse_nulls
+from lightning_prompts.cli.option_values import Option, options_of, refuse_nulls, refuse_numbers
 from lightning_prompts.cli.outcome import (
     announce,
     evaluated,
@@ -55,7 +56,6 @@ from lightning_prompts.cli.trainer_parts import refuse_parts
 from lightning_prompts.cli.unusable import refuse_unusable
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.lightning_internals import number_logged_steps
-from lightning_prompts.files.option_types import require_numbers
 from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, restore_prompt
@@ -170,8 +170,9 @@ class PromptCLI(LightningCLI):
         command = self.config.subcommand
         config = self.config[command]
         given = config.as_dict()
-        require_numbers(given)
-        refuse_nulls(given, {"lm": FrozenLM, "trainer": Trainer, **SECTIONS}, LINKED)
+        options = parsed_options(config)
+        refuse_numbers(options)
+        refuse_nulls(options, LINKED)
         refuse_parts(given["trainer"])
         parsed = config.clone()
         complete(config, command, self.given, configs, self.folder)
@@ -292,6 +293,11 @@ class PromptCLI(LightningCLI):
         run(**kwargs)
         if self.shows:
             evaluated(self.trainer, self.model, self.datamodule, stage)
+
+
+def parsed_options(config: Namespace) -> list[Option]:
+    """All options of a command's configuration, with their types."""
+    return list(options_of(config.as_dict(), {"lm": FrozenLM, "trainer": Trainer, **SECTIONS}))
 
 
 def import_all(package: ModuleType) -> None:

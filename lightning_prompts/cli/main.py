@@ -1,6 +1,7 @@
 """Entry point of the command line: which command is asked for, and how it ends."""
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from lightning_prompts.cli.commands import answer
 from lightning_prompts.cli.exit_codes import ending
 from lightning_prompts.cli.quiet import silence
 from lightning_prompts.files.console import fail
+from lightning_prompts.files.option_names import speaking_flags
 
 # What runs otherwise than through Lightning's command line, each with its own options.
 OTHERS: Mapping[str, str] = {
@@ -23,6 +25,7 @@ OTHERS: Mapping[str, str] = {
 }
 
 
+@speaking_flags()
 def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCLI | None:
     """Entry point of `lightning-prompts`.
 
@@ -38,6 +41,8 @@ def main(args: ArgsType = None, run: bool = True, show: bool = True) -> PromptCL
     given: Any = sys.argv[1:] if args is None else args
     debug = isinstance(given, list) and "--debug" in given
     silence()
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # the user's own classes; last, so that they hide no library
     try:
         if isinstance(given, dict | Namespace):
             return PromptCLI(given, run, show)

@@ -74,6 +74,11 @@ class PromptParser(LightningArgumentParser):
             kwargs.setdefault("instantiators", list(self.makers))
         return super().instantiate(*args, **kwargs)
 
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """Help, with `int (at least 1)` for a number that has a range."""
+        text = super().format_help(*args, **kwargs)
+        return re.sub(r"Annotated\[(\w+),(\s+)([^][]+)\]", r"\1\2(\3)", text)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `PromptError` with what went wrong."""
         if not self.exit_on_error:  # a parser inside a parser: its caller words the message

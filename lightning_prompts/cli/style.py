@@ -15,11 +15,12 @@ from rich.text import Text
 
 from lightning_prompts.callbacks.progress import StepProgress
 from lightning_prompts.cli.completion import LOGS, native_precision
+from lightning_prompts.cli.option_values import options_of, refuse_numbers
 from lightning_prompts.cli.parser import CONFIGS, PromptParser, default_config, find_configs
 from lightning_prompts.files.amounts import share
 from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.option_types import require, require_numbers
+from lightning_prompts.files.option_types import Count, Positive, Seed, require_fields
 from lightning_prompts.files.text import short_path
 from lightning_prompts.lm.features import Pooling, num_layers, resolve_layer
 from lightning_prompts.lm.frozen import FrozenLM
@@ -47,11 +48,14 @@ class Recipe:
     """
 
     split: Literal["train", "validation"]
-    rows: int
-    layer: float
+    rows: Count
+    layer: Positive
     pooling: Pooling
-    lr: float
-    seed: int
+    lr: Positive
+    seed: Seed
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
 
 class StyleSentences(PromptTask):
@@ -149,8 +153,6 @@ def check(name: str, recipe: Recipe, lm: FrozenLM) -> None:
     Raises:
         PromptError: With the option to change.
     """
-    for option in ("rows", "lr", "layer", "seed"):
-        require(f"{name}.{option}", getattr(recipe, option))
     try:
         resolve_layer(recipe.layer, num_layers(lm.model))
     except PromptError as error:
@@ -209,7 +211,7 @@ def _parse(args: Sequence[str]) -> tuple[Namespace, Namespace]:
     """The configuration, and the same with its parts built."""
     known = parser()
     config = known.parse_args(find_configs(args)[0])
-    require_numbers(config.as_dict())
+    refuse_numbers(list(options_of(config.as_dict(), dict.fromkeys(PARTS, Recipe))))
     return config, known.instantiate_classes(config)
 
 

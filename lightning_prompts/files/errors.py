@@ -1,11 +1,22 @@
 """The exceptions that mean: the user can fix this; and what an error says in short."""
 
+from lightning_prompts.files.option_names import for_reader
+
 
 class PromptError(Exception):
     """A mistake that the user can fix; its message is one sentence with the cause and the fix.
 
     The command line prints the message alone and exits with status 2.
+
+    Args:
+        message: Names options as the command line does; see `option_names`.
+
+    >>> str(PromptError("Raise --trainer.max_steps."))
+    'Raise Trainer(max_steps=...).'
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(for_reader(message))
 
 
 class RunError(PromptError):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.option_types import require
+from lightning_prompts.files.option_types import ChecksOptions, ModelName, NotNegative, require
 from lightning_prompts.lm.backbone import Backbone
 from lightning_prompts.lm.batch import Batch, on_device
 from lightning_prompts.lm.given import attend, fitting, name_of
@@ -25,7 +25,7 @@ from lightning_prompts.lm.passes.text_cache import TextCache
 from lightning_prompts.lm.sources import find_model
 
 
-class FrozenLM(Backbone):
+class FrozenLM(ChecksOptions, Backbone):
     """A causal language model with every parameter frozen, always in eval mode.
 
     Dimensions: B examples, T text tokens, P prompt tokens, V vocabulary, H hidden size, C classes.
@@ -66,19 +66,18 @@ class FrozenLM(Backbone):
 
     def __init__(
         self,
-        name: str = "gpt2",
+        name: ModelName = "gpt2",
         revision: str | None = None,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
         add_bos: Literal["auto"] | bool = "auto",
         reuse_prompt: Literal["auto"] | bool = "auto",
-        text_cache: float = 1.0,
+        text_cache: NotNegative = 1.0,
         compile: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
         from lightning_prompts.lm.loading import load_model  # transformers takes seconds
 
-        require("lm.text_cache", text_cache)
         source = find_model(name, revision, self.option)
         options = {"dtype": getattr(torch, dtype)}
         if attn_implementation != "auto":  # else `sdpa`, or what a model has that has not that
@@ -126,7 +125,7 @@ class FrozenLM(Backbone):
             PromptError: If it is no causal language model with a linear head, or the tokenizer is
                 not its own.
         """
-        require("lm.text_cache", text_cache)
+        require("text_cache", text_cache, NotNegative)
         name, label = name_of(model, name)
         tokenizer = fitting(model, tokenizer, label)
         attend(model, attn_implementation, label)

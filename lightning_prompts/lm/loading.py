@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.files.hub import offline_unless_reachable
+from lightning_prompts.files.option_names import for_reader
 from lightning_prompts.lm.gguf_parts import whole_file
 from lightning_prompts.lm.known_tokens import refuse_unread_marks
 from lightning_prompts.lm.sources import SMOLLM2, ModelSource, converted_folder, refuse_adapter
@@ -49,7 +50,8 @@ def load_model(
     """
     transformers_logging.disable_progress_bar()
     if trust_remote_code:
-        log.warning("%s may run code of its own (--lm.trust_remote_code true).", source.location)
+        note = for_reader("%s may run code of its own (--lm.trust_remote_code true).")
+        log.warning(note, source.location)
     trust = {"trust_remote_code": trust_remote_code}  # where it is left out, transformers asks
     if source.kind == "hub":
         return _load_from_hub(source, options, trust)

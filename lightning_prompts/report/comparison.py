@@ -55,7 +55,7 @@ class Setting:
 
     label: str
     tuner: str
-    """Its class; with the variant's name where a study has several variants of it."""
+    """What it calls itself; with the variant's name where a study has several variants of it."""
     records: tuple[RunRecord, ...]
 
     @property
@@ -212,7 +212,7 @@ def _settings(runs: Sequence[RunRecord]) -> tuple[Setting, ...]:
         first = family[0][0]
         # A variant's name tells more than all options in which it differs from another.
         told = first.variant and variants[first.tuner] > 1
-        name = first.tuner + (f" ({first.variant})" if told else "")
+        name = (first.label or first.tuner) + (f" ({first.variant})" if told else "")
         known = labels([group[0] for group in family], of_setting)
         for label, group in zip(known, family, strict=True):
             full = ", ".join(part for part in (name, label) if part)

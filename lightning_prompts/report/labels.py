@@ -16,12 +16,7 @@ _OUTPUT = (
 )
 # Of the data's settings those that say what is learned from, not what is asked.
 _TRAINING = {"batch_size", "val_batch_size", "shots", "train", "train_rows"}
-_SYMBOLS = {
-    "perplexity_weight": "w",
-    "alpha": "\N{GREEK SMALL LETTER ALPHA}",
-    "prompt_length": "P",
-    "max_steps": "steps",
-}
+_SYMBOLS = {"trainer.max_steps": "steps"}  # tuners say theirs in the types of their options
 # What only repeats a setting with another chance.
 _SEEDS = {"seed_everything", "model.seed", "data.seed"}
 _ABSENT = object()
@@ -51,8 +46,9 @@ def labels(runs: Sequence[RunRecord], relevant: Callable[[str], bool]) -> list[s
             short[key] = key.partition(".")[2] or key
     found = []
     for run in runs:
+        symbols = _SYMBOLS | run.symbols
         told = [
-            f"{_SYMBOLS.get(short[key], short[key])} = {_shown(run.settings[key])}"
+            f"{symbols.get(key, short[key])} = {_shown(run.settings[key])}"
             for key in telling
             if key in run.settings
         ]

@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning_prompts.callbacks.base import find_callback, task_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.callbacks.prompt_text import token_distances
+from lightning_prompts.files.option_types import symbols
 from lightning_prompts.files.stages import SPLIT_OF, Stage
 from lightning_prompts.files.version import __version__
 from lightning_prompts.tuners.base import PromptTuner
@@ -65,6 +66,8 @@ class RunRecord(PromptRecord):
         settings: The run's configuration by dotted names, as on the command line.
         variant: Of its study, where that has several.
         other_test: Whether a test was left out that was of another prompt than this one.
+        label: What the tuner calls itself; empty in a record of an earlier version.
+        symbols: How the tuner writes its options, by their names in `settings`.
     """
 
     task: str
@@ -84,6 +87,8 @@ class RunRecord(PromptRecord):
     settings: dict[str, Any] = field(default_factory=dict)
     variant: str = ""
     other_test: bool = False
+    label: str = ""
+    symbols: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
@@ -146,6 +151,8 @@ def describe(trainer: Trainer, tuner: PromptTuner, metrics: Mapping[str, float])
         **vars(record),
         task=getattr(task, "slug", ""),
         data=getattr(task, "origin", None),
+        label=tuner.label,
+        symbols=symbols(tuner, "model."),
         perplexity_weight=tuner.perplexity_weight,
         seed=tuner.seed,
         versions={

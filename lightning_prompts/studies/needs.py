@@ -7,15 +7,15 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.app import PromptCLI, parsed_options
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.hub import hub_reachable
+from lightning_prompts.files.option_types import Names, metadata
 from lightning_prompts.lm.sources import converted_folder, find_model
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.plan import example_args
 
 ABSENT = object()
-STYLE_FOLDERS = ("style", "judge")
 
 
 class OnlyParses(PromptCLI):
@@ -93,18 +93,20 @@ def inner(part: Any, *names: str) -> Any:
 
 def _of_run(parsed: Namespace) -> Iterator[str]:
     """What one run needs."""
-    yield from _model(parsed.lm.name, parsed.lm.get("revision"))
-    if scorer := parsed.scrutability.scorer:
-        yield from _model(str(scorer), None, "--scrutability.scorer")
-    for part in (("policy", "lm"), ("reward", "content")):
-        if name := _given(parsed, "model", *part):
-            yield from _model(str(name), None, f"--model.{'.'.join(part)}")
+    for option in parsed_options(parsed):
+        hint = None if option.parameter is None else option.parameter.hint
+        if (names := metadata(hint, Names)) and option.value:
+            revision = option.block.get("revision")
+            yield from _model(f"--{option.name}", str(option.value), revision, names.missing)
     yield from _data(parsed.data.init_args)
-    for name in STYLE_FOLDERS:
-        yield from _style(name, _given(parsed, "model", "reward", name))
 
 
-def _model(name: str, revision: str | None, option: str = "--lm.name") -> Iterator[str]:
+def _model(option: str, name: str, revision: str | None, missing: str) -> Iterator[str]:
+    """A language model, or where a user makes it, its folder."""
+    if missing and Path(name).expanduser().is_dir():
+        return
+    if missing and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+        raise PromptError(f"{option} {name}: no such folder; {missing}.")
     source = find_model(name, revision, option)
     if source.kind == "gguf" and not converted_folder(source).is_dir():
         yield f"{source.label}: to convert once, within a minute, into {converted_folder(source)}"
@@ -130,23 +132,6 @@ def _data(options: Mapping[str, Any]) -> Iterator[str]:
         cache = Path(datasets.config.HF_DATASETS_CACHE)
         if not (cache / str(path).replace("/", "___").lower()).is_dir():
             yield f"the data set {path} from the hub"
-
-
-def _style(name: str, given: Any) -> Iterator[str]:
-    """A classifier of style transfer: a folder, or a model of the hub."""
-    if not given or Path(str(given)).expanduser().is_dir():
-        return
-    if str(given).count("/") > 1 or str(given).startswith((".", "/", "~")):
-        raise PromptError(
-            f"--model.reward.{name} {given}: no such folder; train the classifiers first: "
-            "lightning-prompts style --config configs/task/yelp_style.yaml --data.path FOLDER."
-        )
-    yield from _model(str(given), None, f"--model.reward.{name}")
-
-
-def _given(parsed: Namespace, *names: str) -> Any:
-    found = inner(parsed, *names)
-    return None if found is ABSENT else found
 
 
 def _is_above(value: Any, limit: float) -> bool:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.lightning_internals import adds_sampler
-from lightning_prompts.files.option_types import require
+from lightning_prompts.files.option_types import ChecksOptions, Count, Range, Seed
 from lightning_prompts.lm.batch import Batch, Example
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
@@ -40,9 +40,10 @@ STAGE_SPLITS = {
 }
 PROGRESS_AFTER_SECONDS = 2.0
 LENGTHS_SHOWN = 64
+Workers = Annotated[int, Range(0, 1024)]  # processes, each with its own Python
 
 
-class PromptTask(LightningDataModule, ABC):
+class PromptTask(ChecksOptions, LightningDataModule, ABC):
     """Rows in a template, for training, validation, test and prediction.
 
     A subclass says where rows come from (`slug`, `read`). Every device takes its own rows, so the
@@ -73,12 +74,12 @@ class PromptTask(LightningDataModule, ABC):
         lm: FrozenLM,
         template: str,
         verbalizer: dict[str, str],
-        seed: int = 0,
+        seed: Seed = 0,
         truncate: str | None = None,
-        max_tokens: int | None = None,
-        batch_size: int = 32,
-        val_batch_size: int = 64,
-        num_workers: int = 0,
+        max_tokens: Count | None = None,
+        batch_size: Count = 32,
+        val_batch_size: Count = 64,
+        num_workers: Workers = 0,
     ) -> None:
         super().__init__()
         self.lm, self.seed, self.truncate, self.max_tokens = lm, seed, truncate, max_tokens
@@ -91,8 +92,6 @@ class PromptTask(LightningDataModule, ABC):
                 f"--data.truncate {truncate} is no column of the template {template!r}, which has "
                 f"{', '.join(self.template.columns)}; name one of these, or null for the longest."
             )
-        for name in ("seed", "batch_size", "val_batch_size", "max_tokens", "num_workers"):
-            require(f"data.{name}", getattr(self, name))
         self.report = TaskReport()
         self._rows: dict[str, Rows] = {}
         self._encoded: dict[str, EncodedRows] = {}

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.option_types import require
+from lightning_prompts.files.option_types import Count, NumRows, Seed
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.tasks.base import PromptTask
+from lightning_prompts.tasks.base import PromptTask, Workers
 from lightning_prompts.tasks.cutting import SPLITS, cut, shares_of
 from lightning_prompts.tasks.files import stem
 from lightning_prompts.tasks.labelled import Columns, labelled, unlabelled
@@ -107,16 +107,16 @@ class TextClassification(PromptTask):
         test: str | None = None,
         predict: str | None = None,
         split: str = "0.8,0.1,0.1",
-        shots: int | None = None,
-        seed: int = 0,
+        shots: NumRows | None = None,
+        seed: Seed = 0,
         truncate: str | None = None,
-        max_tokens: int | None = None,
-        batch_size: int = 32,
-        val_batch_size: int = 64,
-        num_workers: int = 0,
-        train_rows: int | None = None,
-        validation_rows: int | None = None,
-        test_rows: int | None = None,
+        max_tokens: Count | None = None,
+        batch_size: Count = 32,
+        val_batch_size: Count = 64,
+        num_workers: Workers = 0,
+        train_rows: NumRows | None = None,
+        validation_rows: NumRows | None = None,
+        test_rows: NumRows | None = None,
         data: Any = None,
     ) -> None:
         super().__init__(
@@ -153,9 +153,6 @@ class TextClassification(PromptTask):
         self.num_rows = {"train": train_rows, "validation": validation_rows, "test": test_rows}
         if shots is not None and train_rows is not None:
             raise PromptError("--data.shots and --data.train_rows both choose rows; give one.")
-        counts = {"shots": shots, **{f"{k}_rows": v for k, v in self.num_rows.items()}}
-        for flag, count in counts.items():
-            require(f"data.{flag}", count)
 
     @property
     def slug(self) -> str:

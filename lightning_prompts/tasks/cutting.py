@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.option_types import SHARE
+from lightning_prompts.files.option_types import Range
 from lightning_prompts.tasks.rows import SPLIT_SEED, Rows, stratified_order
 
 SPLITS = ("train", "validation", "test")
@@ -19,7 +19,7 @@ def shares_of(given: str) -> dict[str, float]:
         shares = [float(share) for share in given.split(",")]
     except ValueError:
         shares = []
-    good = len(shares) == 3 and all(map(SHARE.has, shares)) and shares[0] > 0
+    good = len(shares) == 3 and all(map(Range(0, 1).has, shares)) and shares[0] > 0
     if not good or abs(sum(shares) - 1) > 1e-6:
         raise PromptError(
             f"--data.split is {given!r}; give the shares of training, validation and test rows, "

@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 
 from lightning_prompts.files.errors import PromptError, RunError
 from lightning_prompts.files.lightning_internals import trainer_of
-from lightning_prompts.files.option_types import require
+from lightning_prompts.files.option_types import ChecksOptions, Readability, Seed
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
@@ -43,7 +43,7 @@ class Setting(Protocol):
     seed: int
 
 
-class PromptTuner(Optimized, ReadsBatches):
+class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
     """Learns one prompt for one task on a frozen language model.
 
     A subclass says what the prompt is (`PromptViews`). Loss, in nats:
@@ -69,6 +69,8 @@ class PromptTuner(Optimized, ReadsBatches):
 
     slug: ClassVar[str]
     """Short name, for folders and tables; where none is given, the class's in small letters."""
+    label: ClassVar[str]
+    """What reports call it; where none is given, the class's name."""
     learns: ClassVar[bool] = True
     """Whether `fit` trains; where not, it validates once and leaves the same files."""
     frozen: ClassVar[tuple[str, ...]] = ("lm.",)
@@ -81,10 +83,10 @@ class PromptTuner(Optimized, ReadsBatches):
         verbalizer: Verbalizer,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
-        perplexity_weight: float = 0.0,
+        perplexity_weight: Readability = 0.0,
         projection: Distance = "cosine",
         exclude_special: bool = True,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         leave_group_at_exit()  # every run has a tuner, from the command line or not
@@ -93,8 +95,6 @@ class PromptTuner(Optimized, ReadsBatches):
                 f"{type(self).__name__} does not say whether the model reads its vectors; write "
                 "`soft_in_use = True` in the class, or False where it reads tokens."
             )
-        require("model.perplexity_weight", perplexity_weight)
-        require("model.seed", seed)
         self.lm, self.template, self.verbalizer = lm, template, verbalizer
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
         self.perplexity_weight, self.projection = perplexity_weight, projection
@@ -124,6 +124,7 @@ class PromptTuner(Optimized, ReadsBatches):
         """Name a tuner that does not name itself."""
         super().__init_subclass__(**kwargs)
         cls.slug = getattr(cls, "slug", cls.__name__.lower())
+        cls.label = vars(cls).get("label", cls.__name__)
 
     @classmethod
     def for_task(cls, task: Setting, **options: Any) -> Self:

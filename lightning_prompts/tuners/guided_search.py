@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
-from lightning_prompts.files.option_types import COUNT, require
+from lightning_prompts.files.option_types import Count, CountOrZero, Length, ShareOfSome
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import nearest_tokens
@@ -77,15 +77,15 @@ class GuidedSearch(IncumbentTuner):
         lm: FrozenLM,
         template: Template,
         verbalizer: Verbalizer,
-        prompt_length: int | None = None,
-        min_length: int | None = None,
-        max_length: int | None = None,
+        prompt_length: Length | None = None,
+        min_length: Count | None = None,
+        max_length: Count | None = None,
         init: PromptInit | None = None,
-        candidates: int = 64,
-        beam: int = 4,
-        race: list[int] | None = None,
-        keep: float = 0.25,
-        contenders: int = 4,
+        candidates: Count = 64,
+        beam: Count = 4,
+        race: list[Count] | None = None,
+        keep: ShareOfSome = 0.25,
+        contenders: CountOrZero = 4,
         edits: EditSettings | None = None,
         filters: FilterSettings | None = None,
         **kwargs: Any,
@@ -93,7 +93,7 @@ class GuidedSearch(IncumbentTuner):
         super().__init__(lm, template, verbalizer, **kwargs)
         self.num_candidates, self.beam_size, self.num_contenders = candidates, beam, contenders
         self.race_rows, self.keep = list(race or ()), keep
-        self._check_numbers()
+        self._check_race()
         self.edits = edits or EditSettings()
         self.edits.check()
         self.allowed = Allowed(lm, verbalizer, filters or FilterSettings(), self.exclude_special)
@@ -265,11 +265,7 @@ class GuidedSearch(IncumbentTuner):
         ids = nearest_tokens(rows, self.lm.index, self.projection, excluded).ids
         return self.allowed.mend(ids.tolist(), torch.Generator().manual_seed(self.seed))
 
-    def _check_numbers(self) -> None:
-        require("model.candidates", self.num_candidates, COUNT)
-        require("model.beam", self.beam_size)
-        require("model.contenders", self.num_contenders)
-        require("model.keep", self.keep)
+    def _check_race(self) -> None:
         if any(more <= less for less, more in pairwise([0, *self.race_rows])):
             raise PromptError(
                 f"--model.race is {self.race_rows}; give numbers of rows that grow, e.g. [8, 16]."

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.option_types import Length, Positive
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import straight_through
@@ -50,10 +51,10 @@ class PEZ(SoftPrompt):
         lm: FrozenLM,
         template: Template,
         verbalizer: Verbalizer,
-        prompt_length: int | None = None,
+        prompt_length: Length | None = None,
         init: PromptInit | None = None,
         keep_continuous: bool = True,
-        langevin_beta: tuple[float, float] | None = None,
+        langevin_beta: tuple[Positive, Positive] | None = None,
         **kwargs: Any,
     ) -> None:
         if langevin_beta is not None:

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.option_types import require
+from lightning_prompts.files.option_types import (
+    ChecksOptions,
+    Count,
+    Length,
+    Positive,
+    require,
+)
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners.record import current
@@ -27,7 +33,7 @@ UNREADABLE = (
 )
 
 
-class PromptInit(ABC):
+class PromptInit(ChecksOptions, ABC):
     """Makes the first [P, H] of a prompt."""
 
     def __call__(
@@ -47,7 +53,7 @@ class PromptInit(ABC):
         Raises:
             PromptError: If the length is missing or does not fit.
         """
-        require("model.prompt_length", prompt_length)
+        require("prompt_length", prompt_length, Length)
         rows = self.rows(lm, verbalizer, prompt_length, seed).detach().float().clone()
         wanted = len(rows) if prompt_length is None else prompt_length
         if not len(rows):
@@ -69,8 +75,7 @@ class FromVocabulary(PromptInit):
         top: Draw from the first `top` ids only: byte-pair ids are ordered by frequency.
     """
 
-    def __init__(self, top: int | None = 5000) -> None:
-        require("model.init.top", top)
+    def __init__(self, top: Count | None = 5000) -> None:
         self.top = top
 
     def rows(
@@ -112,7 +117,7 @@ class FromModel(PromptInit):
         temperature: Of their probabilities; near 0 it writes the likeliest.
     """
 
-    def __init__(self, text: str, top_k: int = 50, temperature: float = 1.0) -> None:
+    def __init__(self, text: str, top_k: Count = 50, temperature: Positive = 1.0) -> None:
         self.text, self.top_k, self.temperature = text, top_k, temperature
 
     @torch.no_grad()
@@ -120,8 +125,6 @@ class FromModel(PromptInit):
         self, lm: FrozenLM, verbalizer: Verbalizer, prompt_length: int | None, seed: int
     ) -> Tensor:
         """[P, H] rows of the tokens that it wrote; no special token is among them."""
-        require("model.init.top_k", self.top_k)
-        require("model.init.temperature", self.temperature)
         if prompt_length is None:
             raise PromptError("Set --model.prompt_length: the model could go on for ever.")
         ids = [lm.bos_id]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -11,7 +11,16 @@ from torchmetrics import MetricCollection
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import HALF_WEIGHTS
-from lightning_prompts.files.option_types import require
+from lightning_prompts.files.option_types import (
+    MOST,
+    CountOrZero,
+    Length,
+    NotNegative,
+    Range,
+    Share,
+    ShareOfSome,
+    Symbol,
+)
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
@@ -35,6 +44,7 @@ from lightning_prompts.tuners.search.ledger import DOUBT, Ids, Ledger
 from lightning_prompts.tuners.search.scoring import PromptScorer, Scored
 
 LISTED = 100  # prompts in prompts.jsonl beside those that were validated
+Several = Annotated[int, Range(2, MOST)]  # rewards are standardised over them
 
 
 class RLPrompt(IncumbentTuner):
@@ -79,29 +89,27 @@ class RLPrompt(IncumbentTuner):
         lm: FrozenLM,
         template: Template,
         verbalizer: Verbalizer,
-        prompt_length: int = 5,
+        prompt_length: Length = 5,
         policy: PolicySettings | None = None,
         reward: Reward | None = None,
-        alpha: float = 0.0,
+        alpha: Annotated[Share, Symbol("\N{GREEK SMALL LETTER ALPHA}")] = 0.0,
         mix: Mix = "zscore",
-        scrutability_scale: float = 1.0,
+        scrutability_scale: NotNegative = 1.0,
         loss: Literal["soft_q", "reinforce", "grpo"] = "soft_q",
-        kl_weight: float = 0.0,
-        entropy_weight: float = 0.0,
-        prompts_per_step: int = 16,
-        target_rate: float = 1e-3,
+        kl_weight: NotNegative = 0.0,
+        entropy_weight: NotNegative = 0.0,
+        prompts_per_step: Several = 16,
+        target_rate: ShareOfSome = 1e-3,
         init: PromptInit | None = None,
-        candidates: int = 4,
+        candidates: CountOrZero = 4,
         **kwargs: Any,
     ) -> None:
-        require("model.alpha", alpha)
         super().__init__(lm, template, verbalizer, perplexity_weight=alpha, **kwargs)
         settings = policy or PolicySettings()
         self.alpha, self.mix, self.scrutability_scale = alpha, mix, scrutability_scale
         self.loss, self.kl_weight, self.entropy_weight = loss, kl_weight, entropy_weight
         self.prompts_per_step, self.target_rate = prompts_per_step, target_rate
         self.num_candidates = candidates
-        self._check_numbers(prompt_length)
         self.policy_lm = other_writer(settings, lm)
         # Rows that pad either model's table are no tokens of the other.
         sizes = lm.vocab_size, self.writer.vocab_size
@@ -291,11 +299,3 @@ class RLPrompt(IncumbentTuner):
                 f"--trainer.accumulate_grad_batches is {batches}, but every batch of a step would "
                 "sample the same prompts; raise --model.prompts_per_step instead."
             )
-
-    def _check_numbers(self, prompt_length: int) -> None:
-        require("model.prompt_length", prompt_length)
-        require("model.candidates", self.num_candidates)
-        for name in ("prompts_per_step", "kl_weight", "entropy_weight"):
-            require(f"model.{name}", getattr(self, name))
-        for name in ("scrutability_scale", "target_rate"):
-            require(f"model.{name}", getattr(self, name))

@@ -8,11 +8,13 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, LambdaLR, LRScheduler, SequentialLR
 
+from lightning_prompts.files.option_types import ChecksOptions, Count, CountOrZero, Share
+
 Schedule = Callable[[Optimizer], LRScheduler]
 UNTIL_KNOWN = 1 << 30  # steps of a run whose length is not yet known
 
 
-class WarmupLinear(LRScheduler):
+class WarmupLinear(ChecksOptions, LRScheduler):
     """Linear warm-up, then a linear fall to a fraction of the learning rate, then constant.
 
     The length is kept in checkpoints: a run resumed with another `max_steps` goes on with the
@@ -28,9 +30,9 @@ class WarmupLinear(LRScheduler):
     def __init__(
         self,
         optimizer: Optimizer,
-        warmup_steps: int = 20,
-        total_steps: int | None = None,
-        final_fraction: float = 0.1,
+        warmup_steps: CountOrZero = 20,
+        total_steps: Count | None = None,
+        final_fraction: Share = 0.1,
     ) -> None:
         self.warmup_steps, self.total_steps = warmup_steps, total_steps
         self.final_fraction = final_fraction

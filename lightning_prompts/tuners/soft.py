@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_prompts.files.option_types import Length
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
@@ -32,7 +33,7 @@ class SoftPrompt(PromptTuner):
         lm: FrozenLM,
         template: Template,
         verbalizer: Verbalizer,
-        prompt_length: int | None = None,
+        prompt_length: Length | None = None,
         init: PromptInit | None = None,
         **kwargs: Any,
     ) -> None:

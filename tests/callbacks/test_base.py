@@ -101,5 +101,5 @@ def test_a_resumed_run_measures_at_the_same_validations(
 
 @pytest.mark.parametrize("name", ["every_n_validations", "max_batches"])
 def test_zero_is_refused(name: str) -> None:
-    with pytest.raises(PromptError, match=f"--faithfulness.{name} is 0; give at least 1"):
+    with pytest.raises(PromptError, match=f"^{name} is 0; give at least 1"):
         Faithfulness(**{name: 0})

@@ -10,6 +10,7 @@ from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.main import main
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.option_names import speaking_flags
 
 RUN = Path("logs/run/version_0")
 
@@ -82,6 +83,7 @@ def saved(name: str = "last") -> dict:
     return torch.load(RUN / "checkpoints" / f"{name}.ckpt", weights_only=True)
 
 
+@speaking_flags()
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
 def test_a_gradient(fit, late: bool):
     cli, bad = fit("--trainer.log_every_n_steps", "2", "--trainer.val_check_interval", "4"), None

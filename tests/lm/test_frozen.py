@@ -166,7 +166,7 @@ def test_without_a_hub_the_error_names_the_flags(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(PromptError, match="hub cannot be reached") as caught:
         FrozenLM("owner/not-a-model", revision="abc")
-    for part in ("owner/not-a-model", "abc", "--lm.name FOLDER", "--lm.name smollm2"):
+    for part in ("owner/not-a-model", "abc", "FrozenLM(name=FOLDER)", "FrozenLM(name='smollm2')"):
         assert part in str(caught.value)
 
 
@@ -242,7 +242,7 @@ def test_damaged_weights_are_said(lm_folder: Path, tmp_path: Path):
 
 def test_a_files_revision_is_its_digest(tmp_path: Path):
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
-    with pytest.raises(PromptError, match=r"leave --lm\.revision out"):
+    with pytest.raises(PromptError, match=r"leave FrozenLM\(revision=...\) out"):
         FrozenLM(str(tmp_path / "a.gguf"), revision="main")
 
 

@@ -114,7 +114,7 @@ def test_a_damaged_model_is_refused(
     says: str,
 ):
     name = changed(lm_folder, tmp_path, change, **config)
-    with pytest.raises(PromptError, match=rf"^--lm\.name {name}: .*{says}") as caught:
+    with pytest.raises(PromptError, match=rf"^FrozenLM\(name=...\) {name}: .*{says}") as caught:
         FrozenLM(name)
     assert str(caught.value).count(". ") == 0  # one sentence
 
@@ -243,7 +243,7 @@ def test_a_model_from_the_hubs_cache_is_looked_at_too(
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(commit)
     changed(lm_folder, repository / "snapshots" / commit, without(".h.1."))
-    with pytest.raises(PromptError, match=r"^--lm\.name owner/half: 12 of its 28"):
+    with pytest.raises(PromptError, match=r"^FrozenLM\(name=...\) owner/half: 12 of its 28"):
         FrozenLM("owner/half")
 
 
@@ -265,7 +265,7 @@ def test_every_model_is_named_by_its_option(
     error = capsys.readouterr().err
     assert f"--scrutability.scorer {name}: 12 of its 28 weights are missing" in error
     assert "Traceback" not in error
-    with pytest.raises(PromptError, match=f"^--model.policy.lm {name}: 12 of its 28 weights"):
+    with pytest.raises(PromptError, match=f"^policy.lm {name}: 12 of its 28 weights"):
         other_writer(PolicySettings(lm=name), lm)
 
 

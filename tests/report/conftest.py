@@ -64,6 +64,7 @@ def make_run(
         correct="1" * right + "0" * (ROWS - right),
         history=history,
         settings=settings | changed.pop("settings", {}),
+        symbols={"model.perplexity_weight": "w"},
     )
     for name, value in changed.items():
         setattr(run, name, value)

@@ -1,6 +1,6 @@
 """The smallest study that has everything, on the tiny model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from lightning_prompts.cli.quiet import silence
+from lightning_prompts.files.option_names import speaking_flags
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.files import read_config
 from lightning_prompts.studies.storage import open_storage, open_study
@@ -67,3 +68,10 @@ def configure(study_file: Callable[..., Path]) -> Callable[..., StudyConfig]:
         return read_config([study_file(**blocks)], options or {})
 
     return read
+
+
+@pytest.fixture(autouse=True)
+def _speaking_flags() -> Iterator[None]:
+    """As `main` does: these tests call parts of the command line by themselves."""
+    with speaking_flags():
+        yield

@@ -78,10 +78,10 @@ def test_one_file_is_divided_the_same_way_whatever_the_seed(task: Task, tmp_path
 def test_shares_of_one_file(task: Task, tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", labelled(100))
     assert len(task(path, split="0.5,0.5,0").read("validation")) == 50
-    with pytest.raises(PromptError, match=r"--data.split leaves no row of .* to the test split"):
+    with pytest.raises(PromptError, match=r"split leaves no row of .* to the test split"):
         task(path, split="0.5,0.5,0").read("test")
     for split in ("0.8,0.1", "a,b,c", "0.8,0.1,0.2", "0,0.5,0.5", "1.2,-0.1,-0.1"):
-        with pytest.raises(PromptError, match=r"--data.split"):
+        with pytest.raises(PromptError, match=r"split"):
             task(path, split=split)
 
 
@@ -95,7 +95,7 @@ def test_given_files_take_the_place_of_splits(task: Task, tmp_path: Path) -> Non
     alone = task(train=str(path), validation=str(other))
     assert len(alone.read("train")) == 90
     assert not alone.has("test")
-    with pytest.raises(PromptError, match=r"no test data; give --data.path, .*--data.test FILE"):
+    with pytest.raises(PromptError, match=r"no test data; give path, .*test=FILE"):
         alone.read("test")
 
 
@@ -116,9 +116,9 @@ def test_shots_are_drawn_by_seed_and_stay_out_of_validation(task: Task, tmp_path
     assert drawn[0] == drawn[1] != drawn[2]
     assert Counter(task(path, shots=4).read("train").labels) == {0: 4, 1: 4}
     assert not drawn[0] & set(texts(task(path, shots=4), "validation"))
-    with pytest.raises(PromptError, match=r"--data.shots is 17, but label 'positive' has 16 rows"):
+    with pytest.raises(PromptError, match=r"shots is 17, but label 'positive' has 16 rows"):
         task(path, shots=17).read("train")
-    with pytest.raises(PromptError, match=r"shots and --data.train_rows"):
+    with pytest.raises(PromptError, match=r"shots and train_rows"):
         task(path, shots=4, train_rows=10)
 
 
@@ -133,7 +133,7 @@ def test_fewer_rows_keep_the_shares(task: Task, tmp_path: Path) -> None:
     assert set(texts(data, "train")) != set(texts(other, "train"))
     assert texts(data, "validation") == texts(other, "validation")
     assert len(task(tmp_path, train_rows=999).read("train")) == 200
-    with pytest.raises(PromptError, match=r"--data.validation_rows is 0"):
+    with pytest.raises(PromptError, match=r"validation_rows is 0"):
         task(tmp_path, validation_rows=0)
 
 

@@ -179,11 +179,9 @@ def test_sentiment140_needs_the_two_options_that_the_messages_name(
     path = tmp_path / "training.1600000.processed.noemoticon.csv"
     path.write_bytes((tweets("0") + tweets("4", "so good")) * 20)
     words = {"0": " bad", "4": " good"}
-    with pytest.raises(
-        PromptError, match=r"line 1 is not UTF-8.*--data.encoding: cp1252 reads 'café'"
-    ):
+    with pytest.raises(PromptError, match=r"line 1 is not UTF-8.*encoding: cp1252 reads 'café'"):
         task(path, verbalizer=words).read("train")
-    with pytest.raises(PromptError, match=r"no column 'text'.*no header.*--data.columns"):
+    with pytest.raises(PromptError, match=r"no column 'text'.*no header.*columns"):
         task(path, verbalizer=words, encoding="latin-1").read("train")
     columns = "label,id,date,query,user,text"
     data = task(path, verbalizer=words, encoding="latin-1", columns=columns, split="1,0,0")
@@ -209,7 +207,7 @@ AMBIGUOUS: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "no header": (
         "1;gut, ja\n0;schlecht, nein\n",
         {"columns": "label,text"},
-        r"columns by ',' and by ';'; say by which with --data.separator",
+        r"columns by ',' and by ';'; say by which with separator",
     ),
     # A comma at the end of some rows may be a text's.
     "an end of some rows": ("label,text\n1,good\n0,bad,\n", {}, r"line 3 has 3 fields but .* 2"),
@@ -217,9 +215,9 @@ AMBIGUOUS: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "UTF-16 that does not begin so": (
         "текст,text\n,b\n".encode("utf-16-le"),
         {},
-        r"line 1 (is not UTF-8|holds bytes of 0).*--data.encoding",
+        r"line 1 (is not UTF-8|holds bytes of 0).*encoding",
     ),
-    "a NUL": (b"text\na\0b\n", {}, r"line 2 holds bytes of 0.*--data.encoding"),
+    "a NUL": (b"text\na\0b\n", {}, r"line 2 holds bytes of 0.*encoding"),
     "an open quote": ('text,label\n"a,1\nb,0\n', {"skip_bad_rows": True}, r"cannot be parsed"),
     "two fields with rows": (
         json.dumps({"a": RECORDS, "b": RECORDS}),
@@ -241,12 +239,12 @@ def test_what_may_be_this_or_that_is_refused(task: Make, tmp_path: Path, name: s
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"separator": "||"}, r"--data.separator is '\|\|'; give the one character"),
-        ({"separator": '"'}, r"--data.separator"),
-        ({"encoding": "latin1000"}, r"--data.encoding is 'latin1000', which names no encoding"),
-        ({"encoding": "base64"}, r"--data.encoding"),
-        ({"columns": "a,,b"}, r"--data.columns is 'a', '', 'b'; give each column"),
-        ({"columns": ["a", "a"]}, r"--data.columns"),
+        ({"separator": "||"}, r"separator is '\|\|'; give the one character"),
+        ({"separator": '"'}, r"separator"),
+        ({"encoding": "latin1000"}, r"encoding is 'latin1000', which names no encoding"),
+        ({"encoding": "base64"}, r"encoding"),
+        ({"columns": "a,,b"}, r"columns is 'a', '', 'b'; give each column"),
+        ({"columns": ["a", "a"]}, r"columns"),
     ],
 )
 def test_options_that_cannot_be(task: Make, options: dict[str, Any], says: str) -> None:
@@ -339,7 +337,7 @@ def test_several_configurations_are_named(task: Make, tmp_path: Path) -> None:
     clone_with_configurations(tmp_path)
     with pytest.raises(PromptError, match=r"names the configurations films, books; give one"):
         task(tmp_path).read("train")
-    with pytest.raises(PromptError, match=r"others is none of them; give one .*--data.subset"):
+    with pytest.raises(PromptError, match=r"others is none of them; give one .*subset"):
         task(tmp_path, subset="others").read("train")
 
 
@@ -353,7 +351,7 @@ def test_parts_by_a_pattern(task: Make, tmp_path: Path) -> None:
     whole = task(tmp_path / "part-*.jsonl", split="1,0,0")
     assert whole.slug == "part"
     assert len(whole.read("train")) == 12
-    with pytest.raises(PromptError, match=r"--data.train none-\*.csv: there are no such data"):
+    with pytest.raises(PromptError, match=r"train none-\*.csv: there are no such data"):
         task(tmp_path, train="none-*.csv").read("train")
 
 
@@ -363,7 +361,7 @@ def test_a_pattern_never_takes_in_what_measures(
 ) -> None:
     for name in ("a", "held_out" if other else "dev"):
         (tmp_path / f"{name}.jsonl").write_text(lines(*RECORDS))
-    with pytest.raises(PromptError, match=r"--data.train \*.jsonl takes in .*validation rows"):
+    with pytest.raises(PromptError, match=r"train \*.jsonl takes in .*validation rows"):
         task(tmp_path, train="*.jsonl", **other).read("train")
 
 
@@ -430,7 +428,7 @@ def test_several_labels_say_what_to_do(task: Make, tmp_path: Path, label: Any) -
     with pytest.raises(PromptError, match=r"row 21 has several labels") as caught:
         task(path).read("train")
     hint = "label.0 for the first" if isinstance(label, list) else "'positive;negative' a word"
-    for part in ("--data.label_column", "a row for each", "--data.skip_bad_rows true", hint):
+    for part in ("label_column", "a row for each", "skip_bad_rows=True", hint):
         assert part in str(caught.value)
 
 
@@ -442,7 +440,7 @@ def test_rows_to_predict_may_have_empty_texts(task: Make, tmp_path: Path) -> Non
     assert rows.numbers == [0, 2]
     assert rows.left_out == {1: "an empty 'text'"}
     assert rows.ids == {0: "a7", 1: "b8", 2: "c9"}
-    with pytest.raises(PromptError, match=r"row 1 has no column 'key'.*--data.id_column"):
+    with pytest.raises(PromptError, match=r"row 1 has no column 'key'.*id_column"):
         task(None, predict=str(path), id_column="key").read("predict")
 
 

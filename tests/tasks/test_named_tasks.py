@@ -92,7 +92,7 @@ def test_boolq_of_the_hub(lm: FrozenLM, cached_on_hub: Put) -> None:
     tail = " Question: will it be so? Answer:"
     assert examples[2].after == " " + "x" * (lm.max_positions - 1 - len(tail)) + tail
     assert data.report.cut == {"train": 1, "validation": 1}
-    with pytest.raises(PromptError, match=r"google/boolq has no test split .*--data.test FILE"):
+    with pytest.raises(PromptError, match=r"google/boolq has no test split .*test=FILE"):
         data.setup("test")
 
 
@@ -126,7 +126,7 @@ def test_hub_data_without_validation_rows(
 
 
 def test_other_template_without_the_passage_says_what_to_cut(lm: FrozenLM) -> None:
-    with pytest.raises(PromptError, match=r"--data.truncate passage .*question.*null"):
+    with pytest.raises(PromptError, match=r"truncate passage .*question.*None"):
         BoolQ(lm, template="{question}?{prompt}", verbalizer=TWO_WORDS)
     data = BoolQ(lm, template="{question}?{prompt}", verbalizer=TWO_WORDS, truncate=None)
     assert data.template.columns == ("question",)

@@ -60,7 +60,7 @@ def test_hub_that_is_not_there_is_one_sentence_within_seconds() -> None:
     assert time.monotonic() - started < 2
     assert "'nobody/no-such-data'" in message
     assert "hub cannot be reached" in message
-    assert "--data.path FOLDER" in message
+    assert "path=FOLDER" in message
     assert "\n" not in message
     assert message.count(". ") == 0
 
@@ -80,7 +80,7 @@ def test_cached_copy_is_used_without_a_hub(cached_on_hub: Callable[..., None]) -
 
 def test_unknown_subset_and_split_name_what_there_is(cached_on_hub: Callable[..., None]) -> None:
     cached_on_hub("someone/letters", {"train": Dataset.from_dict({"text": ["a"]})})
-    with pytest.raises(PromptError, match=r"--data.subset"):
+    with pytest.raises(PromptError, match=r"subset"):
         source("someone/letters", subset="other").has("train")
     with pytest.raises(PromptError, match=r"'someone/letters'.*extra"):
         source("someone/letters").named("extra")

@@ -124,7 +124,7 @@ def test_mistakes(task: Make, lm: FrozenLM, tmp_path: Path) -> None:
     data = task(train=str(tmp_path / "some.jsonl"))
     with pytest.raises(PromptError, match=r"some.jsonl, row 2 has no label"):
         data.setup("fit")
-    with pytest.raises(PromptError, match=r"no train data; give --data.path"):
+    with pytest.raises(PromptError, match=r"no train data; give path"):
         YelpTransfer(lm, verbalizer=STYLES).setup("fit")
 
 

@@ -294,7 +294,7 @@ def test_a_checkpoint_of_another_length_loads(rl, lm: FrozenLM, tmp_path: Path):
 
     shorter = build(lm, max_length=4)
     saved = torch.load(path, weights_only=True)
-    with pytest.raises(PromptError, match=r"length is 5 but .* '2 to 4'.*--model\.max_length"):
+    with pytest.raises(PromptError, match=r"length is 5 but .* '2 to 4'.*max_length"):
         shorter.on_load_checkpoint(saved)
 
 
@@ -350,7 +350,6 @@ def test_room_is_kept_for_the_longest_prompt(lm: FrozenLM):
         ({"beam": 0}, "beam is 0"),
         ({"contenders": -1}, "contenders is -1"),
         ({"keep": 0.0}, "keep is 0.0"),
-        ({"edits": EditSettings(proposals=2.0)}, "proposals is 2.0"),
         ({"race": [8, 8]}, r"race is \[8, 8\]"),
         ({"race": [0]}, r"race is \[0\]"),
         ({"max_length": 3}, "starts from 4 tokens"),
@@ -364,5 +363,5 @@ def test_numbers_out_of_range_are_refused(lm: FrozenLM, options: dict[str, Any],
 
 
 def test_accumulated_batches_are_refused(rl, lm: FrozenLM, tmp_path: Path):
-    with pytest.raises(PromptError, match="accumulate_grad_batches is 2"):
+    with pytest.raises(PromptError, match=r"accumulate_grad_batches=...\) is 2"):
         rl.fit(build(lm), tmp_path, accumulate_grad_batches=2)

@@ -128,7 +128,7 @@ def test_the_schedule():
 
 
 def test_it_needs_projected_steps(lm: FrozenLM):
-    with pytest.raises(PromptError, match=r"keep_continuous true.* set it to false"):
+    with pytest.raises(PromptError, match=r"keep_continuous=True.* set it to false"):
         make(lm, keep_continuous=True)
 
 
@@ -139,5 +139,5 @@ def test_numbers_out_of_range_are_refused(lm: FrozenLM, beta: tuple[float, float
 
 
 def test_a_run_without_a_length_is_refused(lm: FrozenLM, tmp_path: Path):
-    with pytest.raises(PromptError, match=r"no length; set --trainer\.max_steps"):
+    with pytest.raises(PromptError, match=r"no length; set Trainer\(max_steps=...\)"):
         fit(make(lm), tmp_path, max_steps=-1, max_epochs=-1)

@@ -34,7 +34,7 @@ def test_vocabulary_rows_by_seed(lm: FrozenLM, verbalizer: Verbalizer):
 
 
 def test_vocabulary_needs_a_length(lm: FrozenLM, verbalizer: Verbalizer):
-    with pytest.raises(PromptError, match=r"--model\.prompt_length"):
+    with pytest.raises(PromptError, match=r"prompt_length"):
         FromVocabulary()(lm, verbalizer, None, 0)
 
 
@@ -142,7 +142,7 @@ def test_what_the_model_writes_comes_by_its_probability(lm: FrozenLM, verbalizer
 @pytest.mark.parametrize(
     ("options", "length", "named"),
     [
-        ({}, None, r"--model\.prompt_length"),
+        ({}, None, r"prompt_length"),
         ({}, 254, "256 positions"),
         ({"top_k": 0}, 3, "top_k is 0"),
         ({"temperature": 0.0}, 3, "temperature is 0.0"),

@@ -196,17 +196,17 @@ def test_tuners_that_know_one_prompt_list_none(rl, lm: FrozenLM, tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"alpha": 1.5}, r"--model\.alpha is 1\.5.*0 to 1"),
-        ({"alpha": -0.1}, r"--model\.alpha is -0\.1"),
-        ({"prompt_length": 0}, r"--model\.prompt_length is 0; give at least 1"),
-        ({"prompts_per_step": 1}, r"--model\.prompts_per_step is 1; give at least 2"),
-        ({"candidates": -1}, r"--model\.candidates is -1; give at least 0"),
-        ({"kl_weight": -1.0}, r"--model\.kl_weight is -1\.0; give at least 0"),
-        ({"entropy_weight": -1.0}, r"--model\.entropy_weight is -1\.0"),
-        ({"scrutability_scale": -1.0}, r"--model\.scrutability_scale is -1\.0"),
-        ({"target_rate": 0.0}, r"--model\.target_rate is 0\.0"),
-        ({"target_rate": 1.1}, r"--model\.target_rate is 1\.1"),
-        ({"policy": {"top_k": 0}}, r"--model\.policy\.top_k is 0"),
+        ({"alpha": 1.5}, r"^alpha is 1\.5.*0 to 1"),
+        ({"alpha": -0.1}, r"^alpha is -0\.1"),
+        ({"prompt_length": 0}, r"^prompt_length is 0; give at least 1"),
+        ({"prompts_per_step": 1}, r"^prompts_per_step is 1; give at least 2"),
+        ({"candidates": -1}, r"^candidates is -1; give at least 0"),
+        ({"kl_weight": -1.0}, r"^kl_weight is -1\.0; give at least 0"),
+        ({"entropy_weight": -1.0}, r"^entropy_weight is -1\.0"),
+        ({"scrutability_scale": -1.0}, r"^scrutability_scale is -1\.0"),
+        ({"target_rate": 0.0}, r"^target_rate is 0\.0"),
+        ({"target_rate": 1.1}, r"^target_rate is 1\.1"),
+        ({"policy": {"top_k": 0}}, r"^top_k is 0"),
     ],
     ids=str,
 )
@@ -216,6 +216,6 @@ def test_numbers_out_of_range_are_refused(rl, lm: FrozenLM, change: dict[str, An
 
 
 def test_a_policy_in_half_precision_is_refused(rl, lm: FrozenLM, tmp_path: Path):
-    with pytest.raises(PromptError, match="bf16-true keeps the policy in half precision"):
+    with pytest.raises(PromptError, match=r"bf16-true'\) keeps the policy in half precision"):
         rl.fit(rl.build(lm), tmp_path, precision="bf16-true")
     assert lm.embedding_table.dtype == torch.float32

@@ -161,7 +161,7 @@ def test_what_chose_the_prompt_is_its_objective(rl, lm: FrozenLM, tmp_path: Path
 
 def test_a_fit_without_validations_is_refused(rl, lm: FrozenLM, tmp_path: Path):
     for tuner in (rl.build(lm), guided(lm)):
-        with pytest.raises(PromptError, match=r"limit_val_batches is 0, but \w+ chooses"):
+        with pytest.raises(PromptError, match=r"limit_val_batches=...\) is 0, but \w+ chooses"):
             rl.fit(tuner, tmp_path, limit_val_batches=0)
 
 

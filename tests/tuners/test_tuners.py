@@ -277,7 +277,10 @@ def test_a_loss_that_is_no_number_stops_the_run(lm: FrozenLM, tmp_path: Path):
     tuner = build("soft", lm)
     with torch.no_grad():
         tuner.prompt.fill_(float("nan"))
-    with pytest.raises(PromptError, match=r"At step 3 val/objective is nan; lower --model"):
+    with pytest.raises(
+        PromptError,
+        match=r"At step 3 val/objective is nan; lower opt",
+    ):
         fit(tuner, tmp_path)
 
 

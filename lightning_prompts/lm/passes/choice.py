@@ -8,6 +8,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from lightning_prompts.files.option_names import for_reader
 from lightning_prompts.lm.batch import Batch
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,9 @@ class ReuseChoice:
             reused, whole = (measured(answers, prompts, batch, way) for way in (True, False))
             self._chosen[training] = reused < whole
             log.info(
-                "%s %s shared parts %s: %.3g ms against %.3g ms (--lm.reuse_prompt decides it).",
+                for_reader(
+                    "%s %s shared parts %s: %.3g ms against %.3g ms (--lm.reuse_prompt decides it)."
+                ),
                 "Training" if training else "Evaluation",
                 "encodes" if reused < whole else "repeats",
                 "once" if reused < whole else "in each row",

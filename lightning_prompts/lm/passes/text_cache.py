@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_prompts.files.option_names import for_reader
 from lightning_prompts.lm.backbone import Backbone, Layers, whole_cache
 from lightning_prompts.lm.batch import Batch
 
@@ -131,8 +132,11 @@ class TextCache:
         if self._evictions > len(self._kept):
             if self._hits < FEW_HITS * self._lookups:
                 log.info(
-                    "Hardly any text came back while %.3g GiB of texts' keys and values were kept, "
-                    "so only a batch's own are kept from now on; --lm.text_cache sets the bound.",
+                    for_reader(
+                        "Hardly any text came back while %.3g GiB of texts' keys and values were "
+                        "kept, so only a batch's own are kept from now on; --lm.text_cache sets "
+                        "the bound."
+                    ),
                     self.gib,
                 )
                 self.clear()

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from lightning_prompts.files.numbers import in_double
+from lightning_prompts.files.option_types import ChecksOptions
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
@@ -65,7 +66,7 @@ class PromptMeasures(ABC):
         return {}
 
 
-class Reward(ABC):
+class Reward(ChecksOptions, ABC):
     """Scores hard prompts for a task. Dimensions: K prompts, P tokens, B examples."""
 
     deterministic: ClassVar[bool]
@@ -81,7 +82,7 @@ class Reward(ABC):
         """Take the parts that the task's configuration made; called once, before any scoring."""
         self.lm, self.template, self.verbalizer = lm, template, verbalizer
 
-    def load(self) -> None:  # noqa: B027  (most rewards have nothing to read)
+    def load(self) -> None:
         """Read what is still to be read, so that what is missing is said before any work.
 
         Raises:

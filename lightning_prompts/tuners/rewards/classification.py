@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_prompts.files.numbers import in_double, wide
-from lightning_prompts.files.option_types import require
+from lightning_prompts.files.option_types import NotNegative
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.tuners.rewards.base import PromptMeasures, Reduce, Reward, Scores
@@ -46,10 +46,8 @@ class ClassificationGap(Reward):
     classifies = True
     low, high = 0.0, 5.0
 
-    def __init__(self, right: float = 200.0, wrong: float = 180.0) -> None:
+    def __init__(self, right: NotNegative = 200.0, wrong: NotNegative = 180.0) -> None:
         self.right, self.wrong = right, wrong
-        for name in ("right", "wrong"):
-            require(f"model.reward.{name}", getattr(self, name))
 
     def __call__(self, prompts: Tensor, batch: Batch, seed: int, reduce: Reduce) -> Scores:
         """Score K prompts on a training batch."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
-from lightning_prompts.files.option_types import require
+from lightning_prompts.files.option_types import Count, Finite, ModelName, require_fields
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.kept_ids import KeepsIds
 from lightning_prompts.lm.passes.growing_rows import GrowingRows
@@ -41,13 +41,16 @@ class PolicySettings:
         fluent_top_k: Allow only the language model's own so many best tokens.
     """
 
-    lm: str | None = None
+    lm: ModelName | None = None
     start: Literal["zero", "lm"] = "lm"
     source_text: str = ""
-    mlp_size: int = 2048
-    top_k: int = 256
-    logit_bias: float = 0.0
-    fluent_top_k: int | None = None
+    mlp_size: Count = 2048
+    top_k: Count = 256
+    logit_bias: Finite = 0.0
+    fluent_top_k: Count | None = None
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
 
 class Sampled(NamedTuple):
@@ -75,7 +78,7 @@ class Policy(KeepsIds):
         seed: Of the MLP's first weights.
 
     Raises:
-        PromptError: If a number of the settings is out of range.
+        PromptError: If the source text leaves no room for the prompt.
     """
 
     def __init__(
@@ -87,8 +90,6 @@ class Policy(KeepsIds):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name in ("mlp_size", "top_k", "fluent_top_k", "logit_bias"):
-            require(f"model.policy.{name}", getattr(settings, name))
         self.settings, self.prompt_length = settings, prompt_length
         self.mlp = _first_mlp(lm.hidden_size, settings.mlp_size, settings.start, seed)
         self.target = copy.deepcopy(self.mlp).requires_grad_(False)
@@ -243,7 +244,7 @@ def other_writer(settings: PolicySettings, lm: FrozenLM) -> FrozenLM | None:
     return other
 
 
-def _first_mlp(hidden_size: int, mlp_size: int, start: str, seed: int) -> nn.Sequential:
+def _first_mlp(hidden_size: int, mlp_size: Count, start: str, seed: int) -> nn.Sequential:
     """The MLP with its first weights: the published ones, or ours, which give exactly 0."""
     first, last = nn.Linear(hidden_size, mlp_size), nn.Linear(mlp_size, hidden_size)
     published = start == "zero"

@@ -9,7 +9,7 @@ Dimensions: K prompts, P prompt tokens, V vocabulary, H hidden size, k tokens to
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,13 @@ from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
-from lightning_prompts.files.option_types import require
+from lightning_prompts.files.option_types import (
+    Count,
+    NotNegative,
+    Positive,
+    Share,
+    require_fields,
+)
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tuners.search.allowed import Allowed, Ids
 
@@ -44,24 +50,25 @@ class EditSettings:
         swap: The same for two tokens that change places.
     """
 
-    proposals: float = 0.5
-    gradient_top_k: int = 256
-    model_top_k: int = 64
-    temperature: float = 1.0
-    substitute: float = 4.0
-    substitute_two: float = 2.0
-    insert: float = 1.0
-    delete: float = 1.0
-    swap: float = 1.0
+    proposals: Share = 0.5
+    gradient_top_k: Count = 256
+    model_top_k: Count = 64
+    temperature: Positive = 1.0
+    substitute: NotNegative = 4.0
+    substitute_two: NotNegative = 2.0
+    insert: NotNegative = 1.0
+    delete: NotNegative = 1.0
+    swap: NotNegative = 1.0
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
     def check(self) -> None:
         """Not when it is made: there the command line's parser would bury what is raised.
 
         Raises:
-            PromptError: If a number is out of range.
+            PromptError: If no edit would replace a token.
         """
-        for field in fields(self):
-            require(f"model.edits.{field.name}", getattr(self, field.name))
         if not self.substitute + self.substitute_two > 0:
             raise PromptError(
                 "--model.edits.substitute and substitute_two are both 0, so that no token would "

@@ -163,7 +163,7 @@ def test_another_process_gets_no_texts(lm: FrozenLM):
 
 @pytest.mark.parametrize("gib", [-1.0, float("inf"), float("nan")])
 def test_a_bound_that_is_none(lm_folder: Path, gib: float):
-    with pytest.raises(PromptError, match=r"--lm.text_cache is .*; give at least 0"):
+    with pytest.raises(PromptError, match=r"^text_cache is .*; give at least 0"):
         FrozenLM(str(lm_folder), text_cache=gib)
 
 

@@ -89,7 +89,7 @@ def test_forbidden_tokens_of_a_start_are_drawn_anew(lm: FrozenLM):
 def test_what_cannot_be_mended_is_said(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch):
     allowed = make(lm)
     monkeypatch.setattr(FrozenLM, "tokenize", lambda self, texts: [[1] for _ in texts])
-    with pytest.raises(PromptError, match=r"No prompt near .*round_trip false"):
+    with pytest.raises(PromptError, match=r"No prompt near .*round_trip=False"):
         allowed.mend([9, 12], torch.Generator())
 
 

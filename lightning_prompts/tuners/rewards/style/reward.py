@@ -5,7 +5,7 @@ After RLPrompt (Deng et al. 2022, https://arxiv.org/abs/2205.12548), whose numbe
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.distributed
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import in_double
-from lightning_prompts.files.option_types import require
+from lightning_prompts.files.option_types import Count, ModelName, Names, Seed
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.batch import Batch, piece_order
 from lightning_prompts.lm.frozen import FrozenLM
@@ -31,6 +31,14 @@ from lightning_prompts.tuners.rewards.style.rewrites import (
     transfer_batch,
 )
 from lightning_prompts.tuners.rewards.style.scorers import StyleScorer, load_style
+
+Classifier = Annotated[
+    str,
+    Names(
+        "train the classifiers first: lightning-prompts style --config "
+        "configs/task/yelp_style.yaml --data.path FOLDER"
+    ),
+]
 
 
 class StyleTransfer(Reward):
@@ -69,21 +77,19 @@ class StyleTransfer(Reward):
 
     def __init__(
         self,
-        style: str,
-        judge: str | None = None,
-        content: str | None = None,
-        samples: int = 32,
-        bootstraps: int = 4,
-        top_k: int = 10,
-        val_samples: int = 8,
-        test_samples: int = 32,
-        seed: int = 0,
+        style: Classifier,
+        judge: Classifier | None = None,
+        content: ModelName | None = None,
+        samples: Count = 32,
+        bootstraps: Count = 4,
+        top_k: Count = 10,
+        val_samples: Count = 8,
+        test_samples: Count = 32,
+        seed: Seed = 0,
     ) -> None:
         self.style, self.judge, self.content = style, judge, content
         self.samples, self.bootstraps, self.top_k = samples, bootstraps, top_k
         self.val_samples, self.test_samples, self.seed = val_samples, test_samples, seed
-        for name in ("samples", "bootstraps", "top_k", "val_samples", "test_samples"):
-            require(f"model.reward.{name}", getattr(self, name))
 
     def attach(self, lm: FrozenLM, template: Template, verbalizer: Verbalizer) -> None:
         """Take the task's parts; the classifiers are read when they are first needed."""

@@ -265,7 +265,7 @@ def test_sources_are_used_as_far_as_prompts_can_be_compared(
 def test_mistakes_are_said_in_one_sentence(
     lm: FrozenLM, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(PromptError, match=r"--model.reward.samples is 0"):
+    with pytest.raises(PromptError, match=r"samples is 0"):
         make(samples=0)
     reward = make()
     plain = {k: v for k, v in batch_of(lm).items() if k not in ("sources", "references")}
@@ -276,7 +276,7 @@ def test_mistakes_are_said_in_one_sentence(
         StyleTransfer("style").attach(lm, Template("{prompt} {text} It was", lm), words)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(PromptError, match=r"this run has 2; set --trainer.devices 1"):
+    with pytest.raises(PromptError, match=r"this run has 2; set Trainer\(devices=1\)"):
         reward(PROMPTS, batch_of(lm), 0, same)
 
 
