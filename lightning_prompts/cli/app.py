@@ -60,7 +60,7 @@ from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, restore_prompt
 from lightning_prompts.runs.checkpoint_io import use_whole_checkpoints
-from lightning_prompts.runs.folder import choose_run_folder
+from lightning_prompts.runs.folder import choose_run_folder, require_writable
 from lightning_prompts.runs.lock import run_locked
 from lightning_prompts.runs.other_callbacks import welcome
 from lightning_prompts.runs.predictions import Predictions
@@ -69,7 +69,6 @@ from lightning_prompts.runs.requeue import Requeue, requeue_job
 from lightning_prompts.runs.results_of_test import Tested
 from lightning_prompts.runs.resume_check import SameRun, refuse_other_run
 from lightning_prompts.runs.save_config import SaveConfig
-from lightning_prompts.runs.writable import require_writable
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 

@@ -1,6 +1,5 @@
 """The parser's nested reports in one sentence, with the name that was meant."""
 
-import difflib
 import inspect
 import re
 from collections.abc import Sequence
@@ -9,8 +8,7 @@ from importlib import import_module
 
 from lightning_prompts.cli.commands import NO_COMMAND
 from lightning_prompts.cli.trainer_parts import refused_by_name
-
-MANY = 30  # names that are too many to list in one sentence
+from lightning_prompts.files.text import did_you_mean
 
 
 def explain(message: str, options: Sequence[str]) -> str:
@@ -36,7 +34,7 @@ def explain(message: str, options: Sequence[str]) -> str:
         if name in known:  # an ancestor's option, which the class decides by its own
             own = ", ".join(_parameters(class_path, inherited=False))
             return f"--{where}.{name}: not an option of {kind}, whose own are {own}."
-        tail = suggest(name, known, f"--{where}.")
+        tail = did_you_mean(name, known, f"--{where}.")
         return f"--{where}.{name}: {kind} has no such option{tail}"
     pattern = r"given class_path '([^']+)':\s+the following arguments are required: (\w+)"
     if missing := re.search(pattern, message):
@@ -60,21 +58,21 @@ def explain(message: str, options: Sequence[str]) -> str:
         first = flag.partition(".")[0]
         if first not in options and _tuner_with(first):  # LightningCLI has --optimizer, for one
             return f"{name}: no such option; did you mean --model.{flag}?"
-        return f"{name}: no such option{suggest(flag, options, '--')}"
+        return f"{name}: no such option{did_you_mean(flag, options, '--')}"
     if name := _last(r"does not accept option '([^']+)'", message):
-        near = suggest(name, options, "--")
+        near = did_you_mean(name, options, "--")
         if near == ".":  # a misspelt block: only its first word is near to anything
-            near = suggest(name.partition(".")[0], ["model", "data", *options])
+            near = did_you_mean(name.partition(".")[0], ["model", "data", *options])
         return f"{name}: no such option{near}"
     if name := _last(r"Expected a dot import path string: (.+)", message):
         inner = message[message.rfind('Parser key "') :]
         if number := _last(r"Expected an? <class '(float|int)'>", inner):  # or a class of one
             return f"--{where}: expected {number}, got {name!r}."
         classes = _subclasses(re.findall(r"<class '(lightning_prompts[\w.]+)'>", inner))
-        return f"--{where} {name}: no such class{suggest(name, classes, f'--{where} ')}"
+        return f"--{where} {name}: no such class{did_you_mean(name, classes, f'--{where} ')}"
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         module, absent = found.groups()
-        near = suggest(absent, dir(import_module(module)), f"--{where} {module}.")
+        near = did_you_mean(absent, dir(import_module(module)), f"--{where} {module}.")
         return f"--{where} {module}.{absent}: no such class{near if 'mean' in near else '.'}"
     if base := _last(r"Import path does not correspond to a subclass of (\w+)", message):
         value = _last(r"Given value: (.+)", message)
@@ -129,15 +127,6 @@ def _tuner_with(option: str) -> str | None:
 def _below(base: type) -> list[type]:
     direct: list[type] = base.__subclasses__()
     return direct + [kind for one in direct for kind in _below(one)]
-
-
-def suggest(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """The end of a sentence: the nearest known name, or all of them where they are few."""
-    if near := difflib.get_close_matches(name, known, n=1):
-        return f"; did you mean {prefix}{near[0]}?"
-    if 0 < len(known) < MANY:
-        return f"; known: {', '.join(sorted(set(known)))}."
-    return "."
 
 
 def _kind(described: str) -> str:

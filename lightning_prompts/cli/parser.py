@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_prompts.cli.explain import explain, suggest
+from lightning_prompts.cli.explain import explain
 from lightning_prompts.cli.own_defaults import own_defaults
 from lightning_prompts.cli.strict_yaml import load_yaml
 from lightning_prompts.cli.unions import narrowest_first
@@ -17,6 +17,7 @@ from lightning_prompts.cli.unusable import refuse_unusable
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.public_names import public_names
 from lightning_prompts.files.shipped import CONFIGS
+from lightning_prompts.files.text import did_you_mean
 
 # What is said once elsewhere. jsonargparse would accept these and silently ignore them.
 LINKED = {
@@ -225,7 +226,7 @@ def find_config(given: str) -> Path:
     if shipped.is_file():
         return shipped
     names = [f"configs/{path.relative_to(CONFIGS)}" for path in CONFIGS.rglob("*.yaml")]
-    raise PromptError(f"--config {given}: no such file{suggest(given, names)}")
+    raise PromptError(f"--config {given}: no such file{did_you_mean(given, names)}")
 
 
 def _load(path: Path) -> Mapping[str, Any]:

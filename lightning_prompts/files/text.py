@@ -4,11 +4,14 @@ Terminals obey escape codes, pages obey tags, and some characters turn the direc
 follows. Shown texts are data, so all of these come out as escapes.
 """
 
+import difflib
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 PROGRAM = "lightning-prompts"
+MANY = 30  # names that are too many to list in one sentence
 
 
 def command(*words: str | Path) -> str:
@@ -24,6 +27,24 @@ def short_path(path: Path) -> Path:
     """The path as a person would write it here."""
     path = path.absolute()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name that was meant, None where none is like it."""
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+
+
+def did_you_mean(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """The end of a sentence: the nearest known name, or all of them where they are few.
+
+    >>> did_you_mean("sed", ["seeds", "name"]), did_you_mean("x", ["seeds", "name"])
+    ('; did you mean seeds?', '; known: name, seeds.')
+    """
+    if (near := nearest(name, known)) is not None:
+        return f"; did you mean {prefix}{near}?"
+    if 0 < len(known) < MANY:
+        return f"; known: {', '.join(sorted(set(known)))}."
+    return "."
 
 
 def visible(text: str) -> str:

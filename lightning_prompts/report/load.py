@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from lightning_prompts.files.amounts import count
-from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.runs.folder import CONFIG, PROMPT
 from lightning_prompts.runs.reading import read_run
 from lightning_prompts.runs.record import VARIANT, RunRecord
@@ -173,8 +173,8 @@ def _open_journal(path: Path) -> Any:
             return JournalStorage(JournalFileBackend(str(path)))
         except Exception as error:  # whatever a damaged line turns into
             raise PromptError(
-                f"{path}: not a whole journal of Optuna ({_line(error)}); take a copy of it from "
-                "before the damage, or report the runs in trials/ one by one."
+                f"{path}: not a whole journal of Optuna ({first_line(error)}); take a copy of it "
+                "from before the damage, or report the runs in trials/ one by one."
             ) from error
 
 
@@ -188,7 +188,7 @@ def _open_url(url: str) -> Any:
         try:
             return optuna.storages.get_storage(url)
         except Exception as error:  # whatever a database's driver raises
-            raise PromptError(f"{url}: cannot be opened ({_line(error)}).") from error
+            raise PromptError(f"{url}: cannot be opened ({first_line(error)}).") from error
 
 
 def _add_study(material: Material, storage: Any, name: str, path: str) -> None:
@@ -274,7 +274,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,6 +1,5 @@
 """What a run has ready for the callbacks of others: names, files and counts that they rely on."""
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from lightning.pytorch.callbacks import (
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.lightning_internals import acts_at_epochs
+from lightning_prompts.files.text import nearest
 from lightning_prompts.runs.folder import BEST, CHECKPOINTS, LAST, PREVIOUS, run_folder
 
 
@@ -98,8 +98,8 @@ def _require_names(trainer: Trainer, at_epochs: bool) -> None:
         name = callback.monitor
         if name is None or name in logged or not _looks(callback, at_epochs):
             continue
-        near = difflib.get_close_matches(name, logged, n=1, cutoff=0.5)
-        meant = f" (did you mean {near[0]}?)" if near else ""
+        near = nearest(name, logged)
+        meant = f" (did you mean {near}?)" if near else ""
         offered = [key for key in logged if key.startswith("val/")] or logged
         raise PromptError(
             f"--trainer.callbacks {type(callback).__name__}: monitor {name} is not logged{meant}; "

@@ -23,6 +23,7 @@ from lightning_prompts.runs.shading import scales, shaded
 from lightning_prompts.tuners.prompt_init import RECORD
 from lightning_prompts.tuners.record import PromptRecord
 
+SHOWN = ("accuracy", "hard_accuracy", "perplexity", "round_trip")  # in notebooks
 PARAMETER = "prompt"  # the name of the vectors in a checkpoint
 CSS = (
     ".tokens {display:flex; flex-wrap:wrap; gap:3px} .token {display:inline-grid; "
@@ -138,7 +139,10 @@ class Prompt:
 
     def _repr_html_(self) -> str:
         """For notebooks."""
-        metrics = ", ".join(f"{name} {share(value)}" for name, value in self.metrics.items())
+        shown = [f"{stage}/{name}" for stage in ("val", "test") for name in SHOWN]
+        metrics = ", ".join(
+            f"{name} {share(self.metrics[name])}" for name in shown if name in self.metrics
+        )
         kind = "nearest tokens of its vectors" if self.distances else "tokens in use"
         head = f"{self.record.tuner}, {self.lm.label}: {kind}, shaded by surprise in nats"
         page = Markup("<style>{}</style><div><b>{}</b>{}<small>{}</small></div>")

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.text import short_path
 from lightning_prompts.runs.folder import CONFIG, PROMPT, TEST
 from lightning_prompts.runs.history import read_history
 from lightning_prompts.runs.record import RunRecord
@@ -33,7 +34,7 @@ def read_run(folder: Path) -> RunRecord:
         )
         raise PromptError(f"{folder} {reason}.")
     record, settings = read_prompt(folder / PROMPT), _settings(folder / CONFIG)
-    record.name, record.settings = _shown(folder), settings
+    record.name, record.settings = str(short_path(folder)), settings
     if lines := read_history(folder):
         record.history = [line for line in lines if line.metrics]
         record.steps, record.seconds = max(lines[-1].step, record.step), lines[-1].seconds
@@ -123,9 +124,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise PromptError(f"{path}: not as lightning-prompts writes it; run it again.")
     return content
-
-
-def _shown(folder: Path) -> str:
-    """The folder as a person would write it here."""
-    folder, here = folder.absolute(), Path.cwd()
-    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)

@@ -11,8 +11,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.studies.space import Range, Space, parse_space, thinned
-from lightning_prompts.studies.words import nearest, refuse_unknown
+from lightning_prompts.files.text import did_you_mean
+from lightning_prompts.studies.space import Range, Space, parse_space, refuse_unknown, thinned
 
 Direction = Literal["maximize", "minimize"]
 BLOCKS = ("study", "base", "set", "variants", "space", "override", "limits")
@@ -137,7 +137,7 @@ def parse_config(content: Mapping[str, Any]) -> StudyConfig:
     """
     for key in content:
         if key not in BLOCKS:
-            raise PromptError(f"{key}: no such block of a study{nearest(str(key), BLOCKS)}")
+            raise PromptError(f"{key}: no such block of a study{did_you_mean(str(key), BLOCKS)}")
     settings = _settings(content.get("study"))
     variants = {
         str(name): _variant(f"variants.{name}", value)
@@ -202,7 +202,7 @@ def _refused(report: str, values: Mapping[str, Any]) -> str:
     if names := re.findall(r"Literal\[(.+)\]", report):
         got = re.findall(r"(?:Got|Given) value: (.+)", report)[-1]
         known = re.findall(r"'(.+?)'", names[-1])
-        return f"study.{key} is {got!r}{nearest(got, known)}"
+        return f"study.{key} is {got!r}{did_you_mean(got, known)}"
     kind = next((words for name, words in KINDS if name in report), "another value")
     return f"study.{key} is {value!r}; give {kind}."
 

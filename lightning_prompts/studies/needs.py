@@ -1,6 +1,7 @@
-"""Before a study starts: do its command lines parse, and what do they still have to fetch?"""
+"""Before a study starts: do its command lines parse, what do they fetch, what is limited?"""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,29 @@ def parsed_examples(config: StudyConfig) -> Iterator[tuple[str, Namespace]]:
             raise PromptError(f"{place}{error}") from error
 
 
+def limited(config: StudyConfig) -> StudyConfig:
+    """The study with every option that is above its limit, or without bound, set to the limit.
+
+    What is below already, what a variant's classes do not have, what is varied, and what the
+    command line or the block `override` asks for stays.
+
+    Raises:
+        PromptError: If a run's command line has a mistake.
+    """
+    if not config.limits:
+        return config
+    variants = dict(config.variants)
+    limits = {key: limit for key, limit in config.limits.items() if key not in config.override}
+    for name, parsed in parsed_examples(config):
+        lowered = {
+            key: limit
+            for key, limit in limits.items()
+            if key not in config.space_of(name) and _is_above(inner(parsed, *key.split(".")), limit)
+        }
+        variants[name] = replace(variants[name], limits={**variants[name].limits, **lowered})
+    return replace(config, variants=variants)
+
+
 def inner(part: Any, *names: str) -> Any:
     """A nested option, whichever of its blocks are classes; `ABSENT` where there is none."""
     for name in names:
@@ -108,3 +132,10 @@ def _data(options: Mapping[str, Any]) -> Iterator[str]:
         cache = Path(datasets.config.HF_DATASETS_CACHE)
         if not (cache / str(path).replace("/", "___").lower()).is_dir():
             yield f"the data set {path} from the hub"
+
+
+def _is_above(value: Any, limit: float) -> bool:
+    """Whether a value is above, or none, which stands for all there is."""
+    if value is ABSENT:
+        return False
+    return value is None or (isinstance(value, int | float) and not 0 <= value <= limit)

@@ -21,8 +21,7 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.text import command, short_path
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.estimate import Cost, costs
-from lightning_prompts.studies.limits import limited
-from lightning_prompts.studies.needs import needs
+from lightning_prompts.studies.needs import limited, needs
 from lightning_prompts.studies.plan import VARIANT, planned_runs
 from lightning_prompts.studies.progress import duration, progress_of
 from lightning_prompts.studies.shared import SharedLM

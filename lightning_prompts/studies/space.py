@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.studies.words import refuse_unknown
+from lightning_prompts.files.text import did_you_mean
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -50,6 +50,17 @@ def parse_space(where: str, content: Any) -> Space:
     if not isinstance(content, Mapping):
         raise PromptError(f"{where}: give options with their values, for example model.alpha: [0].")
     return {str(name): _domain(f"{where}.{name}", value) for name, value in content.items()}
+
+
+def refuse_unknown(where: str, content: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Stop at a key that means nothing.
+
+    Raises:
+        PromptError: With the nearest known one.
+    """
+    for key in content:
+        if key not in known:
+            raise PromptError(f"{where}.{key}: no such key{did_you_mean(str(key), known)}")
 
 
 def points(space: Space) -> Iterator[dict[str, Scalar]]:

@@ -119,14 +119,16 @@ def test_rows_of_both_processes_are_written_in_their_order(
         tester.test(tuner, datamodule=task, verbose=False)
         predictor = quick_trainer(callbacks=[Predictions()], **options)
         predictor.predict(tuner, datamodule=task, return_predictions=False)
-    both, alone = (json.loads((tmp_path / n / "test.json").read_text()) for n in ("2", "1"))
+    both, alone = (
+        json.loads(next((tmp_path / n).rglob("test.json")).read_text()) for n in ("2", "1")
+    )
     assert both["rows"] == {"test": 7}
     assert both["correct"] == alone["correct"]
     assert both["metrics"] == pytest.approx(alone["metrics"], abs=1e-6)
     for name, values in alone["test_baselines"].items():
         assert both["test_baselines"][name] == pytest.approx(values, abs=1e-6)
     rows = [
-        [json.loads(line) for line in (tmp_path / n / "predictions.jsonl").open()]
+        [json.loads(line) for line in next((tmp_path / n).rglob("predictions.jsonl")).open()]
         for n in ("2", "1")
     ]
     assert [row["row"] for row in rows[0]] == list(range(7))

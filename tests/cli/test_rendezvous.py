@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning_prompts.cli.completion import refuse_own_clocks
 from lightning_prompts.cli.rendezvous import check_rendezvous
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.runs.writable import require_writable
+from lightning_prompts.runs.folder import require_writable
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import yaml
 from lightning_prompts.cli.parser import CONFIGS
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.studies.files import read_config
-from lightning_prompts.studies.limits import limited
-from lightning_prompts.studies.needs import needs
+from lightning_prompts.studies.needs import limited, needs
 from lightning_prompts.studies.plan import planned_runs, trial_args
 
 SHIPPED = sorted(p.name for p in (CONFIGS / "study").glob("*.yaml") if p.name != "reduced.yaml")

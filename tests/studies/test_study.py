@@ -15,7 +15,7 @@ from lightning_prompts.files.atomic_files import write_text
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.runs.reading import read_run
 from lightning_prompts.runs.record import RunRecord
-from lightning_prompts.studies.limits import limited
+from lightning_prompts.studies.needs import limited
 from lightning_prompts.studies.running import run
 from lightning_prompts.studies.storage import planned
 from lightning_prompts.studies.worker import Worker

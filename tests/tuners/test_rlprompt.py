@@ -161,7 +161,8 @@ def test_a_given_text_of_another_length_is_cut_or_repeated(rl, lm: FrozenLM):
 def test_the_listed_prompts(rl, lm: FrozenLM, tmp_path: Path):
     tuner = rl.build(lm)
     rl.fit(tuner, tmp_path, steps=6, batches=1, callbacks=[PromptList()])
-    lines = (tmp_path / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    (path,) = tmp_path.rglob("prompts.jsonl")
+    lines = path.read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert rows == tuner.listed_prompts()
     assert rows[0]["ids"] == tuner.hard_prompt().tolist()

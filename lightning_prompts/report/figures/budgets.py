@@ -52,8 +52,8 @@ def budgets(comparison: Comparison, name: str) -> Drawn | None:
         grid[0].set_yticks(list(places), [name_of(setting) for setting in settings])
         caption = (
             "Bars are means over seeds, dots the seeds. Seconds are of the machines that the runs "
-            "were on, from the first event logged to the last. Tokens are those of the model's "
-            "passes in training, for tuners that count them."
+            "were on, from the start of training to its last validation. Tokens are those of the "
+            "model's passes in training, for tuners that count them."
         ) + left_out(len(comparison.settings) - len(settings))
         return drawn(figure, name, "Budgets", caption)
 
