@@ -6,12 +6,11 @@ from typing import Any, TypeVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import ChecksOptions, Count
-from lightning_prompts.files.stages import Stage
+from lightning_prompts.files.stages import Stage, fitting
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
@@ -27,7 +26,12 @@ def task_of(trainer: Trainer) -> PromptTask | None:
 
 def find_callback(trainer: Any, kind: type[C]) -> C | None:
     """The trainer's callback of a class, None where it has none."""
-    return next((found for found in trainer.callbacks if isinstance(found, kind)), None)
+    return next(iter(callbacks_of(trainer, kind)), None)
+
+
+def callbacks_of(trainer: Any, kind: type[C]) -> list[C]:
+    """All of the trainer's callbacks of a class."""
+    return [found for found in trainer.callbacks if isinstance(found, kind)]
 
 
 def callback_of(trainer: Any, kind: type[C]) -> C:
@@ -67,7 +71,7 @@ class EvaluationCallback(ChecksOptions, Callback):
 
     def wanted(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> bool:
         """Whether to measure in the evaluation that begins."""
-        if trainer.state.fn != TrainerFn.FITTING:
+        if not fitting(trainer):
             return True
         last = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
         return last or self._validations % self.every_n_validations == 0
@@ -125,7 +129,7 @@ class EvaluationCallback(ChecksOptions, Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log, before the checkpoints are written, which carry the metrics."""
         self._end(trainer, pl_module, "val")
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        if fitting(trainer):
             self._validations += 1
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -5,10 +5,11 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, Timer
 from torch import Tensor
 
+from lightning_prompts.callbacks.base import callbacks_of
 from lightning_prompts.files.amounts import apart, count
 from lightning_prompts.files.lightning_internals import seconds_of
 from lightning_prompts.tuners.prompt_init import RECORD
@@ -78,7 +79,7 @@ class EarlyEnds:
         Where it looks at the end of an epoch, and the checkpoint was written just before, a resumed
         fit begins with that end, and Lightning with no values.
         """
-        for callback in _early_stopping(trainer):
+        for callback in callbacks_of(trainer, EarlyStopping):
             name = callback.monitor
             if name in self._measured and name not in trainer.callback_metrics:
                 value = torch.tensor(self._measured[name], dtype=torch.float64)
@@ -87,14 +88,14 @@ class EarlyEnds:
 
 def asked_by(trainer: Trainer) -> EarlyEnd:
     """Who has just asked the trainer to stop. Call it after every other callback."""
-    for callback in _early_stopping(trainer):
+    for callback in callbacks_of(trainer, EarlyStopping):
         state = {"wait_count": callback.wait_count, "best_score": callback.best_score}
         if found := _exhausted(callback, state, trainer.callback_metrics.get(callback.monitor)):
             return found
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer) and (found := _over(callback, callback.time_elapsed())):
+    for timer in callbacks_of(trainer, Timer):
+        if found := _over(timer, timer.time_elapsed()):
             return found
-    own = [type(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+    own = [type(callback) for callback in callbacks_of(trainer, Callback)]
     given = {kind.__name__ for kind in own if kind.__module__.split(".")[0] not in OURS}
     who = " or ".join(sorted(given)) or "a part of it"
     return EarlyEnd(f"{who} asked the trainer to stop (should_stop)")
@@ -110,22 +111,21 @@ def ended_at(trainer: Trainer, checkpoint: Mapping[str, Any]) -> EarlyEnd | None
         checkpoint: That it goes on from.
     """
     states, record = checkpoint["callbacks"], checkpoint.get(RECORD, {})
-    for callback in _early_stopping(trainer):
+    for callback in callbacks_of(trainer, EarlyStopping):
         if state := states.get(callback.state_key):
             value = record.get("metrics", {}).get(callback.monitor)
             if found := _exhausted(callback, state, None if value is None else torch.tensor(value)):
                 return found
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer):
-            elapsed = states.get(callback.state_key, {}).get("time_elapsed", {})
-            if found := _over(callback, elapsed.get("train", 0.0)):
-                return found
+    for timer in callbacks_of(trainer, Timer):
+        elapsed = states.get(timer.state_key, {}).get("time_elapsed", {})
+        if found := _over(timer, elapsed.get("train", 0.0)):
+            return found
     return None
 
 
 def keep_options(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Let a patience that was given anew count: Lightning takes the checkpoint's in its place."""
-    for callback in _early_stopping(trainer):
+    for callback in callbacks_of(trainer, EarlyStopping):
         if state := checkpoint["callbacks"].get(callback.state_key):
             checkpoint["callbacks"][callback.state_key] = {**state, "patience": callback.patience}
 
@@ -166,11 +166,8 @@ def closing_notes(
     """
     if not getattr(module, "learns", True):
         return []
-    step, limit, idle = (
-        trainer.global_step,
-        limit_reached(trainer),
-        0 < start == trainer.global_step,
-    )
+    step, limit = trainer.global_step, limit_reached(trainer)
+    idle = 0 < start == step
     if limit is not None:
         most = trainer.max_steps if limit == STEPS else trainer.max_epochs
         if idle:
@@ -198,13 +195,7 @@ def at_step(trainer: Trainer, module: LightningModule) -> str:
 
 def _changes_steps(trainer: Trainer) -> bool:
     """Whether the steps of an epoch change from one to the next."""
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return any(isinstance(each, GradientAccumulationScheduler) for each in callbacks)
-
-
-def _early_stopping(trainer: Trainer) -> list[EarlyStopping]:
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, EarlyStopping)]
+    return bool(callbacks_of(trainer, GradientAccumulationScheduler))
 
 
 def _exhausted(

@@ -11,12 +11,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_prompts.callbacks.base import task_of
 from lightning_prompts.files.numbers import wide
 from lightning_prompts.files.option_types import ChecksOptions, Count
+from lightning_prompts.files.stages import fitting
 from lightning_prompts.lm.nearest import distance
 from lightning_prompts.tuners.base import RECORD, PromptTuner
 
@@ -42,7 +42,7 @@ class PromptText(ChecksOptions, Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the tokens as text."""
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        if fitting(trainer):
             # On every process: a language model that is divided over them takes them all to read.
             table = prompt_table(cast(PromptTuner, pl_module))
             if (logger := _tensorboard(trainer)) is not None:

@@ -4,7 +4,6 @@ import itertools
 import random
 import zipfile
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from jsonargparse import Namespace
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.public_names import find_class
 from lightning_prompts.runs.folder import (
     BEST,
     LAST,
@@ -131,7 +131,8 @@ def experiment(config: Namespace) -> str:
                 "with --trainer.logger.save_dir, and give a plain name here."
             )
         return str(config.experiment)
-    tuner, task = _class_of(config.model), _class_of(config.data)
+    tuner: Any = find_class(config.model.class_path)
+    task: Any = find_class(config.data.class_path)
     init_args = config.data.init_args
     name = init_args.get("name") or getattr(task, "slug", None)
     if not isinstance(name, str):  # a property: only an instance could tell
@@ -183,7 +184,7 @@ def _resolve_checkpoint(
 ) -> Path | None:
     """Turn best, last, previous into a file; return the run to write into, None for a new one."""
     if config.ckpt_path is None:
-        if command != "fit" and _class_of(config.model).learns:
+        if command != "fit" and getattr(find_class(config.model.class_path), "learns", True):
             raise PromptError(
                 f"{command} needs a learned prompt: give --ckpt_path best, last or a .ckpt file."
             )
@@ -269,8 +270,3 @@ def _writes(logger: Any, name: str) -> bool:
 
 def _first_free(run: Path, command: str) -> Path:
     return next(p for n in itertools.count() if not (p := run / f"{command}_{n}").exists())
-
-
-def _class_of(part: Namespace) -> Any:
-    module, _, name = part.class_path.rpartition(".")
-    return getattr(import_module(module), name)

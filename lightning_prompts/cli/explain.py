@@ -8,6 +8,7 @@ from importlib import import_module
 
 from lightning_prompts.cli.commands import NO_COMMAND
 from lightning_prompts.cli.trainer_parts import refused_by_name
+from lightning_prompts.files.public_names import find_class
 from lightning_prompts.files.text import did_you_mean
 
 
@@ -109,9 +110,7 @@ def _subclasses(class_paths: Sequence[str]) -> list[str]:
     """Short names of the classes, imported so far, that could stand for `class_paths`."""
     found: list[str] = []
     for path in class_paths:
-        module, _, name = path.rpartition(".")
-        base = getattr(import_module(module), name, None) if module else None
-        if isinstance(base, type) and path.startswith("lightning_prompts"):
+        if (base := find_class(path)) is not None:
             found += [kind.__name__ for kind in _below(base) if not inspect.isabstract(kind)]
     return found
 

@@ -3,7 +3,6 @@
 import dataclasses
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from importlib import import_module
 from typing import Any, NamedTuple
 
 from lightning_prompts.files.errors import PromptError
@@ -19,6 +18,7 @@ from lightning_prompts.files.option_types import (
     parameters,
     require,
 )
+from lightning_prompts.files.public_names import find_class
 
 # Numbers that only a library reads, where it takes them in silence or fails far from the option.
 # Ours have their ranges in the signatures. Steps and epochs of -1 are unlimited.
@@ -115,7 +115,7 @@ def refuse_numbers(options: Sequence[Option]) -> None:
 def _inside(content: Mapping[str, Any], name: str, owner: type | None) -> Iterator[Option]:
     """Options of a block, each with those of its own."""
     if "class_path" in content:
-        owner = _found(content["class_path"])
+        owner = find_class(content["class_path"])
         content = {**(content.get("init_args") or {}), **(content.get("dict_kwargs") or {})}
     known = parameters(owner) if owner is not None else {}
     for key, value in content.items():
@@ -133,12 +133,3 @@ def _settings_in(hint: Any) -> type | None:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return hint
     return next(filter(None, map(_settings_in, typing.get_args(hint))), None)
-
-
-def _found(class_path: object) -> type | None:
-    module, _, name = str(class_path).rpartition(".")
-    try:
-        found = getattr(import_module(module), name, None)
-    except (ImportError, ValueError):
-        return None
-    return found if isinstance(found, type) else None

@@ -5,11 +5,11 @@ docs/trainer.md says of every one whether it works, is refused, or what differs.
 
 import re
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.public_names import find_class
 
 _BASE = "a base class that does nothing by itself; give a class that extends it"
 # Refused alone: what extends one of these may be of use.
@@ -91,9 +91,9 @@ def refuse_parts(trainer: Mapping[str, Any]) -> None:
         raise PromptError(f"--trainer.profiler XLAProfiler: {_missing(_XLA)}.")
     for option in FIELDS:
         for class_path in _class_paths(trainer.get(option)):
-            for kind in _ancestry(class_path):
+            own = class_path.rpartition(".")[2]
+            for kind in getattr(find_class(class_path), "__mro__", ()):
                 name = kind.__name__
-                own = class_path.rpartition(".")[2]
                 reason = REFUSED.get(name) or (ALONE.get(name) if name == own else None)
                 if reason and kind.__module__.startswith(_OWN):
                     raise PromptError(f"--trainer.{option} {own}: {reason}.")
@@ -156,12 +156,3 @@ def _class_paths(value: Any) -> Iterator[str]:
         class_path = part.get("class_path") if isinstance(part, Mapping) else None
         if class_path:
             yield str(class_path)
-
-
-def _ancestry(class_path: str) -> tuple[type, ...]:
-    module, _, name = class_path.rpartition(".")
-    try:
-        found = getattr(import_module(module), name, None)
-    except (ImportError, ValueError):
-        return ()
-    return found.__mro__ if isinstance(found, type) else ()

@@ -29,6 +29,11 @@ def short_path(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only be a path: what the Hub has is called at most `owner/name`."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
 def nearest(name: str, known: Sequence[str]) -> str | None:
     """The known name that was meant, None where none is like it."""
     return next(iter(difflib.get_close_matches(name, known, n=1)), None)

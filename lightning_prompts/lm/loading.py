@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.files.hub import offline_unless_reachable
 from lightning_prompts.files.option_names import for_reader
+from lightning_prompts.files.text import looks_like_path
 from lightning_prompts.lm.gguf_parts import whole_file
 from lightning_prompts.lm.known_tokens import refuse_unread_marks
 from lightning_prompts.lm.sources import SMOLLM2, ModelSource, converted_folder, refuse_adapter
@@ -103,7 +104,7 @@ def _load_pair(name: str, kind: Any, what: str, unread: str = "") -> tuple[Any, 
     folder = Path(name).expanduser()
     is_folder = bool(name) and folder.is_dir()
     # A hub id is at most "owner/name"; anything longer or rooted was meant as a path.
-    if not is_folder and (not name or name.startswith((".", "/", "~")) or name.count("/") > 1):
+    if not is_folder and (not name or looks_like_path(name)):
         raise PromptError(f"{what} {name!r}: no such folder; give an existing folder or a hub id.")
     with offline_unless_reachable() as reachable:
         try:

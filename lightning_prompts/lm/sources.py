@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.text import looks_like_path
 from lightning_prompts.lm.gguf_parts import all_parts
 
 SMOLLM2 = "smollm2"
@@ -78,7 +79,7 @@ def find_model(name: str, revision: str | None = None, option: str = "--lm.name"
             )
         return ModelSource(str(path), "folder", path.resolve().name, revision, option=option)
     # A Hub id is at most "owner/name"; anything longer or rooted was meant as a path.
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
+    if looks_like_path(name) or not name:
         raise PromptError(
             f"{option} {name!r}: no such folder; give an existing folder, a .gguf file, "
             f"a Hub id such as gpt2, or {SMOLLM2}."

@@ -18,6 +18,7 @@ from lightning_prompts.files.lightning_internals import (
     validates_after_step,
     within_step,
 )
+from lightning_prompts.files.stages import fitting
 from lightning_prompts.runs.folder import CHECKPOINTS, PROMPT, run_folder
 from lightning_prompts.runs.history import History
 from lightning_prompts.runs.record import describe, scored_rows
@@ -118,7 +119,7 @@ class BestPrompt(_RunCheckpoint):
         Raises:
             PromptError: If nothing of the monitored name is logged.
         """
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        if fitting(trainer):
             value = trainer.callback_metrics.get(str(self.monitor))
             if value is None:
                 names = ", ".join(k for k in sorted(trainer.callback_metrics) if k[:4] == "val/")

@@ -1,7 +1,6 @@
 """Learning a prompt in one call, for those who want no `L.Trainer` of their own."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
 from lightning_prompts.callbacks.prompt_text import PromptText
 from lightning_prompts.callbacks.scrutability import Scrutability
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.public_names import find_class
 from lightning_prompts.files.shipped import shipped, shipped_files
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.runs.checkpoint import BestPrompt
@@ -110,5 +110,5 @@ def _tuner(tuner: str | type[PromptTuner]) -> tuple[type[PromptTuner], Mapping[s
     if not configuration:
         known = ", ".join(sorted(path.stem for path in shipped_files("tuner")))
         raise PromptError(f"There is no tuner {tuner!r}; known: {known}.")
-    module, _, name = configuration["model"]["class_path"].rpartition(".")
-    return getattr(import_module(module), name), configuration
+    kind: Any = find_class(configuration["model"]["class_path"])
+    return kind, configuration

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import (
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.lightning_internals import acts_at_epochs
+from lightning_prompts.files.stages import fitting
 from lightning_prompts.files.text import nearest
 from lightning_prompts.runs.folder import BEST, CHECKPOINTS, LAST, PREVIOUS, run_folder
 
@@ -58,7 +59,7 @@ class Guests(Callback):
         Raises:
             PromptError: If one is not logged.
         """
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if fitting(trainer):
             _require_names(trainer, at_epochs=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_prompts.callbacks.prompt_text import code
 from lightning_prompts.files.atomic_files import write_lines
+from lightning_prompts.files.stages import fitting
 from lightning_prompts.runs.folder import PROMPTS, run_folder
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -24,8 +24,7 @@ class PromptList(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write; on every rank the folder is asked for, the first one writes."""
-        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if not fitting or getattr(trainer, "fast_dev_run", False):
+        if not fitting(trainer) or getattr(trainer, "fast_dev_run", False):
             return
         assert isinstance(pl_module, PromptTuner)
         listed, folder = pl_module.listed_prompts(), run_folder(trainer)

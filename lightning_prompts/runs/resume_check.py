@@ -10,15 +10,15 @@ compared instead.
 import math
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from importlib import import_module
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, WeightAveraging
 
+from lightning_prompts.callbacks.base import find_callback
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.public_names import public_names
+from lightning_prompts.files.public_names import find_class, public_names
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.tuners.prompt_init import RECORD
@@ -142,22 +142,22 @@ def _averaging(callbacks: Any) -> str | None:
     """The callbacks that average weights, which change what a run's prompt is, as a text."""
     found = []
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-        module, _, name = getattr(callback, "class_path", "").rpartition(".")
-        if module and issubclass(getattr(import_module(module), name), WeightAveraging):
+        kind = find_class(getattr(callback, "class_path", ""))
+        if kind is not None and issubclass(kind, WeightAveraging):
             options = _plain({**callback.get("init_args", {}), **callback.get("dict_kwargs", {})})
             shown = ", ".join(f"{k} {v}" for k, v in options.items() if k != "device")
-            found.append(f"{name} ({shown})")
+            found.append(f"{kind.__name__} ({shown})")
     return ", ".join(found) or None
 
 
 def _accumulation(trainer: Any) -> int | dict[str, int]:
     """Batches of a step: a number, or one from each epoch on where a scheduler changes it."""
-    for callback in trainer.callbacks:
-        if isinstance(callback, GradientAccumulationScheduler):  # Lightning's own has one number
-            if len(callback.scheduling) > 1:
-                return {str(epoch): count for epoch, count in callback.scheduling.items()}
-            return int(callback.scheduling[0])
-    return int(trainer.accumulate_grad_batches)
+    scheduler = find_callback(trainer, GradientAccumulationScheduler)
+    if scheduler is None:
+        return int(trainer.accumulate_grad_batches)
+    if len(scheduler.scheduling) > 1:  # Lightning's own has one number
+        return {str(epoch): count for epoch, count in scheduler.scheduling.items()}
+    return int(scheduler.scheduling[0])
 
 
 def _refuse(then: str, now: str, fix: str) -> None:

@@ -11,6 +11,7 @@ from lightning_prompts.cli.app import PromptCLI, parsed_options
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.hub import hub_reachable
 from lightning_prompts.files.option_types import Names, metadata
+from lightning_prompts.files.text import looks_like_path
 from lightning_prompts.lm.sources import converted_folder, find_model
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.plan import example_args
@@ -105,7 +106,7 @@ def _model(option: str, name: str, revision: str | None, missing: str) -> Iterat
     """A language model, or where a user makes it, its folder."""
     if missing and Path(name).expanduser().is_dir():
         return
-    if missing and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+    if missing and looks_like_path(name):
         raise PromptError(f"{option} {name}: no such folder; {missing}.")
     source = find_model(name, revision, option)
     if source.kind == "gguf" and not converted_folder(source).is_dir():

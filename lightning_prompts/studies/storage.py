@@ -15,7 +15,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_prompts.files.atomic_files import write_text
-from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.errors import PromptError, first_line
+from lightning_prompts.files.numbers import seed_at
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.plan import planned_runs
 
@@ -45,10 +46,9 @@ def open_storage(config: StudyConfig) -> BaseStorage:
     except OSError as error:
         raise PromptError(f"study.storage {url or path}: {error.strerror or error}.") from error
     except Exception as error:  # whatever the database's driver raises
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise PromptError(
-            f"study.storage {url}: Optuna cannot open it ({reason[0]}); give an Optuna URL, for "
-            "example sqlite:///study.db, or null for a journal in the study's folder."
+            f"study.storage {url}: Optuna cannot open it ({first_line(error)}); give an Optuna "
+            "URL, for example sqlite:///study.db, or null for a journal in the study's folder."
         ) from error
 
 
@@ -118,7 +118,7 @@ def retry_failed(study: optuna.Study) -> int:
 def make_sampler(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:
     """The sampler of a trial; its draws follow from the study's seed and the trial's number."""
     # One seed for all trials would draw the same values in each new process.
-    seed = (config.settings.sampler_seed * 1_000_003 + number) % 2**32
+    seed = seed_at(config.settings.sampler_seed, number) % 2**32
     if config.settings.sampler == "tpe":
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
     if config.settings.sampler == "nsga2":

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import optuna
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.completion import read_step
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.stages import fitting
 from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG, LAST, PREVIOUS
 from lightning_prompts.runs.reading import read_run
 from lightning_prompts.runs.record import RunRecord
@@ -34,7 +34,7 @@ class Reports(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report."""
         value = trainer.callback_metrics.get(self.metric)
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or value is None:
+        if not fitting(trainer) or value is None:
             return
         self.trial.report(float(value), trainer.global_step)
         # The last validation ends the run anyway.

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.tasks.encoding import open_binary
 from lightning_prompts.tasks.reading import Reading
 from lightning_prompts.tasks.rows import Rows
@@ -62,10 +62,9 @@ def read_saved(folder: Path, reading: Reading) -> Rows:
     try:
         dataset = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise PromptError(
-            f"Data folder {folder} was written by save_to_disk but cannot be read ({reason}); "
-            "save it again."
+            f"Data folder {folder} was written by save_to_disk but cannot be read "
+            f"({first_line(error)}); save it again."
         ) from error
     rows = Rows.of_dataset(str(folder), dataset, reading)
     if not len(rows):

@@ -11,13 +11,13 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import Count, NumRows, Seed
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tasks.base import PromptTask, Workers
-from lightning_prompts.tasks.cutting import SPLITS, cut, shares_of
 from lightning_prompts.tasks.files import stem
 from lightning_prompts.tasks.labelled import Columns, labelled, unlabelled
 from lightning_prompts.tasks.reading import Reading, columns_of, encoding_of, separator_of
 from lightning_prompts.tasks.rows import SPLIT_SEED, Rows, few_shot, stratified_order
 from lightning_prompts.tasks.sources import DataSource
 from lightning_prompts.tasks.split_files import is_pattern
+from lightning_prompts.tasks.splitting import SPLITS, cut, shares_of
 from lightning_prompts.tasks.tables import Tables
 
 log = logging.getLogger(__name__)

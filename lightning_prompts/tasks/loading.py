@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.numbers import seed_at
 from lightning_prompts.lm.batch import Batch, Example, collate
 
 # Batches that are drawn together and sorted by length: 16 of SST-2 leave 7 % padding, against 96 %
@@ -75,9 +76,8 @@ class EpochOrder(Sampler[int]):
 
     def shuffle(self, count: int, epoch: int) -> list[int]:
         """The numbers below `count` in an order that follows from (seed, epoch) on every rank."""
-        # The multiplier keeps (seed 0, epoch 1) apart from (seed 1, epoch 0).
-        turn = self.seed * 1_000_003 + (0 if self.same else epoch)
-        generator = torch.Generator().manual_seed(turn % 2**63)
+        turn = seed_at(self.seed, 0 if self.same else epoch)
+        generator = torch.Generator().manual_seed(turn)
         return torch.randperm(count, generator=generator).tolist()
 
 

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.files.hub import offline_unless_reachable
+from lightning_prompts.files.text import looks_like_path
 from lightning_prompts.tasks.arrow_rows import is_saved, read_saved
 from lightning_prompts.tasks.files import READERS, read_file, suffix
 from lightning_prompts.tasks.reading import Reading
@@ -55,7 +56,7 @@ class DataSource:
                         f"--data.{flag} {given}: {path} is local and has none; leave --data.{flag} "
                         "out (null), it is for data sets of the hub."
                     )
-        if self.is_hub and path is not None and _looks_like_a_path(path):
+        if self.is_hub and path is not None and _is_no_hub_id(path):
             raise PromptError(
                 f"--data.path {path}: no such file or folder; give an existing one, or the id of a "
                 "data set on the Hugging Face hub (OWNER/NAME)."
@@ -93,7 +94,7 @@ class DataSource:
             name: Of a file, here or in the folder, or of a split on the Hub (`train[:500]`).
             split: That the option is for.
         """
-        if self.is_hub and not Path(name).expanduser().exists() and not _looks_like_a_path(name):
+        if self.is_hub and not Path(name).expanduser().exists() and not _is_no_hub_id(name):
             return Rows.of_dataset(f"{self.path} ({name})", self._load_from_hub(name), self.reading)
         return self._read(self.paths(name, split))
 
@@ -193,7 +194,7 @@ class DataSource:
                 "cache, and the Hugging Face hub cannot be reached; give a local copy with "
                 "--data.path FOLDER, or connect and try again."
             )
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         if isinstance(error, PermissionError):
             reason += "; HF_HOME names a folder for its cache that can be written"
         return (
@@ -203,12 +204,6 @@ class DataSource:
         )
 
 
-def _looks_like_a_path(name: str) -> bool:
-    """Whether a name was meant as a path: a Hub id is at most `owner/name`, without a suffix."""
-    return (
-        name.startswith((".", "/", "~"))
-        or "\\" in name
-        or name.count("/") > 1
-        or suffix(Path(name)) != ""
-        or name.endswith("/")
-    )
+def _is_no_hub_id(name: str) -> bool:
+    """Whether a name was meant as a path: that of a data set has no suffix of a file's."""
+    return looks_like_path(name) or "\\" in name or suffix(Path(name)) != "" or name.endswith("/")

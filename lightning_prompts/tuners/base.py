@@ -14,7 +14,7 @@ from torchmetrics import MetricCollection
 from lightning_prompts.files.errors import PromptError, RunError
 from lightning_prompts.files.lightning_internals import trainer_of
 from lightning_prompts.files.option_types import ChecksOptions, Readability, Seed
-from lightning_prompts.files.stages import Stage
+from lightning_prompts.files.stages import Stage, fitting
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import Distance
@@ -288,7 +288,7 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
     def on_validation_epoch_end(self) -> None:
         """Log the task's metrics and the objective that chooses the best prompt."""
         self._log_metrics("val", self.val_metrics)
-        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+        if fitting(self.trainer):
             self.step_by_metric()
 
     def on_test_epoch_end(self) -> None:

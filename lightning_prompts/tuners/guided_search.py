@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.numbers import wide
+from lightning_prompts.files.numbers import seed_at, wide
 from lightning_prompts.files.option_types import Count, CountOrZero, Length, ShareOfSome
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
@@ -149,9 +149,7 @@ class GuidedSearch(IncumbentTuner):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One race; returns the best's objective, which nothing depends on."""
-        # Seeded by the step: the same draws on every rank, and after a resume.
-        seed = (self.seed * 1_000_003 + self.global_step) % 2**63
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed_at(self.seed, self.global_step))
         gradient = self._gradient(batch) if self.edits.proposals < 1 else None
         proposer = Proposer(
             self.lm, self.beam, gradient, self.edits, self.allowed, self.lengths, self._written

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.stages import fitting
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.tuners.search.ledger import Ids, Ledger
 from lightning_prompts.tuners.search.scoring import PromptScorer
@@ -52,7 +52,7 @@ class IncumbentTuner(TokenTuner):
     def on_validation_model_eval(self) -> None:
         """Choose the incumbent before the callbacks read it."""
         super().on_validation_model_eval()
-        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+        if fitting(self.trainer):
             with torch.no_grad(), self.trainer.precision_plugin.forward_context():
                 self._choose()
 
@@ -87,8 +87,7 @@ class IncumbentTuner(TokenTuner):
         which is the same but for rounding; and rounding can turn a sampled rewrite.
         """
         known = self.ledger.entries.get(tuple(self.token_ids.tolist()))
-        chose = self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
-        if not chose or known is None or not known.validated:
+        if not fitting(self.trainer) or known is None or not known.validated:
             return super()._objective(values)
         return values["loss"].new_tensor(known.objective(self.perplexity_weight))
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.numbers import seed_at
 from lightning_prompts.files.option_types import Length, Positive
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
@@ -125,9 +126,7 @@ class PEZ(SoftPrompt):
         if self.langevin_beta is not None:
             assert self._langevin_steps is not None, "training has not begun"
             beta = langevin_beta(self.global_step, self._langevin_steps, *self.langevin_beta)
-            # Seeded by the step: the same noise on every rank, and after a resume.
-            seed = (self.seed * 1_000_003 + self.global_step) % 2**63
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed(seed_at(self.seed, self.global_step))
             noise = torch.randn(self.prompt.shape, generator=generator).to(self.prompt)
             scale = math.sqrt(2 * float(optimizer.param_groups[0]["lr"]) * beta)
             with torch.no_grad():

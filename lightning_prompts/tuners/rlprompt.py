@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.numbers import HALF_WEIGHTS
+from lightning_prompts.files.numbers import HALF_WEIGHTS, seed_at
 from lightning_prompts.files.option_types import (
     MOST,
     CountOrZero,
@@ -149,8 +149,7 @@ class RLPrompt(IncumbentTuner):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """K prompts on one batch; returns the policy's loss."""
         self.policy.update_target(self.target_rate)
-        # Seeded by the step: the same prompts on every rank, and after a resume.
-        seed = (self.seed * 1_000_003 + self.global_step) % 2**63
+        seed = seed_at(self.seed, self.global_step)
         generator = torch.Generator(self.device).manual_seed(seed)
         sampled = self.policy.sample(self.writer, self.prompts_per_step, generator)
         scored = self.scorer.train(sampled.token_ids, batch, seed, self._rows)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.numbers import in_double
+from lightning_prompts.files.numbers import in_double, seed_at
 from lightning_prompts.lm.backbone import Backbone
 from lightning_prompts.lm.batch import Batch, piece_order
 from lightning_prompts.lm.passes.growing_rows import PlainTrees
@@ -74,7 +74,7 @@ def uniforms(seed: int, row: int, num_samples: int, num_tokens: int) -> Tensor:
     They follow from (seed, row of the data) alone: the same on every rank and in every batch, and
     the same for all prompts on that source, which are so compared on equal luck.
     """
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63)
+    generator = torch.Generator().manual_seed(seed_at(seed, row))
     # In float64, where rounding to 1 is out of the question.
     return torch.rand(num_samples, num_tokens, generator=generator, dtype=torch.float64)
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.text import looks_like_path
 from lightning_prompts.lm.features import Pooling, num_layers, pooled_states
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.known_tokens import refuse_unread
@@ -167,7 +168,7 @@ def load_style(source: str, lm: FrozenLM) -> StyleScorer:
         PromptError: If there is none, it is damaged, or it was trained on another language model.
     """
     folder = Path(source).expanduser()
-    if not folder.exists() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
+    if not folder.exists() and looks_like_path(source):
         raise PromptError(
             f"Style classifier {source}: no such folder; train one with: lightning-prompts style "
             "--config configs/task/yelp_style.yaml"
