@@ -44,15 +44,12 @@ class StepProgress(ProgressBar):
             loss = {k: v for k, v in values.items() if k != "v_num"}
             self._draw(self._training, trainer.global_step, loss)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the last state on the screen."""
+    def on_train_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Leave the last state on the screen, however training ended."""
         self._draw(self._training, trainer.global_step)
         self._close()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: Any) -> None:
-        """Leave the screen in order."""
-        self._draw(self._training, trainer.global_step)
-        self._close()
+    on_exception = on_train_end
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open a bar."""
@@ -67,17 +64,12 @@ class StepProgress(ProgressBar):
         """Open a bar."""
         self._evaluate("Predicting", trainer.num_predict_batches)
 
-    def on_validation_batch_end(self, *args: Any) -> None:
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Count a batch."""
-        self._count()
+        if self._evaluation is not None:
+            self._evaluation.update()
 
-    def on_test_batch_end(self, *args: Any) -> None:
-        """Count a batch."""
-        self._count()
-
-    def on_predict_batch_end(self, *args: Any) -> None:
-        """Count a batch."""
-        self._count()
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the bar away."""
@@ -88,10 +80,6 @@ class StepProgress(ProgressBar):
     def _evaluate(self, name: str, batches: Any) -> None:
         total = sum(batches) if isinstance(batches, list) else batches
         self._evaluation = self._open(name, "batch", total, leave=False)
-
-    def _count(self) -> None:
-        if self._evaluation is not None:
-            self._evaluation.update()
 
     def _open(
         self, name: str, unit: str, total: float, done: int = 0, leave: bool = True

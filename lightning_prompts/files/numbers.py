@@ -1,4 +1,4 @@
-"""Number types, exact enough for losses and for a device, and seeds of what is drawn again alike."""
+"""Number types, exact enough for losses and for a device, and seeds of what is drawn again."""
 
 import torch
 from torch import Tensor

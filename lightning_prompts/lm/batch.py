@@ -99,6 +99,18 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     return cast(Batch, moved)
 
 
+def picked(batch: Batch, places: Sequence[int]) -> Batch:
+    """The rows at some places, in their order; numbers of the whole batch are left as they are."""
+    index = torch.tensor(places, device=batch["labels"].device)
+    found: dict[str, Any] = dict(batch)
+    for key, value in batch.items():
+        if isinstance(value, Tensor):
+            found[key] = value[index]
+        elif isinstance(value, list):
+            found[key] = [value[i] for i in places]
+    return cast(Batch, found)
+
+
 def unpadded(ids: Tensor, lengths: Tensor) -> list[list[int]]:
     """Padded ids [B, T] as rows of `lengths` [B] tokens; waits for their device."""
     return [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]
@@ -107,13 +119,8 @@ def unpadded(ids: Tensor, lengths: Tensor) -> list[list[int]]:
 def batch_digest(batch: Batch, kind: str = "") -> bytes:
     """Names a batch by its token ids, padding and all; `kind` tells uses of equal ones apart."""
     digest = hashlib.blake2b(kind.encode(), digest_size=16)
-    tensors = (
-        batch["before_ids"],
-        batch["before_lengths"],
-        batch["after_ids"],
-        batch["after_lengths"],
-    )
-    for tensor in tensors:
+    before, after = batch["before_ids"], batch["after_ids"]
+    for tensor in (before, batch["before_lengths"], after, batch["after_lengths"]):
         digest.update(repr(tuple(tensor.shape)).encode())
         digest.update(tensor.cpu().numpy().tobytes())
     return digest.digest()

@@ -67,9 +67,7 @@ class Stopping(Callback):
         """As for a validation."""
         die_of_sigterm()
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As for a test."""
-        die_of_sigterm()
+    on_predict_start = on_test_start
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

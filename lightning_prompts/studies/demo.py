@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.text import Text
 
 from lightning_prompts.callbacks.base import callback_of
-from lightning_prompts.callbacks.baselines import CALIBRATED, Baselines
+from lightning_prompts.callbacks.baselines import CALIBRATED
 from lightning_prompts.callbacks.early_end import limit_reached
 from lightning_prompts.cli import table
 from lightning_prompts.cli.advice import progress
@@ -18,6 +18,7 @@ from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.text import short_path
 from lightning_prompts.runs.checkpoint import BestPrompt
+from lightning_prompts.studies.shared import SharedBaselines
 
 # Steps that fit into five minutes on two cores, three validations each. Tokens take longer to find
 # than vectors.
@@ -35,15 +36,12 @@ def demo(extra: Sequence[str]) -> None:
     found: dict[str, Evaluation] = {}
     notes: list[Text] = []
     runs: list[Path] = []
-    title, baselines = "", None
+    title, baselines = "", SharedBaselines()
     for tuner, steps in STEPS.items():
         limits = (f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={-(-steps // 3)}")
         config = f"configs/tuner/{tuner}.yaml"
         cli = PromptCLI(["fit", "--config", config, *BASE, *limits, *extra], False, False)
-        if baselines is not None:  # the same for all three
-            callback_of(cli.trainer, Baselines).load_state_dict(baselines)
-        cli.start()
-        baselines = callback_of(cli.trainer, Baselines).state_dict()
+        baselines.start(cli)  # the same for all three
         evaluation = best_evaluation(cli.trainer, cli.model, cli.datamodule)
         if evaluation is None:
             raise PromptError("The demo validated nothing; leave validation and checkpoints on.")

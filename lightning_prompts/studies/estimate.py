@@ -11,8 +11,6 @@ from typing import Any, NamedTuple, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_prompts.callbacks.base import callback_of
-from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.files.console import notice
 from lightning_prompts.files.errors import PromptError
@@ -207,6 +205,4 @@ def _probe(args: Sequence[str], lm: SharedLM, folder: Path) -> PromptCLI:
 
 def _run(cli: PromptCLI, clock: Clock, baselines: SharedBaselines) -> None:
     cli.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
-    baselines.give(callback_of(cli.trainer, Baselines))
-    cli.start()
-    baselines.take(callback_of(cli.trainer, Baselines))
+    baselines.start(cli)

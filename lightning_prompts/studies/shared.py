@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
+from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.lm.frozen import FrozenLM
 
 
@@ -38,10 +40,9 @@ class SharedBaselines:
     def __init__(self) -> None:
         self._known: dict[str, Any] = {}
 
-    def give(self, baselines: Baselines) -> None:
-        """To a run that begins."""
+    def start(self, cli: PromptCLI) -> None:
+        """Run what was built, with what earlier runs have measured."""
+        baselines = callback_of(cli.trainer, Baselines)
         baselines.load_state_dict({"validations": 0, "known": dict(self._known)})
-
-    def take(self, baselines: Baselines) -> None:
-        """From a run that ended."""
+        cli.start()
         self._known |= baselines.state_dict()["known"]

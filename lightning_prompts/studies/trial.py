@@ -8,8 +8,6 @@ from pathlib import Path
 import optuna
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_prompts.callbacks.base import callback_of
-from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.completion import read_step
 from lightning_prompts.files.errors import PromptError
@@ -74,21 +72,12 @@ def run_trial(
         )
     if test:
         count_test_rows(cli)
-    baselines.give(callback_of(cli.trainer, Baselines))
     # Behind the checkpoints' own: a hopeless run too has saved what it has.
     cli.trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
-    cli.start()
-    baselines.take(callback_of(cli.trainer, Baselines))
+    baselines.start(cli)
     if test:
-        tested = PromptCLI(
-            ["test", "--config", str(folder / CONFIG), "--ckpt_path", "best"],
-            run=False,
-            show=False,
-            make_lm=lm,
-        )
-        baselines.give(callback_of(tested.trainer, Baselines))
-        tested.start()
-        baselines.take(callback_of(tested.trainer, Baselines))
+        asked = ["test", "--config", str(folder / CONFIG), "--ckpt_path", "best"]
+        baselines.start(PromptCLI(asked, run=False, show=False, make_lm=lm))
     return read_run(folder)
 
 

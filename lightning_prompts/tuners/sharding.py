@@ -5,7 +5,7 @@ given back after it. Weights are frozen, so nothing of them is ever reduced or s
 whole on each device; outside of `fully_shard` nothing averages its gradient, so this does.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import (
@@ -15,7 +15,6 @@ from lightning.pytorch.strategies import (
     Strategy,
 )
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
@@ -64,37 +63,15 @@ class ShardedModel(ModelParallelStrategy):
             if parameter.grad is not None:
                 parameter.grad = self.reduce(parameter.grad, reduce_op="mean")
 
-    # ---- checkpoints: the prompt's, as under any other strategy; never a weight of the model
-
-    @property
-    def restore_checkpoint_after_setup(self) -> bool:
-        """As without sharding."""
-        return False
-
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        """As without sharding."""
-        return True
-
-    def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Without gathering the model, whose weights no checkpoint has."""
-        return Strategy.lightning_module_state_dict(self)
-
-    def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
-        """As without sharding."""
-        Strategy.load_model_state_dict(self, checkpoint, strict)
-
-    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Tensor]:
-        """As without sharding."""
-        return Strategy.optimizer_state(self, optimizer)
-
-    def load_optimizer_state_dict(self, checkpoint: Any) -> None:
-        """As without sharding."""
-        Strategy.load_optimizer_state_dict(self, checkpoint)
-
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
-        """As without sharding."""
-        return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
+    # Checkpoints are the prompt's, as without sharding: the model, of which they have no weight, is
+    # not gathered.
+    restore_checkpoint_after_setup = Strategy.restore_checkpoint_after_setup
+    lightning_restore_optimizer = Strategy.lightning_restore_optimizer
+    lightning_module_state_dict = Strategy.lightning_module_state_dict
+    load_model_state_dict = Strategy.load_model_state_dict
+    optimizer_state = Strategy.optimizer_state
+    load_optimizer_state_dict = Strategy.load_optimizer_state_dict
+    load_checkpoint = Strategy.load_checkpoint
 
 
 def spread(tuner: PromptViews) -> None:

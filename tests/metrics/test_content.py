@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torchmetrics.functional.text.bert import bert_score
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.features import text_states
@@ -58,18 +59,36 @@ def test_f1_is_greedy_matching_in_any_order():
     pairs = [
         tuple(torch.randn(n, 6, generator=generator) + 0.7 for n in pair) for pair in lengths * 3
     ]
-    found = pair_f1(pairs, torch.nn.Identity())
+    found = pair_f1(pairs)
     assert found.dtype == torch.float32
     assert found.tolist() == pytest.approx([greedy_f1(*pair) for pair in pairs], abs=1e-5)
     assert len({round(value, 4) for value in found.tolist()}) > 20  # a wrong order would show
 
 
-def test_many_pairs_of_one_length_keep_their_order(monkeypatch):
-    monkeypatch.setattr(content, "PAIR_BATCH", 64)
+def by_torchmetrics(output: Tensor, source: Tensor) -> float:
+    """The same of a single pair: of several it gives some another pair's, as it sorts them."""
+    inputs = [
+        {"input_ids": x[None].float(), "attention_mask": torch.ones(1, len(x), dtype=torch.long)}
+        for x in (output, source)
+    ]
+    scored = bert_score(
+        *inputs, model=torch.nn.Identity(), user_forward_fn=lambda _, batch: batch["input_ids"]
+    )
+    return float(scored["f1"])
+
+
+@pytest.mark.filterwarnings("ignore:It was not possible to retrieve")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_f1_is_that_of_torchmetrics(dtype: torch.dtype):
     generator = torch.Generator().manual_seed(1)
-    pairs = [tuple(torch.randn(4, 5, generator=generator) for _ in range(2)) for _ in range(150)]
-    expected = [greedy_f1(*pair) for pair in pairs]
-    assert pair_f1(pairs, torch.nn.Identity()).tolist() == pytest.approx(expected, abs=1e-4)
+    lengths = [(3, 11), (22, 11), (4, 4)] * 20
+    pairs = [
+        tuple(torch.randn(n, 6, generator=generator).to(dtype) for n in pair) for pair in lengths
+    ]
+    pairs.append((torch.eye(3), -torch.eye(3)))  # nothing in common
+    expected = [by_torchmetrics(*pair) for pair in pairs]
+    assert pair_f1(pairs).tolist() == pytest.approx(expected, abs=1e-6)
+    assert expected[-1] == 0
 
 
 @pytest.mark.parametrize("layer", [1, 2])

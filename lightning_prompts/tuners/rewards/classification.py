@@ -1,7 +1,5 @@
 """RLPrompt's reward for classification: by how much the right word beats the best wrong one."""
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +7,7 @@ from torch import Tensor
 from lightning_prompts.files.numbers import in_double, wide
 from lightning_prompts.files.option_types import NotNegative
 from lightning_prompts.files.stages import Stage
-from lightning_prompts.lm.batch import Batch
+from lightning_prompts.lm.batch import Batch, picked
 from lightning_prompts.tuners.rewards.base import PromptMeasures, Reduce, Reward, Scores
 
 
@@ -113,13 +111,4 @@ def in_order(batch: Batch) -> Batch:
     order = batch["rows"].argsort(stable=True)
     if bool((order[1:] > order[:-1]).all()):
         return batch
-    places = order.tolist()
-    ordered = {
-        key: value[order]
-        if isinstance(value, Tensor)
-        else [value[i] for i in places]
-        if isinstance(value, list)
-        else value
-        for key, value in batch.items()
-    }
-    return cast(Batch, ordered)
+    return picked(batch, order.tolist())

@@ -9,14 +9,14 @@ Dimensions: K prompts, P prompt tokens, B examples, V vocabulary.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_prompts.files.numbers import in_double
-from lightning_prompts.lm.batch import Batch
+from lightning_prompts.lm.batch import Batch, picked
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tuners.rewards.base import Reduce
 from lightning_prompts.tuners.rewards.scrutability import log_perplexities
@@ -187,25 +187,17 @@ def _spread(order: Sequence[int], labels: Sequence[int]) -> list[int]:
 
 def take(batch: Batch, places: Sequence[int]) -> Batch:
     """Some rows of a batch, without the padding that only the others needed."""
-    index = torch.tensor(places, device=batch["labels"].device)
-    taken: dict[str, Any] = {
-        key: value[index] if isinstance(value, Tensor) else [value[i] for i in places]
-        for key, value in batch.items()
-        if isinstance(value, Tensor | list)
-    }
-    before, after = batch["before_lengths"][index], batch["after_lengths"][index]
-    most_before, most_after = int(before.max()), int(after.max())
+    taken = picked(batch, places)
+    before, after = taken["before_lengths"], taken["after_lengths"]
     totals = before + after
-    taken |= {
-        "before_ids": taken["before_ids"][:, :most_before],
-        "after_ids": taken["after_ids"][:, :most_after],
-        "shared_before": batch["shared_before"],
-        "borrowed": batch["borrowed"],
+    return {
+        **taken,
+        "before_ids": taken["before_ids"][:, : int(before.max())],
+        "after_ids": taken["after_ids"][:, : int(after.max())],
         "num_tokens": int(totals.max()),
         "min_after": int(after.min()),
         "num_real_tokens": int(totals.sum()),
     }
-    return cast(Batch, taken)
 
 
 def by_length(prompts: Sequence[Ids]) -> list[list[int]]:

@@ -52,11 +52,8 @@ class StyleClassifier(LightningModule):
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(self.head.weight, std=0.5 / lm.hidden_size**0.5, generator=generator)
         nn.init.zeros_(self.head.bias)
-        self.accuracies = nn.ModuleDict(
-            {
-                stage: MulticlassAccuracy(len(self.labels), average="micro")
-                for stage in ("val", "test")
-            }
+        self.val_accuracy, self.test_accuracy = (
+            MulticlassAccuracy(len(self.labels), average="micro") for _ in range(2)
         )
 
     def forward(self, texts: Sequence[str]) -> Tensor:
@@ -71,11 +68,11 @@ class StyleClassifier(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count right answers."""
-        self._evaluate(batch, "val")
+        self._evaluate(batch, "val", self.val_accuracy)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count right answers."""
-        self._evaluate(batch, "test")
+        self._evaluate(batch, "test", self.test_accuracy)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW on the head alone."""
@@ -115,9 +112,7 @@ class StyleClassifier(LightningModule):
         """Put this module's own language model back, so that loading stays strict."""
         checkpoint["state_dict"] |= {f"lm.{k}": v for k, v in self.lm.state_dict().items()}
 
-    def _evaluate(self, batch: Batch, stage: str) -> None:
-        accuracy = self.accuracies[stage]
-        assert isinstance(accuracy, Metric)
+    def _evaluate(self, batch: Batch, stage: str, accuracy: Metric) -> None:
         accuracy.update(self(_texts(batch)), batch["labels"])
         self.log(f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True)
 
