@@ -1,10 +1,12 @@
 """Runs put together: seeds of one setting, settings of one problem, problems of one task."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
+from lightning_prompts.files.amounts import NONE
 from lightning_prompts.files.stages import SPLIT_OF, Stage
 from lightning_prompts.report.labels import (
     any_setting,
@@ -16,7 +18,6 @@ from lightning_prompts.report.labels import (
     of_setting,
 )
 from lightning_prompts.report.statistics import Estimate, estimate, log_estimate
-from lightning_prompts.report.text import NONE
 from lightning_prompts.runs.record import RunRecord
 
 T = TypeVar("T")
@@ -35,6 +36,10 @@ class Measure(NamedTuple):
     def share(self) -> bool:
         """Whether it is a share of rows."""
         return self.top == 1
+
+    def axis(self, split: Stage) -> str:
+        """What stands at an axis."""
+        return f"{SPLIT_OF[split]} {self.label} ({self.unit})"
 
     def shown(self, value: float | None) -> str:
         """A value to as many digits as are meant; a dash where there is none."""
@@ -142,6 +147,11 @@ class Comparison:
         """Performance of a setting's prompts in use."""
         return setting.estimate(self.measure.name, self.split, self.measure.share)
 
+    def mean(self, setting: Setting) -> float:
+        """Its mean, to sort by; the lowest there is where nothing was measured."""
+        score = self.score(setting)
+        return -math.inf if score is None else score.mean
+
 
 def perplexity(record: RunRecord, split: Stage) -> float | None:
     """Of the tokens of a run's best prompt."""
@@ -224,10 +234,8 @@ def _settings(runs: Sequence[RunRecord]) -> tuple[Setting, ...]:
 
 def _numbered(settings: Sequence[Setting]) -> list[Setting]:
     """The settings, a number after labels that are not unique because they were shortened."""
-    seen: dict[str, int] = defaultdict(int)
-    total: dict[str, int] = defaultdict(int)
-    for setting in settings:
-        total[setting.label] += 1
+    total = Counter(setting.label for setting in settings)
+    seen: Counter[str] = Counter()
     named = []
     for setting in settings:
         seen[setting.label] += 1

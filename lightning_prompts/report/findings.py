@@ -1,21 +1,24 @@
 """What the numbers say, and what they must not be taken for, in sentences."""
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.files.text import command
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
-from lightning_prompts.report.figures.faithfulness import views
+from lightning_prompts.report.figures.faithfulness import both_views
 from lightning_prompts.report.figures.pareto import front
 from lightning_prompts.report.load import Material
 from lightning_prompts.report.statistics import Estimate
-from lightning_prompts.report.tables import interval, large
+from lightning_prompts.report.text import first_few, interval, large
 from lightning_prompts.runs.record import RunRecord
 
 # Of the baselines those that need no prompt: a written text is one.
 FREE = (MAJORITY, NO_PROMPT, CALIBRATED)
+MOST = 8  # settings that a sentence names; their labels have commas themselves
+TEST = command("test", "--config", "RUN/config.yaml", "--ckpt_path", "best")
 
 
 def findings(comparison: Comparison, problem: Problem) -> list[str]:
@@ -47,7 +50,7 @@ def _best(
     setting, score = max(scored, key=lambda entry: entry[1].mean)
     shown = measure.shown(score.mean)
     equal = [s.label for s, e in scored if s is not setting and measure.shown(e.mean) == shown]
-    also = f"; as high: {_listed(equal)}" if equal else ""
+    also = f"; as high: {first_few(equal, MOST, '; ')}" if equal else ""
     over = {
         "seeds": f"95 % over {score.n} seeds",
         "rows": "95 % over rows, one value",
@@ -66,34 +69,26 @@ def _trade_off(comparison: Comparison, problem: Problem) -> Iterator[str]:
     if len(on_front) < 2:
         return
     parts = []
-    for setting in on_front[:8]:
+    for setting in on_front:
         x, y = setting.perplexity(comparison.split), comparison.score(setting)
         if x is not None and y is not None:
             parts.append(f"{setting.label} ({large(x.mean)}; {comparison.measure.shown(y.mean)})")
-    more = f" and {len(on_front) - 8} more" if len(on_front) > 8 else ""
     yield (
         f"Beaten by no other mean in both perplexity and {comparison.measure.label}: "
-        f"{', '.join(parts)}{more}."
+        f"{first_few(parts, MOST)}."
     )
 
 
 def _gaps(comparison: Comparison, settings: Sequence[Setting]) -> Iterator[str]:
     """Of each tuner whose vectors are in use, its best setting."""
     seen = set()
-    for setting in sorted(settings, key=lambda s: -(_score(comparison, s))):
-        known = views(setting, comparison)
-        if (
-            setting.tuner in seen
-            or not setting.vectors
-            or not {"vectors", "tokens"} <= known.keys()
-        ):
+    for setting in sorted(settings, key=lambda s: -comparison.mean(s)):
+        if setting.tuner in seen or not setting.vectors:
+            continue
+        if not (both := both_views(setting, comparison)):
             continue
         seen.add(setting.tuner)
-        pairs = zip(known["vectors"], known["tokens"], strict=True)
-        both = [(a, b) for a, b in pairs if a is not None and b is not None]
-        if not both:
-            continue
-        a, b = (sum(values) / len(both) for values in zip(*both, strict=True))
+        a, b = map(fmean, zip(*both, strict=True))
         yield (
             f"Faithfulness: the vectors of {setting.label} reach {comparison.measure.shown(a)}, "
             f"the tokens nearest to them {comparison.measure.shown(b)}."
@@ -112,7 +107,7 @@ def _no_better(
     if weak:
         yield (
             f"Not clearly above the best baseline without a prompt ({name}: "
-            f"{comparison.measure.shown(bar)}): {_listed(weak)}."
+            f"{comparison.measure.shown(bar)}): {first_few(weak, MOST, '; ')}."
         )
 
 
@@ -120,18 +115,15 @@ def _of_comparison(comparison: Comparison) -> Iterator[str]:
     named = f"{comparison.task}: " if comparison.task else ""
     runs = [record for setting in comparison.settings for record in setting.records]
     if comparison.split == "val" and any(len(run.history) > 1 for run in runs):
-        test = command("test", "--config", "RUN/config.yaml", "--ckpt_path", "best")
         yield (
             f"{named}the validation rows that chose each prompt also score it, so the numbers are "
             "too high on average, the more so the more validations there were. To score the "
-            f"held-out test rows: {test}"
+            f"held-out test rows: {TEST}"
         )
     if comparison.unmeasured:
-        names = ", ".join(run.name for run in comparison.unmeasured[:5])
-        more = " and others" if len(comparison.unmeasured) > 5 else ""
         yield (
             f"{named}{count(len(comparison.unmeasured), 'run')} without a "
-            f"{SPLIT_OF[comparison.split]} score left out: {names}{more}."
+            f"{SPLIT_OF[comparison.split]} score left out: {_names(comparison.unmeasured)}."
         )
     counts = {len(setting.records) for setting in comparison.settings}
     if counts == {1}:
@@ -159,28 +151,17 @@ def _of_runs(material: Material, repeated: Sequence[RunRecord]) -> Iterator[str]
     if outcomes:
         counts = ", ".join(f"{n} {kind}" for kind, n in outcomes.items())
         yield f"Not all runs are finished: {counts}; they are listed at the end."
-    if other := [run.name for run in material.records if run.other_test]:
-        more = " and others" if len(other) > 5 else ""
+    if other := [run for run in material.records if run.other_test]:
         yield (
             f"{count(len(other), 'test')} left out, of another prompt than the run's best one: "
-            f"{', '.join(other[:5])}{more}; to test that one: "
-            + command("test", "--config", "RUN/config.yaml", "--ckpt_path", "best")
+            f"{_names(other)}; to test that one: {TEST}"
         )
     if repeated:
-        names = ", ".join(run.name for run in repeated[:5])
-        more = " and others" if len(repeated) > 5 else ""
         yield (
             f"{count(len(repeated), 'run')} left out, with the settings and the seed of another "
-            f"one: {names}{more}."
+            f"one: {_names(repeated)}."
         )
 
 
-def _listed(labels: Sequence[str], most: int = 8) -> str:
-    """Labels of settings, which have commas themselves."""
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return "; ".join(labels[:most]) + more
-
-
-def _score(comparison: Comparison, setting: Setting) -> float:
-    score = comparison.score(setting)
-    return float("-inf") if score is None else score.mean
+def _names(runs: Sequence[RunRecord]) -> str:
+    return first_few((run.name for run in runs), 5, more="others")

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightning_prompts.report.text import shorten
+from lightning_prompts.files.text import shorten
 from lightning_prompts.runs.record import RunRecord
 
 # What changes neither the prompt that is found nor how it is measured.

@@ -12,11 +12,12 @@ from markupsafe import Markup, escape
 
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.stages import SPLIT_OF
+from lightning_prompts.files.text import shorten, visible
 from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures.looks import Drawn, foremost
 from lightning_prompts.report.figures.prompts import chosen
-from lightning_prompts.report.tables import Table, large
-from lightning_prompts.report.text import quoted, shorten, visible
+from lightning_prompts.report.tables import Table
+from lightning_prompts.report.text import large, quoted
 from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.runs.shading import Scale, scales, shaded
 

@@ -7,14 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.files.amounts import count, rounded
-from lightning_prompts.files.stages import SPLIT_OF
+from lightning_prompts.files.amounts import NONE, count
+from lightning_prompts.files.stages import SPLIT_OF, Stage
 from lightning_prompts.report.comparison import Comparison, Problem, of_split
 from lightning_prompts.report.figures.pareto import front
 from lightning_prompts.report.load import Unfinished
 from lightning_prompts.report.paired import Pair
-from lightning_prompts.report.statistics import Estimate
-from lightning_prompts.report.text import MINUS, NONE, cell, markdown, quoted
+from lightning_prompts.report.text import (
+    cell,
+    first_few,
+    interval,
+    large,
+    markdown,
+    probability,
+    quoted,
+    signed,
+)
 from lightning_prompts.runs.record import RunRecord
 
 ON_FRONT = "\N{BLACK CIRCLE}"
@@ -52,24 +60,23 @@ def results(comparison: Comparison, problem: Problem, most: int | None = None) -
     measure, split = comparison.measure, comparison.split
     unit = measure.label
     best = {id(s) for s in front(comparison, problem)}
-    settings = sorted(problem.settings, key=lambda s: -_mean(comparison.score(s)))
+    settings = sorted(problem.settings, key=lambda s: -comparison.mean(s))
     shown = settings[:most]
-    # Beside the rows that score, those that chose the prompts, where they are others.
-    chose: dict[str, list[str]] = {}
-    if split != "val":
-        validated = [s.estimate(measure.name, "val") for s in shown]
-        chose[f"validation {unit}"] = [measure.shown(_or_none(value)) for value in validated]
+
+    def means(metric: str, split: Stage) -> list[str]:
+        known = [s.estimate(f"{metric}{measure.name}", split) for s in shown]
+        return [measure.shown(None if each is None else each.mean) for each in known]
+
     columns = {
         "seeds": [str(len(s.records)) for s in shown],
         f"{SPLIT_OF[split]} {unit}": [interval(comparison.score(s), measure.shown) for s in shown],
-        **chose,
-        "its nearest tokens": [
-            measure.shown(_or_none(s.estimate(f"hard_{measure.name}", split))) if s.vectors else ""
-            for s in shown
-        ],
-        "its text, pasted": [
-            measure.shown(_or_none(s.estimate(f"round_trip_{measure.name}", split))) for s in shown
-        ],
+    }
+    if split != "val":  # beside the rows that score those that chose the prompts
+        columns[f"validation {unit}"] = means("", "val")
+    tokens = zip(shown, means("hard_", split), strict=True)
+    columns |= {
+        "its nearest tokens": [text if setting.vectors else "" for setting, text in tokens],
+        "its text, pasted": means("round_trip_", split),
         "perplexity": [interval(s.perplexity(split), large) for s in shown],
     }
     for head in [h for h, texts in columns.items() if set(texts) <= {"", NONE}]:
@@ -93,40 +100,36 @@ def differences(pairs: Sequence[Pair], comparison: Comparison) -> Table:
     measure = comparison.measure
     rows = []
     for pair in pairs:
-        seeds = pair.over_seeds
-        rows.append(
-            [
-                pair.first.label,
-                pair.second.label,
-                signed(pair.difference, measure.top),
-                NONE
-                if seeds is None
-                else f"{signed(seeds.low, measure.top)} to {signed(seeds.high, measure.top)}",
-                str(pair.seeds),
-                NONE if pair.p_seeds is None else probability(pair.p_seeds),
-                _counts(pair),
-                NONE if pair.p_rows is None else probability(pair.p_rows),
-                NONE if pair.likelier is None else f"{large(pair.likelier)}",
-            ]
-        )
-    heads = [
-        *("first", "second", "difference", "95 % over seeds", "seeds", "p, seeds"),
-        *("rows only one got right", "p, rows", "perplexity ratio"),
-    ]
+        over_seeds = NONE
+        if (found := pair.over_seeds) is not None:
+            over_seeds = " to ".join(signed(end, measure.top) for end in (found.low, found.high))
+        row = {
+            "first": pair.first.label,
+            "second": pair.second.label,
+            "difference": signed(pair.difference, measure.top),
+            "95 % over seeds": over_seeds,
+            "seeds": str(pair.seeds),
+            "p, seeds": probability(pair.p_seeds),
+            "rows only one got right": _counts(pair),
+            "p, rows": probability(pair.p_rows),
+            "perplexity ratio": large(pair.likelier),
+        }
+        rows.append(row)
     note = (
         "First less second, on the same seeds. Over seeds: paired t interval and test, from two "
         "common seeds on. Over rows: McNemar's exact test in each seed (rows that only the first : "
         "only the second answered right), the largest of the seeds' p. Both p are adjusted for the "
         "number of all pairs of settings (Holm). The ratio is of geometric mean perplexities."
     )
-    return Table("Pairs of settings on the same seeds", heads, rows, 2, note=note)
+    texts = [list(row.values()) for row in rows]
+    return Table("Pairs of settings on the same seeds", list(rows[0]), texts, 2, note=note)
 
 
 def _counts(pair: Pair, most: int = 3) -> str:
     """Of each seed, on how many rows only the first, and only the second, was right."""
-    seeds = "; ".join(f"{m.first} : {m.second}" for m in pair.over_rows[:most])
-    more = len(pair.over_rows) - most
-    return (f"{seeds} and {count(more, 'more seed')}" if more > 0 else seeds) or NONE
+    more = count(len(pair.over_rows) - most, "more seed")
+    seeds = (f"{test.first} : {test.second}" for test in pair.over_rows)
+    return first_few(seeds, most, "; ", more) or NONE
 
 
 def failures(unfinished: Sequence[Unfinished], most: int = 50) -> Table:
@@ -161,16 +164,9 @@ def to_csv(
                 rows += [_run_row(run, setting.label, problem.label) for run in setting.records]
         rows += [_run_row(run, "", "", "not measured") for run in comparison.unmeasured]
     rows += [_run_row(run, "", "", "repeated") for run in repeated]
-    for run in unfinished:
-        rows.append(
-            {
-                "run": cell(run.name),
-                "outcome": run.outcome,
-                "setting": cell(run.settings),
-                "seconds": run.seconds,
-                "reason": cell(run.reason),
-            }
-        )
+    for left in unfinished:
+        named = {"run": cell(left.name), "outcome": left.outcome, "setting": cell(left.settings)}
+        rows.append({**named, "seconds": left.seconds, "reason": cell(left.reason)})
     first = list(dict.fromkeys(key for row in rows for key in row if "/" not in key))
     metrics = sorted({key for row in rows for key in row if "/" in key})
     buffer = io.StringIO()
@@ -178,42 +174,6 @@ def to_csv(
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
-
-
-def interval(found: Estimate | None, shown: Any) -> str:
-    """A mean with its interval in brackets."""
-    if found is None:
-        return NONE
-    if found.low is None or found.high is None:
-        return str(shown(found.mean))
-    return f"{shown(found.mean)} [{shown(found.low)}, {shown(found.high)}]"
-
-
-def large(value: float | None) -> str:
-    """A perplexity, a ratio or seconds: three digits are all that is meant.
-
-    >>> [large(v) for v in (0.034, 12.34, 215.2, 123456.0, 5.3e6)]
-    ['0.034', '12.3', '215', '123,000', '5.3e6']
-    """
-    if value is None:
-        return NONE
-    if value >= 1e6:
-        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
-    rounded = float(f"{value:.3g}")
-    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
-
-
-def signed(value: float, top: float) -> str:
-    """A difference of shares, or of values up to 100, with its sign."""
-    digits = 3 if top == 1 else 1
-    # What rounds to nothing has no sign.
-    shown = f"{value:+.{digits}f}" if rounded(value, digits) else f"{0:.{digits}f}"
-    return shown.replace("-", MINUS)
-
-
-def probability(p: float) -> str:
-    """A p value."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _run_row(
@@ -249,14 +209,6 @@ def _run_row(
         **run.metrics,
         **baselines,
     }
-
-
-def _mean(found: Estimate | None) -> float:
-    return float("-inf") if found is None else found.mean
-
-
-def _or_none(found: Estimate | None) -> float | None:
-    return None if found is None else found.mean
 
 
 def write(path: Path, text: str) -> None:

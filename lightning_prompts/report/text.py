@@ -1,12 +1,12 @@
-"""Prompts, labels and errors are data: what they turn into in a page, a table or a terminal."""
+"""What stands in a page, a table or a figure: texts that are data, numbers to the digits meant."""
 
 import re
+from collections.abc import Callable, Iterable
 
-from lightning_prompts.files.text import shorten, visible
+from lightning_prompts.files.amounts import NONE, rounded
+from lightning_prompts.files.text import visible
+from lightning_prompts.report.statistics import Estimate
 
-__all__ = ["cell", "code", "markdown", "quoted", "shorten", "visible"]
-
-NONE = "\N{EN DASH}"  # where there is no value
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -24,14 +24,56 @@ def markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~$!&])", r"\\\1", visible(text))
 
 
-def code(text: str) -> str:
-    """For a cell of a Markdown table, between backticks that the text cannot break."""
-    shown = quoted(text).replace("|", "\\|")  # a table's row is split before code is read
-    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
-    return f"{fence}{shown}{fence}"
-
-
 def cell(text: str) -> str:
     """For a cell of a CSV file: what a spreadsheet would take for a formula is made a text."""
     shown = visible(text)
     return f"'{shown}" if shown.lstrip()[:1] in ("=", "+", "-", "@") else shown
+
+
+def first_few(names: Iterable[str], most: int, separator: str = ", ", more: str = "") -> str:
+    """Names in a sentence, and how many more there are, or what is said of these.
+
+    >>> first_few("abcd", 2), first_few("abcd", 3, "; "), first_few("ab", 2)
+    ('a, b and 2 more', 'a; b; c and 1 more', 'a, b')
+    """
+    listed = list(names)
+    left = len(listed) - most
+    return separator.join(listed[:most]) + (f" and {more or f'{left} more'}" if left > 0 else "")
+
+
+def interval(found: Estimate | None, shown: Callable[[float], str]) -> str:
+    """A mean with its interval in brackets."""
+    if found is None:
+        return NONE
+    if found.low is None or found.high is None:
+        return shown(found.mean)
+    return f"{shown(found.mean)} [{shown(found.low)}, {shown(found.high)}]"
+
+
+def large(value: float | None) -> str:
+    """A perplexity, a ratio or seconds: three digits are all that is meant.
+
+    >>> [large(v) for v in (0.034, 12.34, 215.2, 123456.0, 5.3e6)]
+    ['0.034', '12.3', '215', '123,000', '5.3e6']
+    """
+    if value is None:
+        return NONE
+    if value >= 1e6:
+        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
+
+
+def signed(value: float, top: float = 1.0) -> str:
+    """A difference of shares, or of values up to 100, with its sign."""
+    digits = 3 if top == 1 else 1
+    # What rounds to nothing has no sign.
+    shown = f"{value:+.{digits}f}" if rounded(value, digits) else f"{0:.{digits}f}"
+    return shown.replace("-", MINUS)
+
+
+def probability(p: float | None) -> str:
+    """A p value."""
+    if p is None:
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

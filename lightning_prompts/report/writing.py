@@ -1,7 +1,6 @@
 """A report put together and written: the page, the figures, the tables."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lightning_prompts.files.amounts import count
@@ -37,21 +36,16 @@ READING = (
 )
 
 
-@dataclass
-class Figures:
-    """The figures of one comparison, None where there is nothing to draw."""
-
-    pareto: Drawn | None
-    faithfulness: Drawn | None
-    training: Drawn | None
-    equal_compute: Drawn | None
-    prompts: Drawn | None
-    budgets: Drawn | None
-
-    @property
-    def all(self) -> list[Drawn]:
-        """Those that were drawn."""
-        return [drawn for drawn in vars(self).values() if drawn is not None]
+# Of each comparison, by the names of their files.
+Figures = dict[str, Drawn | None]
+DRAW: dict[str, Callable[[Comparison, str], Drawn | None]] = {
+    "pareto": pareto,
+    "faithfulness": faithfulness,
+    "training": training,
+    "equal_compute": equal_compute,
+    "prompts": prompts,
+    "budgets": budgets,
+}
 
 
 def write_report(paths: Sequence[str], folder: Path, title: str | None = None) -> Path:
@@ -74,7 +68,10 @@ def write_report(paths: Sequence[str], folder: Path, title: str | None = None) -
             "first."
         )
     names = _names(comparisons)
-    drawn = [_draw(comparison, name) for comparison, name in zip(comparisons, names, strict=True)]
+    drawn: list[Figures] = [
+        {name: draw(comparison, start + name) for name, draw in DRAW.items()}
+        for comparison, start in zip(comparisons, names, strict=True)
+    ]
     ended = outcomes(material.outcomes, "outcomes") if material.unfinished else None
     limits = warnings(material, comparisons, repeated)
     found = [text for c in comparisons for p in c.problems for text in _found(c, p, comparisons)]
@@ -88,7 +85,8 @@ def write_report(paths: Sequence[str], folder: Path, title: str | None = None) -
     text = page.render(title, _lead(material, comparisons), found, limits, sections)
     try:
         (folder / FIGURES).mkdir(parents=True, exist_ok=True)
-        for figure in [d for figures in drawn for d in figures.all] + ([ended] if ended else []):
+        every = [figure for figures in drawn for figure in figures.values()]
+        for figure in filter(None, [*every, ended]):
             figure.save(folder / FIGURES)
         tables.write(folder / PAGE, text)
         tables.write(folder / CSV, tables.to_csv(comparisons, repeated, material.unfinished))
@@ -109,17 +107,6 @@ def _names(comparisons: Sequence[Comparison]) -> list[str]:
 
 def _slug(text: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in text)[:40]
-
-
-def _draw(comparison: Comparison, start: str) -> Figures:
-    return Figures(
-        pareto(comparison, f"{start}pareto"),
-        faithfulness(comparison, f"{start}faithfulness"),
-        training(comparison, f"{start}training"),
-        equal_compute(comparison, f"{start}equal_compute"),
-        prompts(comparison, f"{start}prompts"),
-        budgets(comparison, f"{start}budgets"),
-    )
 
 
 def _lead(material: Material, comparisons: Sequence[Comparison]) -> list[str]:
@@ -144,28 +131,23 @@ def _sections(comparison: Comparison, figures: Figures, several: bool) -> list[S
     def named(title: str) -> str:
         return f"{start}{title[0].lower()}{title[1:]}" if start else title
 
-    trade_off = Section(named("Trade-off"), page.figure(figures.pareto))
-    trade_off.parts += [
-        page.table(tables.results(comparison, problem, MOST_ROWS))
-        for problem in comparison.problems
-    ]
-    compared = Section(named("Differences"))
+    drawn = {name: page.figure(figure) for name, figure in figures.items()}
+    settings, compared = [], []
     for problem in comparison.problems:
+        settings.append(page.table(tables.results(comparison, problem, MOST_ROWS)))
         if found := pairs(comparison, problem):
             content = tables.differences(found, comparison)
             content.title = problem.label
-            compared.parts.append(page.table(content))
-    sections = [
-        trade_off,
-        Section(named("Faithfulness"), page.figure(figures.faithfulness)),
-        compared,
-        Section(
-            named("Training"), page.figure(figures.training) + page.figure(figures.equal_compute)
-        ),
-        Section(named("Prompts"), list(page.prompts(comparison))),
-        Section(named("Budgets"), page.figure(figures.budgets)),
-    ]
-    return [section for section in sections if section.parts]
+            compared.append(page.table(content))
+    sections = {
+        "Trade-off": drawn["pareto"] + settings,
+        "Faithfulness": drawn["faithfulness"],
+        "Differences": compared,
+        "Training": drawn["training"] + drawn["equal_compute"],
+        "Prompts": list(page.prompts(comparison)),
+        "Budgets": drawn["budgets"],
+    }
+    return [Section(named(title), parts) for title, parts in sections.items() if parts]
 
 
 def _ending(material: Material, ended: Drawn | None) -> list[Section]:

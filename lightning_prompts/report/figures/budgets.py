@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from statistics import fmean
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ from lightning_prompts.report.figures.looks import (
     foremost,
     left_out,
     looks,
-    name_of,
+    setting_rows,
     style,
 )
 
@@ -48,8 +49,6 @@ def budgets(comparison: Comparison, name: str) -> Drawn | None:
         for axes, (label, values) in zip(grid, columns, strict=True):
             _bars(axes, settings, values, known)
             axes.set_xlabel(label)
-        places = range(len(settings), 0, -1)
-        grid[0].set_yticks(list(places), [name_of(setting) for setting in settings])
         caption = (
             "Bars are means over seeds, dots the seeds. Seconds are of the machines that the runs "
             "were on, from the start of training to its last validation. Tokens are those of the "
@@ -66,15 +65,9 @@ def outcomes(counts: Mapping[str, int], name: str) -> Drawn:
         start = 0
         for kind, count in counts.items():
             if count:
-                axes.barh(
-                    0,
-                    count,
-                    left=start,
-                    color=OUTCOMES[kind],
-                    hatch=HATCHES.get(kind),
-                    edgecolor="white",
-                    label=f"{kind}: {count:,}",
-                )
+                look: Any = {"color": OUTCOMES[kind], "hatch": HATCHES.get(kind)}
+                label = f"{kind}: {count:,}"
+                axes.barh(0, count, left=start, edgecolor="white", label=label, **look)
                 start += count
         axes.set_xlim(0, start)
         axes.set_yticks([])
@@ -90,7 +83,8 @@ def _bars(
     axes: Axes, settings: list[Setting], values: list[list[float]], known: Mapping[str, Look]
 ) -> None:
     axes.set_xlim(0, 1.25 * max(v for seeds in values for v in seeds))  # room for a bar's number
-    for y, setting, seeds in zip(range(len(settings), 0, -1), settings, values, strict=True):
+    places = setting_rows(axes, settings)
+    for y, setting, seeds in zip(places, settings, values, strict=True):
         some = [value for value in seeds if value > 0]
         if not some:
             axes.text(0, y, " not counted", fontsize=7, color=MUTED, va="center")
@@ -99,20 +93,10 @@ def _bars(
         axes.barh(y, mean, height=0.55, color=look.colour, alpha=0.55)
         if len(some) > 1:
             axes.plot(some, [y] * len(some), look.marker, ms=3, color=INK, alpha=0.7, mew=0)
-        axes.annotate(
-            brief(mean),
-            (max([mean, *some]), y),
-            (4, 0),
-            textcoords="offset points",
-            fontsize=7.5,
-            va="center",
-            color=INK,
-        )
+        number: Any = {"textcoords": "offset points", "fontsize": 7.5, "va": "center", "color": INK}
+        axes.annotate(brief(mean), (max([mean, *some]), y), (4, 0), **number)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: brief(value)))
-    axes.set_ylim(0.4, len(settings) + 0.6)
-    axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
 
 
 def brief(value: float) -> str:

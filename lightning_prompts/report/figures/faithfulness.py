@@ -1,12 +1,12 @@
 """The faithfulness gap: what a prompt's vectors reach, and what the tokens nearest to them do."""
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
-from lightning_prompts.files.amounts import rounded
-from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures.looks import (
     BLUE,
@@ -16,14 +16,15 @@ from lightning_prompts.report.figures.looks import (
     Drawn,
     baseline_lines,
     drawn,
+    entitle,
     foremost,
     left_out,
-    name_of,
     seeds_of,
+    setting_rows,
     style,
 )
 from lightning_prompts.report.statistics import Estimate, estimate, paired
-from lightning_prompts.report.text import MINUS, shorten, visible
+from lightning_prompts.report.text import signed
 
 MOST = 14
 # Metric, name, marker, colour, how far above its line: so that equal values are all seen.
@@ -46,26 +47,22 @@ def views(setting: Setting, comparison: Comparison) -> dict[str, list[float | No
     return {view: values for view, values in found.items() if any(v is not None for v in values)}
 
 
+def both_views(setting: Setting, comparison: Comparison) -> list[tuple[float, float]]:
+    """What vectors and tokens reach, of the seeds of which both are known."""
+    known = views(setting, comparison)
+    pairs = zip(known.get("vectors", ()), known.get("tokens", ()), strict=False)
+    return [(a, b) for a, b in pairs if a is not None and b is not None]
+
+
 def gap(setting: Setting, comparison: Comparison) -> str:
     """Tokens less vectors over the seeds, in words; empty where there are no vectors."""
-    known = views(setting, comparison)
-    if not {"vectors", "tokens"} <= known.keys():
+    if not (both := both_views(setting, comparison)):
         return ""
-    pairs = zip(known["tokens"], known["vectors"], strict=True)
-    some = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if not some:
-        return ""
-    mean = sum(a - b for a, b in some) / len(some)
-    shown = signed(mean)
-    if (test := paired(*zip(*some, strict=True))) is not None:
+    vectors, tokens = zip(*both, strict=True)
+    shown = signed(sum(b - a for a, b in both) / len(both))
+    if (test := paired(tokens, vectors)) is not None:
         return f"{shown} ± {test.high - test.mean:.3f}"
     return shown
-
-
-def signed(value: float) -> str:
-    """A difference of shares with its sign; what rounds to nothing has none."""
-    shown = f"{value:+.3f}" if rounded(value) else f"{0:.3f}"
-    return shown.replace("-", MINUS)
 
 
 def faithfulness(comparison: Comparison, name: str) -> Drawn | None:
@@ -94,7 +91,7 @@ def faithfulness(comparison: Comparison, name: str) -> Drawn | None:
         for axes, problem in zip(grid[:, 0], problems, strict=True):
             _rows(axes, comparison, problem, shown[id(problem)])
         measure = comparison.measure
-        grid[-1, 0].set_xlabel(f"{SPLIT_OF[comparison.split]} {measure.label} ({measure.unit})")
+        grid[-1, 0].set_xlabel(measure.axis(comparison.split))
         handles = [
             Line2D([], [], ls="", marker=marker, color=colour, ms=6, label=label, mew=1.4)
             for label, marker, colour, _ in VIEWS.values()
@@ -103,8 +100,7 @@ def faithfulness(comparison: Comparison, name: str) -> Drawn | None:
         figure.draw_without_rendering()
         for axes, problem in zip(grid[:, 0], problems, strict=True):
             baseline_lines(axes, problem.baselines(comparison.split, measure.name), vertical=True)
-            if problem.label:
-                axes.set_title(shorten(visible(problem.label), 70), pad=24)
+            entitle(axes, problem, 70, pad=24)
         settings = [s for p in problems for s in shown[id(p)]]
         missing = sum(len(p.settings) for p in problems) - len(settings)
         caption = _caption(comparison, settings) + left_out(missing)
@@ -112,9 +108,10 @@ def faithfulness(comparison: Comparison, name: str) -> Drawn | None:
 
 
 def _rows(axes: Axes, comparison: Comparison, problem: Problem, settings: list[Setting]) -> None:
-    places = range(len(settings), 0, -1)
     ends: list[float] = []
-    for y, setting in zip(places, settings, strict=True):
+    side = blended_transform_factory(axes.transAxes, axes.transData)
+    beside: Any = {"transform": side, "fontsize": 7.5, "va": "center"}
+    for y, setting in zip(setting_rows(axes, settings), settings, strict=True):
         known = views(setting, comparison)
         means: dict[str, float] = {}
         for view, values in known.items():
@@ -126,62 +123,23 @@ def _rows(axes: Axes, comparison: Comparison, problem: Problem, settings: list[S
             seeds = [value for value in values if value is not None]
             if view != "text":
                 if found.low is not None and found.high is not None:
-                    axes.plot(
-                        [found.low, found.high],
-                        [y, y],
-                        color=colour,
-                        lw=4,
-                        alpha=0.25,
-                        solid_capstyle="butt",
-                        zorder=2,
-                    )
+                    bar: Any = {"lw": 4, "alpha": 0.25, "solid_capstyle": "butt", "zorder": 2}
+                    axes.plot([found.low, found.high], [y, y], color=colour, **bar)
                 if len(setting.records) > 1:
-                    axes.plot(
-                        seeds,
-                        [y + 0.22] * len(seeds),
-                        marker,
-                        color=colour,
-                        ms=2.6,
-                        mew=0.6,
-                        alpha=0.75,
-                        zorder=3,
-                        ls="",
-                    )
+                    small: Any = {"ms": 2.6, "mew": 0.6, "alpha": 0.75, "zorder": 3, "ls": ""}
+                    axes.plot(seeds, [y + 0.22] * len(seeds), marker, color=colour, **small)
             axes.plot(found.mean, y + shift, marker, color=colour, ms=6, mew=1.4, zorder=4)
             ends += seeds
         if {"vectors", "tokens"} <= means.keys():
             axes.plot([means["vectors"], means["tokens"]], [y, y], color=MUTED, lw=1.2, zorder=1.5)
-        side = blended_transform_factory(axes.transAxes, axes.transData)
-        axes.text(
-            1.015,
-            y,
-            gap(setting, comparison) or "no vectors",
-            transform=side,
-            fontsize=7.5,
-            color=INK if "vectors" in means else MUTED,
-            va="center",
-        )
-    axes.text(
-        1.015,
-        len(settings) + 0.72,
-        "tokens less vectors",
-        transform=side,
-        fontsize=7.5,
-        color=MUTED,
-        va="center",
-    )
-    ends += [
-        v
-        for pair in problem.baselines(comparison.split, comparison.measure.name).values()
-        for v in pair
-    ]
+        shown = gap(setting, comparison) or "no vectors"
+        axes.text(1.015, y, shown, color=INK if "vectors" in means else MUTED, **beside)
+    axes.text(1.015, len(settings) + 0.72, "tokens less vectors", color=MUTED, **beside)
+    known_ends = problem.baselines(comparison.split, comparison.measure.name).values()
+    ends += [value for pair in known_ends for value in pair]
     low, high = axes.get_xlim() if axes.get_autoscalex_on() is False else (min(ends), max(ends))
     margin = 0.05 * (max(ends) - min(ends))
     axes.set_xlim(min(low, min(ends) - margin), max(high, max(ends) + margin))
-    axes.set_yticks(list(places), [name_of(setting) for setting in settings])
-    axes.set_ylim(0.4, len(settings) + 0.6)
-    axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
 
 

@@ -17,8 +17,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from lightning_prompts.report.comparison import Comparison, Setting
-from lightning_prompts.report.text import shorten, visible
+from lightning_prompts.files.text import shorten, visible
+from lightning_prompts.report.comparison import Comparison, Problem, Setting
 
 INK, MUTED, FAINT = "#222222", "#6b6b6b", "#e4e4e4"
 BLUE, VERMILLION = "#0072B2", "#D55E00"
@@ -141,10 +141,9 @@ def foremost(comparison: Comparison, settings: Sequence[Setting], most: int) -> 
     """At most so many settings, the better ones of each tuner, in the order that they have."""
     if len(settings) <= most:
         return list(settings)
-    scores = {id(s): e.mean for s in settings if (e := comparison.score(s)) is not None}
     places: dict[str, int] = {}
     order: list[tuple[int, int, Setting]] = []
-    for setting in sorted(settings, key=lambda s: -scores.get(id(s), float("-inf"))):
+    for setting in sorted(settings, key=lambda s: -comparison.mean(s)):
         place = places[setting.tuner] = places.get(setting.tuner, -1) + 1
         order.append((place, len(order), setting))
     chosen = {id(setting) for _, _, setting in sorted(order)[:most]}
@@ -154,6 +153,22 @@ def foremost(comparison: Comparison, settings: Sequence[Setting], most: int) -> 
 def name_of(setting: Setting, length: int = 44) -> str:
     """A setting's label, as it can be drawn."""
     return shorten(visible(setting.label), length)
+
+
+def entitle(axes: Axes, problem: Problem, length: int = 48, **kwargs: Any) -> None:
+    """Write a problem's label over its panel, where it has one."""
+    if problem.label:
+        axes.set_title(shorten(visible(problem.label), length), **kwargs)
+
+
+def setting_rows(axes: Axes, settings: Sequence[Setting]) -> range:
+    """Give each setting a line with its name, from the top; their places on the y axis."""
+    places = range(len(settings), 0, -1)
+    axes.set_yticks(list(places), [name_of(setting) for setting in settings])
+    axes.set_ylim(0.4, len(settings) + 0.6)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    return places
 
 
 def seeds_of(settings: Sequence[Setting]) -> str:
@@ -222,36 +237,20 @@ def baseline_lines(
         if low <= middle <= high:
             named.append((middle, shorten(visible(name), 26)))
     size = axes.get_window_extent().size[0 if vertical else 1] / axes.figure.dpi * 72  # points
+    look: Any = {"color": MUTED, "annotation_clip": False}
     if vertical:
         rows = _levels(named, low, high, size)
+        look |= {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+        look |= {"ha": "center", "va": "bottom", "fontsize": 7}
         for (value, name), level in zip(sorted(named), rows, strict=True):
-            axes.annotate(
-                name,
-                (value, 1.0),
-                (0, 3 + 9.5 * level),
-                xycoords=axes.get_xaxis_transform(),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                fontsize=7,
-                color=MUTED,
-                annotation_clip=False,
-            )
+            axes.annotate(name, (value, 1.0), (0, 3 + 9.5 * level), **look)
         return
     apart = spread([value for value, _ in sorted(named)], 9.5 * (high - low) / size)
+    edge = axes.get_yaxis_transform()
+    look |= {"xycoords": edge, "textcoords": edge, "va": "center", "fontsize": 7.5}
+    arrow = {"arrowstyle": "-", "lw": 0.5, "color": MUTED, "shrinkA": 1, "shrinkB": 0}
     for (value, name), y in zip(sorted(named), apart, strict=True):
-        axes.annotate(
-            name,
-            (1.0, value),
-            (1.025, y),
-            xycoords=axes.get_yaxis_transform(),
-            textcoords=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=7.5,
-            color=MUTED,
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": MUTED, "shrinkA": 1, "shrinkB": 0},
-        )
+        axes.annotate(name, (1.0, value), (1.025, y), arrowprops=arrow, **look)
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -43,18 +44,9 @@ def names(axes: Axes, points: Sequence[Point], texts: Sequence[tuple[str, Point]
                 best, least, best_box = (dx, dy, ha, va), cost, box
         dx, dy, ha, va = best
         taken.append(best_box)
-        axes.annotate(
-            text,
-            place,
-            (dx, dy),
-            textcoords="offset points",
-            ha=ha,
-            va=va,
-            fontsize=7.5,
-            color=INK,
-            zorder=5,
-            bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7},
-        )
+        frame = {"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7}
+        look: Any = {"textcoords": "offset points", "fontsize": 7.5, "color": INK, "zorder": 5}
+        axes.annotate(text, place, (dx, dy), ha=ha, va=va, bbox=frame, **look)
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lightning_prompts.files.stages import SPLIT_OF
+from lightning_prompts.files.text import shorten, visible
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures.looks import (
     INK,
@@ -16,6 +16,7 @@ from lightning_prompts.report.figures.looks import (
     Look,
     baseline_lines,
     drawn,
+    entitle,
     log_axis,
     looks,
     name_of,
@@ -24,7 +25,6 @@ from lightning_prompts.report.figures.looks import (
 )
 from lightning_prompts.report.figures.names import names
 from lightning_prompts.report.statistics import Estimate, non_dominated
-from lightning_prompts.report.text import shorten, visible
 
 # More intervals or names than this hide each other: then only the front has them.
 CROWD = 16
@@ -57,7 +57,7 @@ def pareto(comparison: Comparison, name: str) -> Drawn | None:
         log_axis(grid[0, 0].xaxis)
         measure = comparison.measure
         for axes in grid[:, 0]:
-            axes.set_ylabel(f"{SPLIT_OF[comparison.split]} {measure.label} ({measure.unit})")
+            axes.set_ylabel(measure.axis(comparison.split))
         for column in range(columns):
             bottom = [a for a in grid[:, column] if a.get_visible()][-1]
             bottom.xaxis.set_tick_params(labelbottom=True)
@@ -100,46 +100,22 @@ def _points(axes: Axes, comparison: Comparison, problem: Problem, known: dict[st
             own = setting.values(f"{comparison.split}/{comparison.measure.name}")
             seeds = zip(setting.perplexities(comparison.split), own, strict=True)
             some = [(a, b) for a, b in seeds if a is not None and b is not None]
-            axes.plot(
-                *zip(*some, strict=True),
-                look.marker,
-                ms=3.8,
-                mfc="none",
-                mec=look.colour,
-                mew=0.8,
-                alpha=0.9,
-                zorder=3,
-            )
+            small: Any = {"ms": 3.8, "mfc": "none", "mew": 0.8, "alpha": 0.9, "zorder": 3}
+            axes.plot(*zip(*some, strict=True), look.marker, mec=look.colour, **small)
         if setting.vectors and not crowded:
             tokens = setting.estimate(f"hard_{comparison.measure.name}", comparison.split)
             if tokens is not None:
-                axes.plot(
-                    [x.mean, x.mean],
-                    [y.mean, tokens.mean],
-                    color=look.colour,
-                    lw=0.9,
-                    ls=(0, (1, 2)),
-                    zorder=1.5,
-                )
-                axes.plot(
-                    x.mean, tokens.mean, marker="x", ms=5.5, mew=1.4, color=look.colour, zorder=3
-                )
+                line: Any = {"lw": 0.9, "ls": (0, (1, 2)), "zorder": 1.5}
+                axes.plot([x.mean, x.mean], [y.mean, tokens.mean], color=look.colour, **line)
+                cross: Any = {"marker": "x", "ms": 5.5, "mew": 1.4, "zorder": 3}
+                axes.plot(x.mean, tokens.mean, color=look.colour, **cross)
         if not crowded or on_front:
             _interval(axes, x, y, look)
         size = 7.5 if not crowded else 6.5 if on_front else 4
-        axes.plot(
-            x.mean,
-            y.mean,
-            look.marker,
-            ms=size,
-            mfc=fill,
-            mec=look.colour,
-            mew=1.4,
-            zorder=4,
-            alpha=1 if on_front or not crowded else 0.45,
-        )
-    if problem.label:
-        axes.set_title(shorten(visible(problem.label), 48))
+        own_look: Any = {"ms": size, "mfc": fill, "mec": look.colour, "mew": 1.4, "zorder": 4}
+        strength = 1 if on_front or not crowded else 0.45
+        axes.plot(x.mean, y.mean, look.marker, alpha=strength, **own_look)
+    entitle(axes, problem)
 
 
 def _interval(axes: Axes, x: Estimate, y: Estimate, look: Look) -> None:
@@ -147,15 +123,9 @@ def _interval(axes: Axes, x: Estimate, y: Estimate, look: Look) -> None:
         if ends.low is not None and ends.high is not None:
             along, fixed = [ends.low, ends.high], [x.mean if across else y.mean] * 2
             first, second = (fixed, along) if across else (along, fixed)
-            axes.plot(
-                first,
-                second,
-                color=look.colour,
-                lw=1.2 if ends.over == "seeds" else 0.8,
-                alpha=0.8,
-                zorder=2.5,
-                solid_capstyle="butt",
-            )
+            bar: Any = {"alpha": 0.8, "zorder": 2.5, "solid_capstyle": "butt"}
+            width = 1.2 if ends.over == "seeds" else 0.8
+            axes.plot(first, second, color=look.colour, lw=width, **bar)
 
 
 def _limits(grid: Any, comparison: Comparison, problems: Sequence[Problem]) -> None:
@@ -197,26 +167,14 @@ def _legend(settings: Sequence[Setting], known: dict[str, Look], crossed: bool) 
     for setting in settings:
         name = name_of(setting) if single else setting.tuner
         entries.setdefault(name, (known[setting.label], setting.vectors))
-    handles = [
-        Line2D(
-            [],
-            [],
-            ls="",
-            marker=look.marker,
-            ms=7,
-            mec=look.colour,
-            mew=1.4,
-            mfc="white" if vectors else look.colour,
-            label=name,
-        )
-        for name, (look, vectors) in entries.items()
-    ]
+    handles = []
+    for name, (look, vectors) in entries.items():
+        fill = "white" if vectors else look.colour
+        point: Any = {"ls": "", "marker": look.marker, "ms": 7, "mec": look.colour, "mew": 1.4}
+        handles.append(Line2D([], [], mfc=fill, label=name, **point))
     if crossed:
-        handles.append(
-            Line2D(
-                [], [], ls="", marker="x", ms=6, mew=1.4, color=MUTED, label="its nearest tokens"
-            )
-        )
+        cross: Any = {"ls": "", "marker": "x", "ms": 6, "mew": 1.4, "color": MUTED}
+        handles.append(Line2D([], [], label="its nearest tokens", **cross))
     handles.append(Line2D([], [], color=INK, lw=1.1, label="Pareto front"))
     return handles
 
@@ -252,15 +210,11 @@ def _caption(comparison: Comparison) -> str:
             f"Where a panel has more than {CROWD} settings, only those of the front have bars and "
             "names."
         )
-    if any(s.vectors for s in _crossed(comparison)):
+    if any(s.vectors for s in settings):
+        crossed = any(s.vectors for s in _crossed(comparison))
         parts.append(
             "Hollow: vectors are the prompt in use, placed at the perplexity of their nearest "
-            "tokens; the cross is what those tokens reach."
-        )
-    elif any(s.vectors for s in settings):
-        parts.append(
-            "Hollow: vectors are the prompt in use, placed at the perplexity of their nearest "
-            "tokens."
+            f"tokens{'; the cross is what those tokens reach' if crossed else ''}."
         )
     parts.append(
         "The line joins the means that no other mean beats in one direction and equals or beats in "

@@ -1,7 +1,7 @@
 """The prompts themselves: each token shaded by its surprise and by its distance."""
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -10,6 +10,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
 
 from lightning_prompts.files.amounts import count
+from lightning_prompts.files.text import visible
 from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures.looks import (
     INK,
@@ -20,7 +21,6 @@ from lightning_prompts.report.figures.looks import (
     name_of,
     style,
 )
-from lightning_prompts.report.text import visible
 from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.runs.shading import Scale, scales, spaced
 
@@ -138,43 +138,27 @@ def _block(
     numbers = f"{measure.label} {measure.shown(score)}"
     numbers += f", perplexity {likely:,.0f}" if likely is not None else ""
     axes.text(MARGIN, top, title, fontsize=8.5, fontweight="bold", color=INK, va="top")
-    axes.text(
-        WIDTH - MARGIN, top, f"{numbers}; {kind}", fontsize=7.5, color=MUTED, va="top", ha="right"
-    )
+    beside: Any = {"fontsize": 7.5, "color": MUTED, "va": "top", "ha": "right"}
+    axes.text(WIDTH - MARGIN, top, f"{numbers}; {kind}", **beside)
+    middle: Any = {"ha": "center", "va": "center_baseline"}
     for box in placed:
         low = top - TITLE - _line_height(record) * box.line - LINE
         surprise, distance = known
         colour = "#ffffff" if box.nats is None else surprise.shade(box.nats)
         if box.nats is None and box.distance is not None:
             colour = distance.shade(box.distance)
+        centre = box.x + box.width / 2
         axes.add_patch(Rectangle((box.x, low), box.width, LINE, fc=colour, ec="#bbbbbb", lw=0.5))
-        axes.text(
-            box.x + box.width / 2,
-            low + LINE / 2,
-            box.text,
-            family=FONT,
-            fontsize=SIZE,
-            ha="center",
-            va="center_baseline",
-            color="black",
-        )
+        font: Any = {"family": FONT, "fontsize": SIZE, "color": "black"}
+        axes.text(centre, low + LINE / 2, box.text, **font, **middle)
         for scale, value in ((surprise, box.nats), (distance, box.distance)):
             if value is not None:
                 low -= STRIP
                 face = scale.shade(value) if scale is distance else "white"
-                axes.add_patch(
-                    Rectangle((box.x, low), box.width, STRIP, fc=face, ec="#dddddd", lw=0.4)
-                )
+                edge: Any = {"ec": "#dddddd", "lw": 0.4}
+                axes.add_patch(Rectangle((box.x, low), box.width, STRIP, fc=face, **edge))
                 number = f"{value:.1f}" if scale is surprise else f"{value:.2f}"
-                axes.text(
-                    box.x + box.width / 2,
-                    low + STRIP / 2,
-                    number,
-                    fontsize=6,
-                    color=INK,
-                    ha="center",
-                    va="center_baseline",
-                )
+                axes.text(centre, low + STRIP / 2, number, fontsize=6, color=INK, **middle)
 
 
 def _key(axes: Axes, x: float, scale: Scale) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lightning_prompts.files.text import shorten, visible
 from lightning_prompts.report.comparison import MEASURES, Comparison, Measure, Problem, Setting
 from lightning_prompts.report.figures.curves import best_so_far, mean_of
 from lightning_prompts.report.figures.looks import (
@@ -16,6 +17,7 @@ from lightning_prompts.report.figures.looks import (
     Drawn,
     Look,
     drawn,
+    entitle,
     foremost,
     left_out,
     log_axis,
@@ -25,7 +27,6 @@ from lightning_prompts.report.figures.looks import (
     spread,
     style,
 )
-from lightning_prompts.report.text import shorten, visible
 from lightning_prompts.runs.record import Validation
 
 MOST = 10
@@ -45,100 +46,87 @@ SECONDS = Cost("seconds since the start (log scale)", lambda v: v.seconds)
 TOKENS = Cost("forward tokens in training (log scale)", lambda v: v.forward_tokens)
 
 
+class Panel(NamedTuple):
+    """What one panel shows: a metric against steps, or against a cost."""
+
+    label: str
+    metric: str
+    cost: Cost | None = None
+
+
 def training(comparison: Comparison, name: str) -> Drawn | None:
     """Performance, perplexity and distance over the steps; a row a problem."""
-    measure = _measure(comparison)
-    panels = [
-        (f"validation {measure.label} ({measure.unit})", f"val/{measure.name}", False),
-        ("perplexity of the tokens (log scale)", PERPLEXITY, True),
-        ("cosine distance to nearest tokens", DISTANCE, False),
-    ]
-    panels = [panel for panel in panels if _logged(comparison, panel[1])]
-    problems = [p for p in comparison.problems if _learning(p)]
-    if not panels or not problems:
-        return None
-    with style():
-        figure, grid = _grid(problems, len(panels))
-        known, shown = looks(comparison), _shown(comparison, problems)
-        for row, problem in zip(grid, problems, strict=True):
-            for axes, (label, metric, log) in zip(row, panels, strict=True):
-                for setting in shown:
-                    if setting in problem.settings:
-                        _mean_line(axes, setting, known[setting.label], metric, log)
-                if log and axes.has_data():
-                    log_axis(axes.yaxis)
-                axes.set_ylabel(label)
-                axes.set_xlabel("training steps")
-            _title(row[0], problem)
-        _finish(figure, shown, known)
-        _baselines(grid, problems, measure)
-        caption = (
-            f"Every validation that most seeds have; {seeds_of(shown)}. Lines are means over seeds "
-            "(perplexity: geometric), bands reach from the lowest seed to the highest; the marker "
-            "is nearest to where the prompt was chosen (mean step)."
-        )
-        return drawn(figure, name, "Over training", caption + _missing(problems, shown))
+    metrics = {**_metrics(comparison), DISTANCE: "cosine distance to nearest tokens"}
+    panels = [Panel(label, m) for m, label in metrics.items() if _logged(comparison, m)]
+    caption = (
+        "Every validation that most seeds have; {seeds}. Lines are means over seeds (perplexity: "
+        "geometric), bands reach from the lowest seed to the highest; the marker is nearest to "
+        "where the prompt was chosen (mean step)."
+    )
+    return _draw(comparison, name, "Over training", [panels], caption)
 
 
 def equal_compute(comparison: Comparison, name: str) -> Drawn | None:
     """The best prompt so far, against seconds and, where it was counted, forward tokens."""
-    measure = _measure(comparison)
-    problems = [p for p in comparison.problems if _learning(p)]
-    settings = [s for p in problems for s in p.settings]
+    settings = [s for p in comparison.problems if _learning(p) for s in p.settings]
     counted = [s for s in settings if all(r.forward_tokens for r in s.records)]
     costs = [SECONDS, TOKENS] if len(counted) > 1 else [SECONDS]
-    metrics = [
-        panel
-        for panel in (
-            (f"validation {measure.label} ({measure.unit})", f"val/{measure.name}"),
-            ("perplexity of the tokens (log scale)", PERPLEXITY),
-        )
-        if _logged(comparison, panel[1])
-    ]
-    if not problems or not metrics:
-        return None
+    metrics = {m: label for m, label in _metrics(comparison).items() if _logged(comparison, m)}
     # Costs beside each other, measures below each other; with one cost the measures stand in a row.
-    rows = (
-        [[(c, *m) for c in costs] for m in metrics]
-        if len(costs) > 1
-        else [[(costs[0], *m) for m in metrics]]
+    rows = [[Panel(label, m, cost) for cost in costs] for m, label in metrics.items()]
+    if len(costs) == 1:
+        rows = [[panel for row in rows for panel in row]]
+    caption = (
+        "Of the prompt that would have been chosen at that point: the one with the lowest "
+        "objective so far; {seeds}, a thin line each, the thick one their mean (perplexity: "
+        "geometric). Seconds are of the machines that the runs were on, validations included."
     )
-    places = [(problem, panels) for problem in problems for panels in rows]
+    return _draw(comparison, name, "At equal cost", rows, caption)
+
+
+def _draw(
+    comparison: Comparison, name: str, title: str, rows: list[list[Panel]], caption: str
+) -> Drawn | None:
+    """Rows of panels for each problem; None where there is nothing to draw."""
+    problems = [p for p in comparison.problems if _learning(p)]
+    places = [(problem, panels) for problem in problems for panels in rows if panels]
+    if not places:
+        return None
     with style():
-        figure, grid = _grid([problem for problem, _ in places], len(rows[0]))
+        columns = len(rows[0])
+        figure = Figure(figsize=(max(3.35 * columns, 4.6), 0.7 + 2.9 * len(places)))
+        grid = [list(row) for row in figure.subplots(len(places), columns, squeeze=False)]
         known, shown = looks(comparison), _shown(comparison, problems)
         for row, (problem, panels) in zip(grid, places, strict=True):
-            for axes, (cost, label, metric) in zip(row, panels, strict=True):
+            for axes, panel in zip(row, panels, strict=True):
                 for setting in shown:
                     if setting in problem.settings:
-                        _cost_line(axes, setting, known[setting.label], cost, metric)
-                if axes.has_data():
+                        _line(axes, setting, known[setting.label], panel)
+                if panel.cost and axes.has_data():
                     log_axis(axes.xaxis)
-                    if metric == PERPLEXITY:
-                        log_axis(axes.yaxis)
-                axes.set_ylabel(label)
-                axes.set_xlabel(cost.label)
+                if panel.metric == PERPLEXITY and axes.has_data():
+                    log_axis(axes.yaxis)
+                axes.set_ylabel(panel.label)
+                axes.set_xlabel(panel.cost.label if panel.cost else "training steps")
             if panels is rows[0]:
-                _title(row[0], problem)
+                entitle(row[0], problem)
         _finish(figure, shown, known)
-        _baselines(grid, [problem for problem, _ in places], measure)
-        caption = (
-            "Of the prompt that would have been chosen at that point: the one with the lowest "
-            f"objective so far; {seeds_of(shown)}, a thin line each, the thick one their mean "
-            "(perplexity: geometric). Seconds are of the machines that the runs were on, "
-            "validations included."
-        )
-        return drawn(figure, name, "At equal cost", caption + _missing(problems, shown))
+        _baselines(grid, [problem for problem, _ in places], _measure(comparison))
+        curves = [s for p in problems for s in p.settings if _has_curve(s)]
+        caption = caption.format(seeds=seeds_of(shown)) + left_out(len(curves) - len(shown))
+        return drawn(figure, name, title, caption)
 
 
-def _grid(problems: Sequence[Problem], columns: int) -> tuple[Figure, list[list[Axes]]]:
-    figure = Figure(figsize=(max(3.35 * columns, 4.6), 0.7 + 2.9 * len(problems)))
-    grid = figure.subplots(len(problems), columns, squeeze=False)
-    return figure, [list(row) for row in grid]
+def _line(axes: Axes, setting: Setting, look: Look, panel: Panel) -> None:
+    if panel.cost is None:
+        _mean_line(axes, setting, look, panel.metric)
+    else:
+        _cost_line(axes, setting, look, panel.cost, panel.metric)
 
 
-def _mean_line(axes: Axes, setting: Setting, look: Look, metric: str, log: bool) -> None:
+def _mean_line(axes: Axes, setting: Setting, look: Look, metric: str) -> None:
     """Mean over the seeds that validated at a step, as long as most of them did."""
+    log = metric == PERPLEXITY
     at: dict[int, list[float]] = {}
     for record in setting.records:
         for validation in record.history:
@@ -165,36 +153,29 @@ def _cost_line(axes: Axes, setting: Setting, look: Look, cost: Cost, metric: str
         found = [(cost.of(now), best.metrics.get(metric)) for now, best in best_so_far(record)]
         curves.append([(x, y) for x, y in found if x and x > 0 and y is not None])
     curves = [curve for curve in curves if curve]
+    stairs: Any = {"color": look.colour, "drawstyle": "steps-post"}
     for curve in curves if len(curves) > 1 else []:
-        axes.plot(
-            *zip(*curve, strict=True),
-            color=look.colour,
-            lw=0.7,
-            alpha=0.4,
-            zorder=2,
-            drawstyle="steps-post",
-        )
+        axes.plot(*zip(*curve, strict=True), lw=0.7, alpha=0.4, zorder=2, **stairs)
     log = metric == PERPLEXITY
     middle = [
         (fmean(x for x, _ in at), mean_of([y for _, y in at], log))
         for at in zip(*curves, strict=False)
     ]
     if middle:
-        axes.plot(
-            *zip(*middle, strict=True),
-            color=look.colour,
-            ls=look.line,
-            lw=1.5,
-            zorder=3,
-            marker=look.marker,
-            ms=3.2,
-            drawstyle="steps-post",
-        )
+        stairs |= {"ls": look.line, "lw": 1.5, "zorder": 3, "marker": look.marker, "ms": 3.2}
+        axes.plot(*zip(*middle, strict=True), **stairs)
 
 
 def _measure(comparison: Comparison) -> Measure:
     """What validations log of the task: not all of what a test knows."""
     return next((m for m in MEASURES if _logged(comparison, f"val/{m.name}")), comparison.measure)
+
+
+def _metrics(comparison: Comparison) -> dict[str, str]:
+    """What validations log of every task, with what stands at its axis."""
+    measure = _measure(comparison)
+    perplexity = "perplexity of the tokens (log scale)"
+    return {f"val/{measure.name}": measure.axis("val"), PERPLEXITY: perplexity}
 
 
 def _logged(comparison: Comparison, metric: str) -> bool:
@@ -207,31 +188,18 @@ def _logged(comparison: Comparison, metric: str) -> bool:
     )
 
 
+def _has_curve(setting: Setting) -> bool:
+    return any(len(record.history) > 1 for record in setting.records)
+
+
 def _learning(problem: Problem) -> bool:
-    return any(len(r.history) > 1 for r in problem.records)
+    return any(map(_has_curve, problem.settings))
 
 
 def _shown(comparison: Comparison, problems: Sequence[Problem]) -> list[Setting]:
     """Settings with a curve; the better ones where there are many."""
-    return [
-        setting
-        for problem in problems
-        for setting in foremost(
-            comparison,
-            [s for s in problem.settings if any(len(r.history) > 1 for r in s.records)],
-            MOST,
-        )
-    ]
-
-
-def _missing(problems: Sequence[Problem], shown: Sequence[Setting]) -> str:
-    curves = [s for p in problems for s in p.settings if any(len(r.history) > 1 for r in s.records)]
-    return left_out(len(curves) - len(shown))
-
-
-def _title(axes: Axes, problem: Problem) -> None:
-    if problem.label:
-        axes.set_title(shorten(visible(problem.label), 48))
+    curves = [[s for s in problem.settings if _has_curve(s)] for problem in problems]
+    return [setting for some in curves for setting in foremost(comparison, some, MOST)]
 
 
 def _baselines(grid: list[list[Axes]], problems: Sequence[Problem], measure: Measure) -> None:
@@ -249,37 +217,21 @@ def _baselines(grid: list[list[Axes]], problems: Sequence[Problem], measure: Mea
             axes.set_ylim(low - 0.04 * (high - low), high + 0.02 * (high - low))
             gap = 0.045 * (high - low)
             apart = spread([value + 0.6 * gap for value, _ in found], gap)
+            frame = {"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.6}
+            look: Any = {"ha": "right", "va": "center", "fontsize": 6.5, "color": MUTED}
+            look |= {"transform": axes.get_yaxis_transform(), "zorder": 5, "bbox": frame}
             for place, ((value, name), y) in enumerate(zip(found, apart, strict=True)):
                 axes.axhline(value, color=MUTED, lw=0.9, ls=BASELINE_LINES[place % 4], zorder=1)
-                axes.text(
-                    0.99,
-                    y,
-                    shorten(name, 26),
-                    transform=axes.get_yaxis_transform(),
-                    ha="right",
-                    va="center",
-                    fontsize=6.5,
-                    color=MUTED,
-                    zorder=5,
-                    bbox={"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.6},
-                )
+                axes.text(0.99, y, shorten(name, 26), **look)
 
 
 def _finish(figure: Figure, shown: Sequence[Setting], known: dict[str, Look]) -> None:
     entries = {setting.label: name_of(setting) for setting in shown}
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=known[label].colour,
-            ls=known[label].line,
-            lw=1.6,
-            marker=known[label].marker,
-            ms=4,
-            label=name,
-        )
-        for label, name in entries.items()
-    ]
+    handles = []
+    for label, name in entries.items():
+        colour, marker, line = known[label]
+        look: Any = {"color": colour, "ls": line, "lw": 1.6, "marker": marker, "ms": 4}
+        handles.append(Line2D([], [], label=name, **look))
     width = figure.get_size_inches()[0]
     longest = max(len(name) for name in entries.values())
     columns = max(1, int(width / (0.075 * longest + 0.65)))
