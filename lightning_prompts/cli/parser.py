@@ -6,12 +6,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_prompts.cli.explain import explain
 from lightning_prompts.cli.own_defaults import own_defaults
-from lightning_prompts.cli.strict_yaml import load_yaml
+from lightning_prompts.cli.strict_yaml import option_value, read_config
 from lightning_prompts.cli.unions import narrowest_first
 from lightning_prompts.cli.unusable import refuse_unusable
 from lightning_prompts.files.errors import PromptError
@@ -28,6 +27,7 @@ LINKED = {
     "trainer.logger.name": "--experiment",
 }
 BLOCKS = ("model", "data", "trainer")  # may be given as the path of a file
+OPTIONS = "options; see configs/"  # what a file of them holds, for a message
 # A value that names a class; the others could not stand before their own options.
 _CLASS = re.compile(r"(?!(?:null|true|false|none)$)[a-z_][\w.]*", re.IGNORECASE)
 UNNAMED = ("name", "lightning_logs")  # the loggers' own default, which --print_config writes
@@ -169,7 +169,7 @@ def given_options(args: Sequence[str], configs: Sequence[Path], command: str) ->
     """
     names: list[str] = []
     for path in configs:
-        content = _load(path)
+        content = read_config(path, OPTIONS)
         refuse_unusable("", content)
         names += flat_names(content)
         names += flat_names(content.get(command) or {})
@@ -178,8 +178,8 @@ def given_options(args: Sequence[str], configs: Sequence[Path], command: str) ->
             name, _, value = arg[2:].partition("=")
             follows = args[i + 1] if not value and i + 1 < len(args) else value
             # A whole block can be given as one value: --model '{class_path: ..., init_args: ...}'.
-            names += flat_names(_parsed(follows), name.rstrip("+"))
-            refuse_unusable(name.rstrip("+"), _parsed(follows))
+            names += flat_names(option_value(follows), name.rstrip("+"))
+            refuse_unusable(name.rstrip("+"), option_value(follows))
     return set(names)
 
 
@@ -198,7 +198,7 @@ def flat_names(value: Any, prefix: str = "") -> Iterator[str]:
     """Dotted names in a nested mapping; a block may also be the path of a file."""
     in_file = prefix in BLOCKS and isinstance(value, str) and value.endswith((".yaml", ".yml"))
     if in_file and Path(value).is_file():
-        value = _load(Path(value))
+        value = read_config(Path(value), OPTIONS)
     if prefix:
         yield ".".join(
             part for part in prefix.split(".") if part not in ("init_args", "dict_kwargs")
@@ -227,24 +227,6 @@ def find_config(given: str) -> Path:
         return shipped
     names = [f"configs/{path.relative_to(CONFIGS)}" for path in CONFIGS.rglob("*.yaml")]
     raise PromptError(f"--config {given}: no such file{did_you_mean(given, names)}")
-
-
-def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise PromptError(f"--config {path}: not readable as YAML ({reason}).") from error
-    if not isinstance(content, Mapping):
-        raise PromptError(f"--config {path}: holds no options; see configs/ for how one looks.")
-    return content
-
-
-def _parsed(value: str) -> Any:
-    try:
-        return load_yaml(value)
-    except yaml.YAMLError:
-        return value
 
 
 def _options(parser: LightningArgumentParser) -> list[str]:

@@ -1,9 +1,12 @@
 """YAML as a person means it: plain values alone, and each key once."""
 
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from lightning_prompts.files.errors import PromptError
 
 
 class _Loader(yaml.SafeLoader):
@@ -45,3 +48,33 @@ def load_yaml(text: str) -> Any:
     {'a': 1, 'b': ['x']}
     """
     return yaml.load(text, _Loader)  # a SafeLoader
+
+
+def read_config(path: Path, holds: str) -> dict[str, Any]:
+    """What a file says that `--config` names.
+
+    Args:
+        path: The file.
+        holds: What it should hold, for the message where it holds nothing of the kind.
+
+    Raises:
+        PromptError: If it cannot be read.
+    """
+    try:
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PromptError(f"--config {path}: no such file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise PromptError(f"--config {path}: not readable as YAML ({reason}).") from error
+    if not isinstance(content, dict):
+        raise PromptError(f"--config {path}: holds no {holds} for how one looks.")
+    return content
+
+
+def option_value(text: str) -> Any:
+    """An option of the command line as YAML reads it; what is no YAML stays a text."""
+    try:
+        return load_yaml(text)
+    except yaml.YAMLError:
+        return text

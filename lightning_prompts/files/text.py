@@ -7,7 +7,7 @@ follows. Shown texts are data, so all of these come out as escapes.
 import difflib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 PROGRAM = "lightning-prompts"
@@ -50,6 +50,17 @@ def did_you_mean(name: str, known: Sequence[str], prefix: str = "") -> str:
     if 0 < len(known) < MANY:
         return f"; known: {', '.join(sorted(set(known)))}."
     return "."
+
+
+def first_few(names: Iterable[str], most: int, separator: str = ", ", more: str = "") -> str:
+    """Names in a sentence, and how many more there are, or what is said of these.
+
+    >>> first_few("abcd", 2), first_few("abcd", 3, "; "), first_few("ab", 2)
+    ('a, b and 2 more', 'a; b; c and 1 more', 'a, b')
+    """
+    listed = list(names)
+    left = len(listed) - most
+    return separator.join(listed[:most]) + (f" and {more or f'{left} more'}" if left > 0 else "")
 
 
 def visible(text: str) -> str:

@@ -140,35 +140,18 @@ class PerformanceDifferential(Metric):
             hard_logits: [B, C] Class logits with its nearest tokens.
             labels: [B] Class indices.
         """
-        losses, correct = _sums(soft_logits, hard_logits, labels)
-        self.losses = self.losses + losses  # becomes float64
-        self.correct += correct
+        sides = (wide(soft_logits), wide(hard_logits))
+        # Side by side, so that equal logits give equal sums, and those of the tuner's own loss.
+        losses = [
+            in_double(F.cross_entropy(logits, labels, reduction="none")).sum() for logits in sides
+        ]
+        self.losses = self.losses + torch.stack(losses)  # becomes float64
+        self.correct += torch.stack([(logits.argmax(dim=-1) == labels).sum() for logits in sides])
         self.count += len(labels)
 
     def compute(self) -> Performance:
         """Six scalars, means over the examples."""
-        return _performance(self.losses, self.correct, self.count)
-
-
-def _sums(soft_logits: Tensor, hard_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses [2] in nats and right answers [2], summed over examples: soft first, then hard."""
-    sides = (wide(soft_logits), wide(hard_logits))
-    # Side by side, so that equal logits give equal sums, and those of the tuner's own loss.
-    losses = [
-        in_double(F.cross_entropy(logits, labels, reduction="none")).sum() for logits in sides
-    ]
-    correct = [(logits.argmax(dim=-1) == labels).sum() for logits in sides]
-    return torch.stack(losses), torch.stack(correct)
-
-
-def _performance(losses: Tensor, correct: Tensor, count: Tensor) -> Performance:
-    """Means of sums [2] over `count` examples, and their absolute differences."""
-    (soft_loss, hard_loss), (soft_accuracy, hard_accuracy) = losses / count, correct / count
-    return Performance(
-        soft_loss,
-        soft_accuracy,
-        hard_loss,
-        hard_accuracy,
-        (soft_loss - hard_loss).abs(),
-        (soft_accuracy - hard_accuracy).abs(),
-    )
+        soft_loss, hard_loss = self.losses / self.count
+        soft_accuracy, hard_accuracy = self.correct / self.count
+        apart = (soft_loss - hard_loss).abs(), (soft_accuracy - hard_accuracy).abs()
+        return Performance(soft_loss, soft_accuracy, hard_loss, hard_accuracy, *apart)

@@ -6,13 +6,13 @@ from statistics import fmean
 from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.stages import SPLIT_OF
-from lightning_prompts.files.text import command
+from lightning_prompts.files.text import command, first_few
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures.faithfulness import both_views
 from lightning_prompts.report.figures.pareto import front
 from lightning_prompts.report.load import Material
 from lightning_prompts.report.statistics import Estimate
-from lightning_prompts.report.text import first_few, interval, large
+from lightning_prompts.report.text import interval, large
 from lightning_prompts.runs.record import RunRecord
 
 # Of the baselines those that need no prompt: a written text is one.

@@ -9,13 +9,13 @@ from typing import Any
 
 from lightning_prompts.files.amounts import NONE, count
 from lightning_prompts.files.stages import SPLIT_OF, Stage
+from lightning_prompts.files.text import first_few
 from lightning_prompts.report.comparison import Comparison, Problem, of_split
 from lightning_prompts.report.figures.pareto import front
 from lightning_prompts.report.load import Unfinished
 from lightning_prompts.report.paired import Pair
 from lightning_prompts.report.text import (
     cell,
-    first_few,
     interval,
     large,
     markdown,

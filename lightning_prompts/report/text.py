@@ -1,7 +1,7 @@
 """What stands in a page, a table or a figure: texts that are data, numbers to the digits meant."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from lightning_prompts.files.amounts import NONE, rounded
 from lightning_prompts.files.text import visible
@@ -28,17 +28,6 @@ def cell(text: str) -> str:
     """For a cell of a CSV file: what a spreadsheet would take for a formula is made a text."""
     shown = visible(text)
     return f"'{shown}" if shown.lstrip()[:1] in ("=", "+", "-", "@") else shown
-
-
-def first_few(names: Iterable[str], most: int, separator: str = ", ", more: str = "") -> str:
-    """Names in a sentence, and how many more there are, or what is said of these.
-
-    >>> first_few("abcd", 2), first_few("abcd", 3, "; "), first_few("ab", 2)
-    ('a, b and 2 more', 'a; b; c and 1 more', 'a, b')
-    """
-    listed = list(names)
-    left = len(listed) - most
-    return separator.join(listed[:most]) + (f" and {more or f'{left} more'}" if left > 0 else "")
 
 
 def interval(found: Estimate | None, shown: Callable[[float], str]) -> str:

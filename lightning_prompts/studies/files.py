@@ -4,10 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lightning_prompts.cli.strict_yaml import load_yaml
-from lightning_prompts.files.errors import PromptError
+from lightning_prompts.cli import strict_yaml
 from lightning_prompts.studies.config import StudyConfig, parse_config
 
 
@@ -24,11 +21,11 @@ def read_config(paths: Sequence[Path], options: Mapping[str, Any]) -> StudyConfi
     """
     content: dict[str, Any] = {}
     for path in paths:
-        content = _merge(content, _load(path))
+        content = _merge(content, strict_yaml.read_config(path, "study; see configs/study/"))
     for name, value in options.items():
         block, _, key = name.partition(".")
         if block == "study":
-            content.setdefault("study", {})[key] = _typed(value)
+            content.setdefault("study", {})[key] = strict_yaml.option_value(value)
         else:
             content.setdefault("override", {})[name] = value
     return parse_config(content)
@@ -46,24 +43,3 @@ def _merge(
             value = _merge(old, value, here)
         merged[key] = value
     return merged
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise PromptError(f"--config {path}: no such file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise PromptError(f"--config {path}: not readable as YAML ({reason}).") from error
-    if not isinstance(content, dict):
-        raise PromptError(f"--config {path}: holds no study; see configs/study/ for how one looks.")
-    return content
-
-
-def _typed(value: str) -> Any:
-    """An option of the command line as YAML would read it."""
-    try:
-        return load_yaml(value)
-    except yaml.YAMLError:
-        return value

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.text import shorten
+from lightning_prompts.files.text import first_few, shorten
 from lightning_prompts.tasks.encoding import text_lines
 from lightning_prompts.tasks.reading import Reading, shown_separator
 from lightning_prompts.tasks.rows import BadRow, Row, Rows, refuse_line
@@ -188,5 +188,4 @@ def _names(fields: Sequence[str]) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(shorten(name, 40) for name in names[:NAMED]) + more
+    return first_few((shorten(name, 40) for name in names), NAMED)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from lightning_prompts.files.text import first_few
 from lightning_prompts.tasks.rows import Rows
 
 log = logging.getLogger(__name__)
@@ -22,13 +23,8 @@ def leave_out(rows: Rows, reasons: Mapping[int, str]) -> Rows:
     if not reasons:
         return rows
     numbers = {rows.numbers[i]: reason for i, reason in reasons.items()}
-    log.info(
-        "%s: %d of %d rows left out: %s.",
-        rows.source,
-        len(reasons),
-        len(rows),
-        listed(numbers),
-    )
+    counts = f"{len(reasons)} of {len(rows)}"
+    log.info("%s: %s rows left out: %s.", rows.source, counts, listed(numbers))
     kept = rows.take([i for i in range(len(rows)) if i not in reasons])
     return replace(kept, left_out={**rows.left_out, **numbers})
 
@@ -53,6 +49,4 @@ def listed(reasons: Mapping[int, str]) -> str:
 
 
 def _rows(numbers: Sequence[int]) -> str:
-    first = ", ".join(map(str, numbers[:NUMBERS]))
-    more = f" and {len(numbers) - NUMBERS} more" if len(numbers) > NUMBERS else ""
-    return f"row{'s' if len(numbers) > 1 else ''} {first}{more}"
+    return f"row{'s' if len(numbers) > 1 else ''} {first_few(map(str, numbers), NUMBERS)}"

@@ -7,14 +7,10 @@ from typing import Any
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.tasks.reading import Reading
 from lightning_prompts.tasks.rows import ALL, Row, Rows
+from lightning_prompts.tasks.split_files import FILE_NAMES
 
 # What people and `datasets` call the splits.
-CALLED = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
-    "predict": ("predict",),
-}
+CALLED = {**FILE_NAMES, "train": ("train", "training"), "predict": ("predict",)}
 KINDS = (
     "a pandas or polars DataFrame, a datasets.Dataset, a list of mappings from column to value, a "
     "path, or a mapping from train, validation and test to such a table"
@@ -39,7 +35,8 @@ class Tables:
 
     def __init__(self, data: Any, reading: Reading = ALL) -> None:
         self._reading = reading
-        self.is_file = not _has_splits(data)
+        # `datasets.DatasetDict` is a mapping.
+        self.is_file = not isinstance(data, Mapping)
         self._tables: dict[str, Any] = {"train": data} if self.is_file else _named(data)
         for split, table in self._tables.items():
             if not _is_table(table):
@@ -76,11 +73,6 @@ class Tables:
         if not len(rows):
             raise PromptError(f"{source.capitalize()} have no rows.")
         return rows
-
-
-def _has_splits(data: Any) -> bool:
-    """Whether it is a mapping from names to tables (`datasets.DatasetDict` is one)."""
-    return isinstance(data, Mapping)
 
 
 def _named(data: Mapping[str, Any]) -> dict[str, Any]:

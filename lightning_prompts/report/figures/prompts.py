@@ -74,10 +74,9 @@ def prompts(comparison: Comparison, name: str) -> Drawn | None:
         for (setting, record, placed), taken in zip(blocks, heights, strict=True):
             _block(axes, comparison, setting, record, placed, top, (surprise, distance))
             top -= taken
-        some = [surprise] + [distance] * any(r.token_distances for _, r in shown)
-        for i, scale in enumerate(some):
-            _key(axes, MARGIN + i * 3.6, scale)
         far = any(record.token_distances for _, record in shown)
+        for i, scale in enumerate([surprise] + [distance] * far):
+            _key(axes, MARGIN + i * 3.6, scale)
         caption = _caption(len(comparison.settings) - len(shown), far)
         return drawn(figure, name, "The prompts", caption)
 
