@@ -53,7 +53,7 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
         lm: The frozen language model; gives tokenizer and positions.
         template: Where the columns and `{prompt}` sit; the model answers after its end.
         verbalizer: Label to answer word, each one token.
-        seed: Order of the training rows, and which of them a subset has.
+        seed: Order of the training rows, and which of them a subset (`shots`, `train_rows`) has.
         truncate: Column that is cut from its end where an example is too long; by default the
             longest.
         max_tokens: Most tokens of an example beside the prompt; by default, and at most, the

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.option_types import Count, NumRows, Seed
+from lightning_prompts.files.option_types import NumRows
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.tasks.base import PromptTask, Workers
+from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tasks.files import stem
 from lightning_prompts.tasks.labelled import Columns, labelled, unlabelled
 from lightning_prompts.tasks.reading import Reading, columns_of, encoding_of, separator_of
@@ -58,14 +58,6 @@ class TextClassification(PromptTask):
         predict: The same for the rows to predict, which need no label; by default the test rows.
         split: Shares of training, validation and test rows in one file.
         shots: Train on this many rows of each label, drawn by seed.
-        seed: Order of the training rows, and which of them `shots` and `train_rows` draw.
-        truncate: Column that is cut from its end where an example is too long; by default the
-            longest.
-        max_tokens: Most tokens of an example beside the prompt; by default, and at most, the
-            model's positions less the prompt.
-        batch_size: Training rows a step on each device.
-        val_batch_size: Rows of an evaluation batch on each device.
-        num_workers: Processes that build batches; the rows are tokenized before, so 0 is fast.
         train_rows: Train on at most this many rows, drawn by seed with the labels in their shares.
         validation_rows: Validate on at most this many rows, the same whatever the seed.
         test_rows: Test on at most this many rows, the same whatever the seed.
@@ -73,6 +65,7 @@ class TextClassification(PromptTask):
             `datasets.Dataset`, or a list of mappings, which is cut as one file is; or a mapping
             from `train`, `validation` and `test` to such tables, as a `DatasetDict` is one. In
             Python alone; a text is taken for a path.
+        **kwargs: Of `PromptTask`.
 
     Raises:
         PromptError: If template or verbalizer do not fit the model, `split` is no such shares, or
@@ -108,28 +101,13 @@ class TextClassification(PromptTask):
         predict: str | None = None,
         split: str = "0.8,0.1,0.1",
         shots: NumRows | None = None,
-        seed: Seed = 0,
-        truncate: str | None = None,
-        max_tokens: Count | None = None,
-        batch_size: Count = 32,
-        val_batch_size: Count = 64,
-        num_workers: Workers = 0,
         train_rows: NumRows | None = None,
         validation_rows: NumRows | None = None,
         test_rows: NumRows | None = None,
         data: Any = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            lm,
-            template,
-            verbalizer,
-            seed=seed,
-            truncate=truncate,
-            max_tokens=max_tokens,
-            batch_size=batch_size,
-            val_batch_size=val_batch_size,
-            num_workers=num_workers,
-        )
+        super().__init__(lm, template, verbalizer, **kwargs)
         if isinstance(data, str | Path):
             data, path = None, str(data)
         if data is not None and (path or train or validation or test or predict):

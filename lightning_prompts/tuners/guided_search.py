@@ -48,9 +48,6 @@ class GuidedSearch(IncumbentTuner):
     Optimizer and schedule have no effect.
 
     Args:
-        lm: The frozen language model; given by `--lm.*`.
-        template: Where text and prompt sit; given by `--data.template`.
-        verbalizer: The answer word of each label; given by `--data.verbalizer`.
         prompt_length: P of the start, or null for the initialiser's own length.
         min_length: Fewest tokens of a prompt; null is the start's length.
         max_length: Most tokens of a prompt; null is the start's length.
@@ -64,7 +61,7 @@ class GuidedSearch(IncumbentTuner):
         contenders: Prompts beside the beam that each validation scores.
         edits: How candidates are made.
         filters: Which prompts may be kept.
-        **kwargs: Of `PromptTuner`.
+        lm, template, verbalizer, **kwargs: Of `PromptTuner`.
 
     Raises:
         PromptError: If a number is out of range, or the filters leave nothing to start from.

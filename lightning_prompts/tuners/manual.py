@@ -17,11 +17,8 @@ class ManualPrompt(TokenTuner):
     """Holds a text's tokens and learns nothing; `fit` validates it once.
 
     Args:
-        lm: The frozen language model; given by `--lm.*`.
-        template: Where text and prompt sit; given by `--data.template`.
-        verbalizer: The answer word of each label; given by `--data.verbalizer`.
         text: The prompt; a leading space matters: it is part of the first token.
-        **kwargs: Of `PromptTuner`.
+        lm, template, verbalizer, **kwargs: Of `PromptTuner`.
     """
 
     slug = "manual"

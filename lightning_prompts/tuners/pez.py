@@ -27,9 +27,6 @@ class PEZ(SoftPrompt):
     iterate. The prompt in use is its tokens' rows, so it is faithful by construction.
 
     Args:
-        lm: The frozen language model; given by `--lm.*`.
-        template: Where text and prompt sit; given by `--data.template`.
-        verbalizer: The answer word of each label; given by `--data.verbalizer`.
         prompt_length: P, or null for the initialiser's own length.
         init: Where the iterate starts; rows of the vocabulary by default.
         keep_continuous: True is the paper's algorithm. False restores the projected prompt before
@@ -38,7 +35,7 @@ class PEZ(SoftPrompt):
             arXiv:2212.10539), for example [1.0, 0.0001]: after each update sqrt(2 * lr * beta) * z
             is added to the iterate, z standard normal, beta falling geometrically over the run.
             Needs `keep_continuous: false`; null is no noise.
-        **kwargs: Of `PromptTuner`.
+        lm, template, verbalizer, **kwargs: Of `PromptTuner`.
 
     Raises:
         PromptError: If `langevin_beta` is out of range, or stands with `keep_continuous: true`.

@@ -56,9 +56,6 @@ class RLPrompt(IncumbentTuner):
     is the hard prompt, in use, saved and measured as any other tuner's.
 
     Args:
-        lm: The frozen language model; given by `--lm.*`.
-        template: Where text and prompt sit; given by `--data.template`.
-        verbalizer: The answer word of each label; given by `--data.verbalizer`.
         prompt_length: P, the length of every prompt.
         policy: What the policy is made of.
         reward: Of the task.
@@ -75,7 +72,7 @@ class RLPrompt(IncumbentTuner):
         target_rate: Polyak rate of the target network, before each step.
         init: A prompt to start from: it is the first incumbent, and the policy begins around it.
         candidates: Prompts beside the greedy one that each validation scores.
-        **kwargs: Of `PromptTuner`.
+        lm, template, verbalizer, **kwargs: Of `PromptTuner`.
 
     Raises:
         PromptError: If a number is out of range.

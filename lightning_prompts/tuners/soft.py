@@ -17,12 +17,9 @@ class SoftPrompt(PromptTuner):
     """Free prompt embeddings; its hard prompt is only read, never used in training.
 
     Args:
-        lm: The frozen language model; given by `--lm.*`.
-        template: Where text and prompt sit; given by `--data.template`.
-        verbalizer: The answer word of each label; given by `--data.verbalizer`.
         prompt_length: P, or null for the initialiser's own length.
         init: Where the prompt starts; rows of the vocabulary by default.
-        **kwargs: Of `PromptTuner`.
+        lm, template, verbalizer, **kwargs: Of `PromptTuner`.
     """
 
     slug = "soft"
