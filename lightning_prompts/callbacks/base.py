@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
 import torch
+import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -43,6 +44,15 @@ def callback_of(trainer: Any, kind: type[C]) -> C:
     if (found := find_callback(trainer, kind)) is None:
         raise PromptError(f"The trainer has no {kind.__name__}; add it to its callbacks.")
     return found
+
+
+def gathered(trainer: Trainer, own: Any) -> list[Any]:
+    """What each process has; all of them ask, and all know it."""
+    if trainer.world_size == 1:
+        return [own]
+    parts: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(parts, own)
+    return parts
 
 
 class EvaluationCallback(ChecksOptions, Callback):
@@ -111,6 +121,7 @@ class EvaluationCallback(ChecksOptions, Callback):
         """Begin."""
         self._start(trainer, pl_module, "test")
 
+    @torch.no_grad()
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -121,7 +132,9 @@ class EvaluationCallback(ChecksOptions, Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Measure one batch."""
-        self._batch(trainer, pl_module, outputs, batch, batch_idx)
+        if self._active and (self.max_batches is None or batch_idx < self.max_batches):
+            with self.precision(trainer):
+                self.measure(cast(PromptTuner, pl_module), outputs, batch)
 
     # `begin` knows the stage; a batch is measured in the same way in both.
     on_test_batch_end = on_validation_batch_end
@@ -150,14 +163,6 @@ class EvaluationCallback(ChecksOptions, Callback):
         self._active = not trainer.sanity_checking and self.wanted(trainer, tuner, stage)
         if self._active:
             self.begin(trainer, tuner, stage)
-
-    @torch.no_grad()
-    def _batch(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
-    ) -> None:
-        if self._active and (self.max_batches is None or index < self.max_batches):
-            with self.precision(trainer):
-                self.measure(cast(PromptTuner, pl_module), outputs, batch)
 
     @torch.no_grad()
     def _end(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:

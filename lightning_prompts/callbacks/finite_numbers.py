@@ -5,11 +5,11 @@ from collections import deque
 from typing import Any
 
 import torch
-import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_prompts.callbacks.base import gathered
 from lightning_prompts.files.errors import RunError
 from lightning_prompts.files.lightning_internals import within_step
 from lightning_prompts.tuners.base import PromptTuner
@@ -114,11 +114,8 @@ class FiniteNumbers(Callback):
             return
         step = min((step for _, step in bad), default=0)
         rows = [row for when, batch in self._rows if when == step for row in batch.tolist()]
-        found = [([name for name, when in bad if when == step], step, rows)]
-        if trainer.world_size > 1:
-            gathered: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(gathered, found[0])
-            found = [each for each in gathered if each[0]]
+        own = ([name for name, when in bad if when == step], step, rows)
+        found = [each for each in gathered(trainer, own) if each[0]]
         step = min(each[1] for each in found)
         what = list(dict.fromkeys(n for names, at, _ in found if at == step for n in names))
         of = sorted(row for _, at, rows in found if at == step for row in rows)

@@ -24,24 +24,9 @@ from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
 from lightning_prompts.callbacks.progress import StepProgress
 from lightning_prompts.callbacks.prompt_text import PromptText
 from lightning_prompts.callbacks.scrutability import Scrutability
+from lightning_prompts.cli import completion, outcome
 from lightning_prompts.cli.commands import DESCRIPTION, RUNS, command_of
-from lightning_prompts.cli.completion import (
-    complete,
-    place,
-    read_checkpoint,
-    refuse_half_on_cpu,
-    refuse_own_clocks,
-    reusable,
-)
 from lightning_prompts.cli.option_values import Option, options_of, refuse_nulls, refuse_numbers
-from lightning_prompts.cli.outcome import (
-    announce,
-    evaluated,
-    explained,
-    fitted,
-    predicted,
-    require_steps,
-)
 from lightning_prompts.cli.parser import (
     LINKED,
     PromptParser,
@@ -175,13 +160,13 @@ class PromptCLI(LightningCLI):
         refuse_nulls(options, LINKED)
         refuse_parts(given["trainer"])
         parsed = config.clone()
-        complete(config, command, self.given, configs, self.folder)
+        completion.complete(config, command, self.given, configs, self.folder)
         if not config.trainer.fast_dev_run:
             fix = "choose another with --trainer.logger.save_dir"
             if config.ckpt_path is not None:  # whose run is written to, whatever the loggers say
                 fix = "to go on elsewhere, copy the checkpoint and give the copy with --ckpt_path"
-            require_writable(place(config), fix)
-        self.saved = reusable(parsed, config, self.given)
+            require_writable(completion.place(config), fix)
+        self.saved = completion.reusable(parsed, config, self.given)
 
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
@@ -215,8 +200,8 @@ class PromptCLI(LightningCLI):
             raise PromptError(f"--trainer: {str(error).rstrip('.')}.") from error
         check_rendezvous(trainer)
         for precision in (configured.precision, trainer.precision):  # or a plugin's
-            refuse_half_on_cpu(precision, trainer.strategy.root_device)
-        refuse_own_clocks(configured.val_check_interval, trainer.world_size)
+            completion.refuse_half_on_cpu(precision, trainer.strategy.root_device)
+        completion.refuse_own_clocks(configured.val_check_interval, trainer.world_size)
         if not isinstance(trainer.logger, TensorBoardLogger):
             # Others have no folder, or none that can be written to again.
             choose_run_folder(trainer, Path(trainer.default_root_dir))
@@ -236,13 +221,14 @@ class PromptCLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Train, take back the best prompt, and show it; also where the run was stopped."""
-        with run_locked(self.trainer), explained(self.trainer):
+        with run_locked(self.trainer), outcome.explained(self.trainer):
             self._fit(**kwargs)
 
     def _fit(self, **kwargs: Any) -> None:
         signum = None
         if kwargs["ckpt_path"]:
-            content, config = read_checkpoint(Path(kwargs["ckpt_path"])), self.config[self.command]
+            content = completion.read_checkpoint(Path(kwargs["ckpt_path"]))
+            config = self.config[self.command]
             refuse_other_run(content, config, self.trainer, self.model, self.datamodule)
         start = self._announce(**kwargs)
         try:
@@ -250,13 +236,13 @@ class PromptCLI(LightningCLI):
         except SIGTERMException:
             signum = callback_of(self.trainer, LastPrompt).stopped_by or signal.SIGTERM
         else:
-            require_steps(self.trainer, self.model, start)
+            outcome.require_steps(self.trainer, self.model, start)
         best = Path(callback_of(self.trainer, BestPrompt).best_model_path)
         if best.is_file():
             restore_prompt(self.model, best)
         if self.shows and self.trainer.is_global_zero:
             stopped = signum is not None
-            fitted(self.trainer, self.model, self.datamodule, start, stopped)
+            outcome.fitted(self.trainer, self.model, self.datamodule, start, stopped)
         if signum is not None:
             # Lightning leaves out the end of fit, where TensorBoard gets the best prompt.
             if best.is_file():
@@ -279,10 +265,10 @@ class PromptCLI(LightningCLI):
         self._announce(**kwargs)
         self.trainer.predict(**kwargs)
         if self.trainer.is_global_zero:
-            predicted(self.trainer, self.datamodule)
+            outcome.predicted(self.trainer, self.datamodule)
 
     def _announce(self, ckpt_path: str | None, **_: Any) -> int:
-        step = announce(self.trainer, self.model, self.datamodule, ckpt_path)
+        step = outcome.announce(self.trainer, self.model, self.datamodule, ckpt_path)
         self.datamodule.read_ahead(self.trainer, self.config.subcommand)
         return step
 
@@ -292,7 +278,7 @@ class PromptCLI(LightningCLI):
         number_logged_steps(self.trainer, step)
         run(**kwargs)
         if self.shows:
-            evaluated(self.trainer, self.model, self.datamodule, stage)
+            outcome.evaluated(self.trainer, self.model, self.datamodule, stage)
 
 
 def parsed_options(config: Namespace) -> list[Option]:

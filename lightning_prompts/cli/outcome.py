@@ -10,15 +10,9 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from lightning_prompts.callbacks import early_end
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.callbacks.early_end import (
-    EarlyEnd,
-    asked_by,
-    at_step,
-    closing_notes,
-    limit_reached,
-)
 from lightning_prompts.cli import table
 from lightning_prompts.cli.advice import convergence
 from lightning_prompts.cli.completion import read_step
@@ -130,11 +124,11 @@ def fitted(
     best, last = callback_of(trainer, BestPrompt), callback_of(trainer, LastPrompt)
     notes: list[str | None] = []
     if stopped:
-        notes.append(f"Stopped {at_step(trainer, tuner)}{_go_on(run)}")
+        notes.append(f"Stopped {early_end.at_step(trainer, tuner)}{_go_on(run)}")
     else:
-        notes += closing_notes(trainer, tuner, last.ends.end, start, _command(run))
+        notes += early_end.closing_notes(trainer, tuner, last.ends.end, start, _command(run))
         if tuner.learns and start < trainer.global_step:
-            limit = limit_reached(trainer)
+            limit = early_end.limit_reached(trainer)
             notes.append(convergence(best.history, best.mode, limit))
     if evaluation := best_evaluation(trainer, tuner, task):
         table.show(evaluation, task.slug, tuner.lm.label, run, notes)
@@ -169,9 +163,9 @@ def require_steps(trainer: Any, tuner: PromptTuner, start: int) -> None:
     if trainer.global_step > 0 or start > 0 or unasked or not tuner.learns:
         return
     if trainer.limit_train_batches == 0:
-        end = EarlyEnd("--trainer.limit_train_batches is 0", "leave it out")
+        end = early_end.EarlyEnd("--trainer.limit_train_batches is 0", "leave it out")
     else:
-        end = callback_of(trainer, LastPrompt).ends.end or asked_by(trainer)
+        end = callback_of(trainer, LastPrompt).ends.end or early_end.asked_by(trainer)
     fix = end.fix or "leave it out, or give it more to begin with"
     raise PromptError(f"No step was taken: {end.cause}; {fix}.")
 

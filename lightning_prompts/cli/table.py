@@ -77,12 +77,8 @@ def table(rows: Sequence[Row], title: str) -> Table:
     """The rows, with losses in nats."""
     drawn = _empty_table(title, ("accuracy", "macro-F1", "loss", "perplexity"))
     for row in rows:
-        cells = (
-            share(row.accuracy),
-            share(row.macro_f1),
-            share(row.loss),
-            _large(row.perplexity),
-        )
+        shares = map(share, (row.accuracy, row.macro_f1, row.loss))
+        cells = (*shares, _large(row.perplexity))
         drawn.add_row(Text(row.name), *cells, style="bold" if row.own else None)
     return drawn
 
@@ -161,11 +157,7 @@ def show(
     if evaluation.columns:  # the table's perplexities are of rewrites
         console.print(f"Its perplexity: {_large(evaluation.metrics.get('perplexity'))}.")
     console.print(Text(advice(evaluation), style="bold"))
-    for note in notes:
-        if note:
-            console.print(Text(note), soft_wrap=True)
-    if run is not None:
-        files(run)
+    _end(run, notes)
 
 
 def prompt_text(prompt: RunRecord, name: str | None = None) -> Text:
@@ -178,10 +170,7 @@ def prompt_text(prompt: RunRecord, name: str | None = None) -> Text:
 def unmeasured(run: Path, notes: Sequence[str | None]) -> None:
     """Print what there is to say of a run without a validation."""
     console.print("No prompt was measured: there was no validation.")
-    for note in notes:
-        if note:
-            console.print(Text(note), soft_wrap=True)
-    files(run)
+    _end(run, notes)
 
 
 def written(path: Path, what: str) -> None:
@@ -189,11 +178,14 @@ def written(path: Path, what: str) -> None:
     console.print(Text(f"Predictions: {short_path(path)} ({what})"), soft_wrap=True)
 
 
-def files(run: Path) -> None:
-    """Print where a run's files are, on one line whatever the width."""
-    names = [name for name in (PROMPT, PROMPTS, CONFIG, CHECKPOINTS) if (run / name).exists()]
-    listed = f" ({', '.join(names)})" if names else ""
-    console.print(Text(f"Files: {short_path(run)}{listed}"), soft_wrap=True)
+def _end(run: Path | None, notes: Sequence[str | None]) -> None:
+    """Print sentences, and where a run's files are, each on one line whatever the width."""
+    for note in filter(None, notes):
+        console.print(Text(note), soft_wrap=True)
+    if run is not None:
+        names = [name for name in (PROMPT, PROMPTS, CONFIG, CHECKPOINTS) if (run / name).exists()]
+        listed = f" ({', '.join(names)})" if names else ""
+        console.print(Text(f"Files: {short_path(run)}{listed}"), soft_wrap=True)
 
 
 def _large(value: float | None) -> str:

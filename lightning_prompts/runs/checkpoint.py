@@ -9,15 +9,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from lightning_prompts.files import lightning_internals as internals
 from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.lightning_internals import (
-    save_again,
-    save_now,
-    step_metrics,
-    validates_after_step,
-    within_step,
-)
 from lightning_prompts.files.stages import fitting
 from lightning_prompts.runs.folder import CHECKPOINTS, PROMPT, run_folder
 from lightning_prompts.runs.history import History
@@ -46,7 +40,8 @@ class _RunCheckpoint(ModelCheckpoint):
         super().__init__(**_ONE_FILE, **kwargs)
         self.run: Path | None = None
         """The run's folder, known once it has begun."""
-        save_again(self)  # or the only validation of a tuner that never steps would be skipped
+        # Or the only validation of a tuner that never steps would be skipped.
+        internals.save_again(self)
 
     @property
     def folder(self) -> Path:
@@ -111,7 +106,7 @@ class BestPrompt(_RunCheckpoint):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember what is logged already: it belongs to an earlier prompt."""
         self._old_metrics = dict(trainer.callback_metrics)
-        self._of_step = step_metrics(trainer) or self._of_step
+        self._of_step = internals.step_metrics(trainer) or self._of_step
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save where this validation is the best so far.
@@ -227,7 +222,7 @@ class LastPrompt(Stopping, _RunCheckpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Save before a validation; where a signal came to any process, save and stop them all."""
         learns = not isinstance(pl_module, PromptTuner) or pl_module.learns
-        self._within = learns and within_step(trainer)
+        self._within = learns and internals.within_step(trainer)
         self.ends.watch(trainer)
         stop = self.came(trainer) and not self._within
         due = self._validation_is_due(trainer, pl_module)
@@ -235,9 +230,9 @@ class LastPrompt(Stopping, _RunCheckpoint):
             # Here and not in `on_exception`: that comes after a finished epoch has been counted,
             # and a run resumed from there counts it again.
             self._due = due
-            if save_now(self, trainer):
+            if internals.save_now(self, trainer):
                 self._put_off = False
-                save_again(self)  # when it has been validated
+                internals.save_again(self)  # when it has been validated
                 self.saved_unvalidated = trainer.global_step if due else -1
             self._due = False
         if stop:
@@ -256,7 +251,7 @@ class LastPrompt(Stopping, _RunCheckpoint):
         self.ends.watch(trainer)
         # Without a step there is nothing new, and what was saved has not counted its epoch yet.
         if trainer.global_step != self._resumed_at and not self._within:
-            save_now(self, trainer)
+            internals.save_now(self, trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's state, and whether this has yet to be validated, or is within a step."""
@@ -270,10 +265,10 @@ class LastPrompt(Stopping, _RunCheckpoint):
 
     def _validation_is_due(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         """Whether Lightning will validate after this step."""
-        if not trainer.enable_validation or within_step(trainer):
+        if not trainer.enable_validation or internals.within_step(trainer):
             return False
         at_last_step = isinstance(pl_module, PromptTuner) and pl_module.at_last_step
-        return at_last_step or validates_after_step(trainer)
+        return at_last_step or internals.validates_after_step(trainer)
 
 
 def restore_prompt(tuner: PromptTuner, checkpoint: Path) -> None:

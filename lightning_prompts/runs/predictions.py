@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_prompts.callbacks.base import gathered
 from lightning_prompts.files.atomic_files import write_lines
 from lightning_prompts.runs.folder import run_folder
 from lightning_prompts.tasks.base import PromptTask
@@ -32,13 +32,7 @@ class Predictions(Callback):
         self._scored = []
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Keep `rows` [B] with `probabilities` [B, C] of a batch, or B `records`."""
         assert isinstance(pl_module, PromptTuner)
@@ -50,10 +44,7 @@ class Predictions(Callback):
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather and write."""
-        parts = [self._scored]
-        if trainer.world_size > 1:
-            parts = [[] for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(parts, self._scored)
+        parts = gathered(trainer, self._scored)
         self.path = run_folder(trainer) / PREDICTIONS
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return

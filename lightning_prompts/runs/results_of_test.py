@@ -3,9 +3,9 @@
 import itertools
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_prompts.callbacks.base import gathered
 from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.runs.folder import TEST, run_folder
 from lightning_prompts.runs.record import describe
@@ -43,10 +43,7 @@ class Tested(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather."""
-        parts = [self._scored]
-        if trainer.world_size > 1:
-            parts = [[] for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(parts, self._scored)
+        parts = gathered(trainer, self._scored)
         self._gathered = sorted(itertools.chain.from_iterable(parts), key=lambda scored: scored[0])
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

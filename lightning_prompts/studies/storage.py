@@ -17,10 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_prompts.files.atomic_files import write_text
 from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.files.numbers import seed_at
+from lightning_prompts.report.load import JOURNAL, STUDY
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.plan import planned_runs
 
-JOURNAL, STUDY = "journal.log", "study.yaml"
 # What may grow when a study goes on; anything else would mix runs that cannot be compared.
 MAY_CHANGE = ("description", "seeds", "trials")
 # Names of user attributes.

@@ -9,18 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lightning_prompts.report.comparison import Comparison, Setting
-from lightning_prompts.report.figures.looks import (
-    INK,
-    MUTED,
-    Drawn,
-    Look,
-    drawn,
-    foremost,
-    left_out,
-    looks,
-    setting_rows,
-    style,
-)
+from lightning_prompts.report.figures import looks
 
 MOST = 20
 OUTCOMES = {
@@ -32,9 +21,9 @@ OUTCOMES = {
 HATCHES = {"failed": "////", "pruned": "....", "not finished": "xx"}
 
 
-def budgets(comparison: Comparison, name: str) -> Drawn | None:
+def budgets(comparison: Comparison, name: str) -> looks.Drawn | None:
     """Seconds of each setting's runs and, where they were counted, the tokens read."""
-    settings = foremost(comparison, comparison.settings, MOST)
+    settings = looks.foremost(comparison, comparison.settings, MOST)
     columns = [("seconds of one run", [[r.seconds for r in s.records] for s in settings])]
     tokens = [[float(r.forward_tokens or 0) for r in s.records] for s in settings]
     if any(value for values in tokens for value in values):
@@ -42,8 +31,8 @@ def budgets(comparison: Comparison, name: str) -> Drawn | None:
     columns = [(label, values) for label, values in columns if any(v for vs in values for v in vs)]
     if not columns:
         return None
-    known = looks(comparison)
-    with style():
+    known = looks.by_label(comparison)
+    with looks.style():
         figure = Figure(figsize=(7.4, 0.9 + 0.27 * len(settings)))
         grid = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
         for axes, (label, values) in zip(grid, columns, strict=True):
@@ -53,13 +42,13 @@ def budgets(comparison: Comparison, name: str) -> Drawn | None:
             "Bars are means over seeds, dots the seeds. Seconds are of the machines that the runs "
             "were on, from the start of training to its last validation. Tokens are those of the "
             "model's passes in training, for tuners that count them."
-        ) + left_out(len(comparison.settings) - len(settings))
-        return drawn(figure, name, "Budgets", caption)
+        ) + looks.left_out(len(comparison.settings) - len(settings))
+        return looks.drawn(figure, name, "Budgets", caption)
 
 
-def outcomes(counts: Mapping[str, int], name: str) -> Drawn:
+def outcomes(counts: Mapping[str, int], name: str) -> looks.Drawn:
     """How many runs ended how, as one bar."""
-    with style():
+    with looks.style():
         figure = Figure(figsize=(7.4, 0.95))
         axes = figure.subplots()
         start = 0
@@ -76,24 +65,29 @@ def outcomes(counts: Mapping[str, int], name: str) -> Drawn:
         axes.set_xlabel("runs")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside upper center", ncols=len(counts))
-        return drawn(figure, name, "Outcomes", "All runs, by how they ended.")
+        return looks.drawn(figure, name, "Outcomes", "All runs, by how they ended.")
 
 
 def _bars(
-    axes: Axes, settings: list[Setting], values: list[list[float]], known: Mapping[str, Look]
+    axes: Axes, settings: list[Setting], values: list[list[float]], known: Mapping[str, looks.Look]
 ) -> None:
     axes.set_xlim(0, 1.25 * max(v for seeds in values for v in seeds))  # room for a bar's number
-    places = setting_rows(axes, settings)
+    places = looks.setting_rows(axes, settings)
     for y, setting, seeds in zip(places, settings, values, strict=True):
         some = [value for value in seeds if value > 0]
         if not some:
-            axes.text(0, y, " not counted", fontsize=7, color=MUTED, va="center")
+            axes.text(0, y, " not counted", fontsize=7, color=looks.MUTED, va="center")
             continue
         mean, look = fmean(some), known[setting.label]
         axes.barh(y, mean, height=0.55, color=look.colour, alpha=0.55)
         if len(some) > 1:
-            axes.plot(some, [y] * len(some), look.marker, ms=3, color=INK, alpha=0.7, mew=0)
-        number: Any = {"textcoords": "offset points", "fontsize": 7.5, "va": "center", "color": INK}
+            axes.plot(some, [y] * len(some), look.marker, ms=3, color=looks.INK, alpha=0.7, mew=0)
+        number: Any = {
+            "textcoords": "offset points",
+            "fontsize": 7.5,
+            "va": "center",
+            "color": looks.INK,
+        }
         axes.annotate(brief(mean), (max([mean, *some]), y), (4, 0), **number)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: brief(value)))

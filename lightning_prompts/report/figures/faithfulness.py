@@ -8,30 +8,16 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
-from lightning_prompts.report.figures.looks import (
-    BLUE,
-    INK,
-    MUTED,
-    VERMILLION,
-    Drawn,
-    baseline_lines,
-    drawn,
-    entitle,
-    foremost,
-    left_out,
-    seeds_of,
-    setting_rows,
-    style,
-)
+from lightning_prompts.report.figures import looks
 from lightning_prompts.report.statistics import Estimate, estimate, paired
 from lightning_prompts.report.text import signed
 
 MOST = 14
 # Metric, name, marker, colour, how far above its line: so that equal values are all seen.
 VIEWS = {
-    "vectors": ("the prompt's vectors", "o", BLUE, 0.0),
-    "tokens": ("its tokens", "s", VERMILLION, 0.0),
-    "text": ("its text, tokenized anew", "x", INK, -0.22),
+    "vectors": ("the prompt's vectors", "o", looks.BLUE, 0.0),
+    "tokens": ("its tokens", "s", looks.VERMILLION, 0.0),
+    "text": ("its text, tokenized anew", "x", looks.INK, -0.22),
 }
 
 
@@ -65,12 +51,12 @@ def gap(setting: Setting, comparison: Comparison) -> str:
     return shown
 
 
-def faithfulness(comparison: Comparison, name: str) -> Drawn | None:
+def faithfulness(comparison: Comparison, name: str) -> looks.Drawn | None:
     """The figure, a panel a problem; None where no prompt has vectors."""
     # Those without vectors stand at the end, to compare with.
     shown = {
         id(p): sorted(
-            foremost(comparison, p.settings, MOST),
+            looks.foremost(comparison, p.settings, MOST),
             key=lambda s: "vectors" not in views(s, comparison),
         )
         for p in comparison.problems
@@ -83,7 +69,7 @@ def faithfulness(comparison: Comparison, name: str) -> Drawn | None:
     if not problems:
         return None
     lines = [len(shown[id(p)]) for p in problems]
-    with style():
+    with looks.style():
         figure = Figure(figsize=(7.4, 1.2 + sum(0.55 + 0.32 * n for n in lines)))
         grid = figure.subplots(
             len(problems), 1, squeeze=False, sharex=True, height_ratios=[n + 0.6 for n in lines]
@@ -99,19 +85,23 @@ def faithfulness(comparison: Comparison, name: str) -> Drawn | None:
         figure.legend(handles=handles, loc="outside lower center", ncols=3)
         figure.draw_without_rendering()
         for axes, problem in zip(grid[:, 0], problems, strict=True):
-            baseline_lines(axes, problem.baselines(comparison.split, measure.name), vertical=True)
-            entitle(axes, problem, 70, pad=24)
+            looks.baseline_lines(
+                axes, problem.baselines(comparison.split, measure.name), vertical=True
+            )
+            looks.entitle(axes, problem, 70, pad=24)
         settings = [s for p in problems for s in shown[id(p)]]
         missing = sum(len(p.settings) for p in problems) - len(settings)
-        caption = _caption(comparison, settings) + left_out(missing)
-        return drawn(figure, name, "Faithfulness: vectors against their nearest tokens", caption)
+        caption = _caption(comparison, settings) + looks.left_out(missing)
+        return looks.drawn(
+            figure, name, "Faithfulness: vectors against their nearest tokens", caption
+        )
 
 
 def _rows(axes: Axes, comparison: Comparison, problem: Problem, settings: list[Setting]) -> None:
     ends: list[float] = []
     side = blended_transform_factory(axes.transAxes, axes.transData)
     beside: Any = {"transform": side, "fontsize": 7.5, "va": "center"}
-    for y, setting in zip(setting_rows(axes, settings), settings, strict=True):
+    for y, setting in zip(looks.setting_rows(axes, settings), settings, strict=True):
         known = views(setting, comparison)
         means: dict[str, float] = {}
         for view, values in known.items():
@@ -131,10 +121,12 @@ def _rows(axes: Axes, comparison: Comparison, problem: Problem, settings: list[S
             axes.plot(found.mean, y + shift, marker, color=colour, ms=6, mew=1.4, zorder=4)
             ends += seeds
         if {"vectors", "tokens"} <= means.keys():
-            axes.plot([means["vectors"], means["tokens"]], [y, y], color=MUTED, lw=1.2, zorder=1.5)
+            axes.plot(
+                [means["vectors"], means["tokens"]], [y, y], color=looks.MUTED, lw=1.2, zorder=1.5
+            )
         shown = gap(setting, comparison) or "no vectors"
-        axes.text(1.015, y, shown, color=INK if "vectors" in means else MUTED, **beside)
-    axes.text(1.015, len(settings) + 0.72, "tokens less vectors", color=MUTED, **beside)
+        axes.text(1.015, y, shown, color=looks.INK if "vectors" in means else looks.MUTED, **beside)
+    axes.text(1.015, len(settings) + 0.72, "tokens less vectors", color=looks.MUTED, **beside)
     known_ends = problem.baselines(comparison.split, comparison.measure.name).values()
     ends += [value for pair in known_ends for value in pair]
     low, high = axes.get_xlim() if axes.get_autoscalex_on() is False else (min(ends), max(ends))
@@ -159,13 +151,9 @@ def _caption(comparison: Comparison, settings: list[Setting]) -> str:
         else "Bars are 95 % Wilson intervals over the rows; they do not tell what another seed "
         "would give."
     )
-    end = (
-        " On the right the difference with its 95 % paired interval."
-        if several
-        else " On the right the difference."
-    )
+    with_interval = " with its 95 % paired interval" if several else ""
     return (
-        f"{comparison.measure.label.capitalize()} on {comparison.rows}; {seeds_of(settings)}. "
-        f"{what} Where the prompt in use is its tokens (PEZ), the vectors are its continuous "
-        f"iterate.{end}"
+        f"{looks.scored_on(comparison, settings)} {what} Where the prompt in use is its tokens "
+        "(PEZ), the vectors are its continuous iterate. On the right the difference"
+        f"{with_interval}."
     )

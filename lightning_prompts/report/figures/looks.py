@@ -113,7 +113,7 @@ def drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:
     return Drawn(name, title, caption, files["svg"], files["png"])
 
 
-def looks(comparison: Comparison, shades: bool = True) -> dict[str, Look]:
+def by_label(comparison: Comparison, shades: bool = True) -> dict[str, Look]:
     """A look for each setting's label: its tuner gives the hue, its place there shade and line.
 
     Where there is one tuner only, each setting has a hue of its own.
@@ -177,6 +177,12 @@ def seeds_of(settings: Sequence[Setting]) -> str:
     if counts == [1]:
         return "one seed a setting"
     return f"n = {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} seeds a setting"
+
+
+def scored_on(comparison: Comparison, settings: Sequence[Setting]) -> str:
+    """The first sentence of a caption."""
+    measure = comparison.measure.label.capitalize()
+    return f"{measure} on {comparison.rows}; {seeds_of(settings)}."
 
 
 def left_out(count: int) -> str:

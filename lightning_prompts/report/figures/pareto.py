@@ -9,20 +9,7 @@ from matplotlib.lines import Line2D
 
 from lightning_prompts.files.text import shorten, visible
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
-from lightning_prompts.report.figures.looks import (
-    INK,
-    MUTED,
-    Drawn,
-    Look,
-    baseline_lines,
-    drawn,
-    entitle,
-    log_axis,
-    looks,
-    name_of,
-    seeds_of,
-    style,
-)
+from lightning_prompts.report.figures import looks
 from lightning_prompts.report.figures.names import names
 from lightning_prompts.report.statistics import Estimate, non_dominated
 
@@ -38,23 +25,23 @@ def front(comparison: Comparison, problem: Problem) -> list[Setting]:
     return [placed[i][0] for i in non_dominated(points)]
 
 
-def pareto(comparison: Comparison, name: str) -> Drawn | None:
+def pareto(comparison: Comparison, name: str) -> looks.Drawn | None:
     """The figure, a panel a problem; None where no setting has both coordinates."""
     problems = [p for p in comparison.problems if _placed(comparison, p)]
     if not problems:
         return None
     columns = min(len(problems), 3)
     rows = -(-len(problems) // columns)
-    with style():
+    with looks.style():
         figure = Figure(figsize=(6.6 if columns == 1 else 4.2 * columns, 0.5 + 4.1 * rows))
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for axes in grid.flat[len(problems) :]:
             axes.set_visible(False)
-        known = looks(comparison, shades=False)  # names tell a tuner's settings apart
+        known = looks.by_label(comparison, shades=False)  # names tell a tuner's settings apart
         for axes, problem in zip(grid.flat, problems, strict=False):
             _points(axes, comparison, problem, known)
         _limits(grid, comparison, problems)
-        log_axis(grid[0, 0].xaxis)
+        looks.log_axis(grid[0, 0].xaxis)
         measure = comparison.measure
         for axes in grid[:, 0]:
             axes.set_ylabel(measure.axis(comparison.split))
@@ -73,9 +60,11 @@ def pareto(comparison: Comparison, name: str) -> Drawn | None:
         )
         figure.draw_without_rendering()  # fixes the axes, so that texts can be kept apart
         for axes, problem in zip(grid.flat, problems, strict=False):
-            baseline_lines(axes, problem.baselines(comparison.split, measure.name))
+            looks.baseline_lines(axes, problem.baselines(comparison.split, measure.name))
             _names(axes, comparison, problem)
-        return drawn(figure, name, "Interpretability against performance", _caption(comparison))
+        return looks.drawn(
+            figure, name, "Interpretability against performance", _caption(comparison)
+        )
 
 
 def _placed(comparison: Comparison, problem: Problem) -> list[tuple[Setting, Estimate, Estimate]]:
@@ -87,11 +76,13 @@ def _placed(comparison: Comparison, problem: Problem) -> list[tuple[Setting, Est
     return found
 
 
-def _points(axes: Axes, comparison: Comparison, problem: Problem, known: dict[str, Look]) -> None:
+def _points(
+    axes: Axes, comparison: Comparison, problem: Problem, known: dict[str, looks.Look]
+) -> None:
     placed = _placed(comparison, problem)
     best = {id(s) for s in front(comparison, problem)}
     joined = sorted((x.mean, y.mean) for s, x, y in placed if id(s) in best)
-    axes.plot(*zip(*joined, strict=True), color=INK, lw=1.1, alpha=0.75, zorder=2)
+    axes.plot(*zip(*joined, strict=True), color=looks.INK, lw=1.1, alpha=0.75, zorder=2)
     crowded = len(placed) > CROWD
     for setting, x, y in placed:
         look, on_front = known[setting.label], id(setting) in best
@@ -115,10 +106,10 @@ def _points(axes: Axes, comparison: Comparison, problem: Problem, known: dict[st
         own_look: Any = {"ms": size, "mfc": fill, "mec": look.colour, "mew": 1.4, "zorder": 4}
         strength = 1 if on_front or not crowded else 0.45
         axes.plot(x.mean, y.mean, look.marker, alpha=strength, **own_look)
-    entitle(axes, problem)
+    looks.entitle(axes, problem)
 
 
-def _interval(axes: Axes, x: Estimate, y: Estimate, look: Look) -> None:
+def _interval(axes: Axes, x: Estimate, y: Estimate, look: looks.Look) -> None:
     for ends, across in ((x, False), (y, True)):
         if ends.low is not None and ends.high is not None:
             along, fixed = [ends.low, ends.high], [x.mean if across else y.mean] * 2
@@ -160,12 +151,14 @@ def _names(axes: Axes, comparison: Comparison, problem: Problem) -> None:
     names(axes, [(x.mean, y.mean) for _, x, y in placed], texts)
 
 
-def _legend(settings: Sequence[Setting], known: dict[str, Look], crossed: bool) -> list[Line2D]:
+def _legend(
+    settings: Sequence[Setting], known: dict[str, looks.Look], crossed: bool
+) -> list[Line2D]:
     """One entry a tuner; a setting each where there is one tuner and few settings."""
-    entries: dict[str, tuple[Look, bool]] = {}
+    entries: dict[str, tuple[looks.Look, bool]] = {}
     single = len({s.tuner for s in settings}) == 1 and len({s.label for s in settings}) <= 8
     for setting in settings:
-        name = name_of(setting) if single else setting.tuner
+        name = looks.name_of(setting) if single else setting.tuner
         entries.setdefault(name, (known[setting.label], setting.vectors))
     handles = []
     for name, (look, vectors) in entries.items():
@@ -173,9 +166,9 @@ def _legend(settings: Sequence[Setting], known: dict[str, Look], crossed: bool) 
         point: Any = {"ls": "", "marker": look.marker, "ms": 7, "mec": look.colour, "mew": 1.4}
         handles.append(Line2D([], [], mfc=fill, label=name, **point))
     if crossed:
-        cross: Any = {"ls": "", "marker": "x", "ms": 6, "mew": 1.4, "color": MUTED}
+        cross: Any = {"ls": "", "marker": "x", "ms": 6, "mew": 1.4, "color": looks.MUTED}
         handles.append(Line2D([], [], label="its nearest tokens", **cross))
-    handles.append(Line2D([], [], color=INK, lw=1.1, label="Pareto front"))
+    handles.append(Line2D([], [], color=looks.INK, lw=1.1, label="Pareto front"))
     return handles
 
 
@@ -193,8 +186,7 @@ def _caption(comparison: Comparison) -> str:
     placed = [entry for p in comparison.problems for entry in _placed(comparison, p)]
     settings = [s for s, _, _ in placed]
     over = {y.over for _, _, y in placed}
-    unit = comparison.measure.label.capitalize()
-    parts = [f"{unit} on {comparison.rows}; {seeds_of(settings)}."]
+    parts = [looks.scored_on(comparison, settings)]
     if "seeds" in over:
         parts.append(
             "Large markers are means over seeds (perplexity: geometric), small ones the seeds; "

@@ -12,15 +12,7 @@ from matplotlib.patches import Rectangle
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.text import visible
 from lightning_prompts.report.comparison import Comparison, Setting, perplexity
-from lightning_prompts.report.figures.looks import (
-    INK,
-    MUTED,
-    Drawn,
-    drawn,
-    foremost,
-    name_of,
-    style,
-)
+from lightning_prompts.report.figures import looks
 from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.runs.shading import Scale, scales, spaced
 
@@ -52,9 +44,9 @@ def chosen(setting: Setting, comparison: Comparison) -> RunRecord:
     )
 
 
-def prompts(comparison: Comparison, name: str) -> Drawn | None:
+def prompts(comparison: Comparison, name: str) -> looks.Drawn | None:
     """The best prompt of each setting; None where no token was measured."""
-    settings = foremost(comparison, comparison.settings, MOST)
+    settings = looks.foremost(comparison, comparison.settings, MOST)
     records = [chosen(setting, comparison) for setting in settings]
     shown = [
         (s, r) for s, r in zip(settings, records, strict=True) if r.token_nats or r.token_distances
@@ -65,7 +57,7 @@ def prompts(comparison: Comparison, name: str) -> Drawn | None:
     blocks = [(setting, record, boxes(record)) for setting, record in shown]
     heights = [TITLE + _line_height(r) * (b[-1].line + 1) + APART for _, r, b in blocks]
     height = sum(heights) + 0.45
-    with style(), matplotlib.rc_context({"figure.constrained_layout.use": False}):
+    with looks.style(), matplotlib.rc_context({"figure.constrained_layout.use": False}):
         figure = Figure(figsize=(WIDTH, height))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, WIDTH), ylim=(0, height))
@@ -78,7 +70,7 @@ def prompts(comparison: Comparison, name: str) -> Drawn | None:
         for i, scale in enumerate([surprise] + [distance] * far):
             _key(axes, MARGIN + i * 3.6, scale)
         caption = _caption(len(comparison.settings) - len(shown), far)
-        return drawn(figure, name, "The prompts", caption)
+        return looks.drawn(figure, name, "The prompts", caption)
 
 
 def boxes(record: RunRecord) -> list[Box]:
@@ -133,11 +125,11 @@ def _block(
     score = record.metrics.get(f"{split}/{measure.name}")
     likely = perplexity(record, split)
     kind = "nearest tokens of its vectors" if record.soft_in_use else "tokens in use"
-    title = f"{name_of(setting, 60)}, seed {record.seed}"
+    title = f"{looks.name_of(setting, 60)}, seed {record.seed}"
     numbers = f"{measure.label} {measure.shown(score)}"
     numbers += f", perplexity {likely:,.0f}" if likely is not None else ""
-    axes.text(MARGIN, top, title, fontsize=8.5, fontweight="bold", color=INK, va="top")
-    beside: Any = {"fontsize": 7.5, "color": MUTED, "va": "top", "ha": "right"}
+    axes.text(MARGIN, top, title, fontsize=8.5, fontweight="bold", color=looks.INK, va="top")
+    beside: Any = {"fontsize": 7.5, "color": looks.MUTED, "va": "top", "ha": "right"}
     axes.text(WIDTH - MARGIN, top, f"{numbers}; {kind}", **beside)
     middle: Any = {"ha": "center", "va": "center_baseline"}
     for box in placed:
@@ -157,20 +149,22 @@ def _block(
                 edge: Any = {"ec": "#dddddd", "lw": 0.4}
                 axes.add_patch(Rectangle((box.x, low), box.width, STRIP, fc=face, **edge))
                 number = f"{value:.1f}" if scale is surprise else f"{value:.2f}"
-                axes.text(centre, low + STRIP / 2, number, fontsize=6, color=INK, **middle)
+                axes.text(centre, low + STRIP / 2, number, fontsize=6, color=looks.INK, **middle)
 
 
 def _key(axes: Axes, x: float, scale: Scale) -> None:
     """A scale's shades, from none to the most."""
-    axes.text(x, 0.2, f"{scale.label} ({scale.unit})", fontsize=7.5, color=INK, va="center")
+    axes.text(x, 0.2, f"{scale.label} ({scale.unit})", fontsize=7.5, color=looks.INK, va="center")
     left, steps, width = x + 1.15, 24, 1.5
     for i in range(steps):
         shade = scale.shade(scale.top * i / (steps - 1))
         axes.add_patch(
             Rectangle((left + i * width / steps, 0.13), width / steps, 0.14, fc=shade, ec="none")
         )
-    axes.text(left - 0.05, 0.2, "0", fontsize=7, color=MUTED, va="center", ha="right")
-    axes.text(left + width + 0.05, 0.2, f"{scale.top:.3g}", fontsize=7, color=MUTED, va="center")
+    axes.text(left - 0.05, 0.2, "0", fontsize=7, color=looks.MUTED, va="center", ha="right")
+    axes.text(
+        left + width + 0.05, 0.2, f"{scale.top:.3g}", fontsize=7, color=looks.MUTED, va="center"
+    )
 
 
 def _caption(left_out: int, far: bool) -> str:

@@ -10,23 +10,8 @@ from matplotlib.lines import Line2D
 
 from lightning_prompts.files.text import shorten, visible
 from lightning_prompts.report.comparison import MEASURES, Comparison, Measure, Problem, Setting
+from lightning_prompts.report.figures import looks
 from lightning_prompts.report.figures.curves import best_so_far, mean_of
-from lightning_prompts.report.figures.looks import (
-    BASELINE_LINES,
-    MUTED,
-    Drawn,
-    Look,
-    drawn,
-    entitle,
-    foremost,
-    left_out,
-    log_axis,
-    looks,
-    name_of,
-    seeds_of,
-    spread,
-    style,
-)
 from lightning_prompts.runs.record import Validation
 
 MOST = 10
@@ -54,7 +39,7 @@ class Panel(NamedTuple):
     cost: Cost | None = None
 
 
-def training(comparison: Comparison, name: str) -> Drawn | None:
+def training(comparison: Comparison, name: str) -> looks.Drawn | None:
     """Performance, perplexity and distance over the steps; a row a problem."""
     metrics = {**_metrics(comparison), DISTANCE: "cosine distance to nearest tokens"}
     panels = [Panel(label, m) for m, label in metrics.items() if _logged(comparison, m)]
@@ -66,7 +51,7 @@ def training(comparison: Comparison, name: str) -> Drawn | None:
     return _draw(comparison, name, "Over training", [panels], caption)
 
 
-def equal_compute(comparison: Comparison, name: str) -> Drawn | None:
+def equal_compute(comparison: Comparison, name: str) -> looks.Drawn | None:
     """The best prompt so far, against seconds and, where it was counted, forward tokens."""
     settings = [s for p in comparison.problems if _learning(p) for s in p.settings]
     counted = [s for s in settings if all(r.forward_tokens for r in s.records)]
@@ -86,45 +71,47 @@ def equal_compute(comparison: Comparison, name: str) -> Drawn | None:
 
 def _draw(
     comparison: Comparison, name: str, title: str, rows: list[list[Panel]], caption: str
-) -> Drawn | None:
+) -> looks.Drawn | None:
     """Rows of panels for each problem; None where there is nothing to draw."""
     problems = [p for p in comparison.problems if _learning(p)]
     places = [(problem, panels) for problem in problems for panels in rows if panels]
     if not places:
         return None
-    with style():
+    with looks.style():
         columns = len(rows[0])
         figure = Figure(figsize=(max(3.35 * columns, 4.6), 0.7 + 2.9 * len(places)))
         grid = [list(row) for row in figure.subplots(len(places), columns, squeeze=False)]
-        known, shown = looks(comparison), _shown(comparison, problems)
+        known, shown = looks.by_label(comparison), _shown(comparison, problems)
         for row, (problem, panels) in zip(grid, places, strict=True):
             for axes, panel in zip(row, panels, strict=True):
                 for setting in shown:
                     if setting in problem.settings:
                         _line(axes, setting, known[setting.label], panel)
                 if panel.cost and axes.has_data():
-                    log_axis(axes.xaxis)
+                    looks.log_axis(axes.xaxis)
                 if panel.metric == PERPLEXITY and axes.has_data():
-                    log_axis(axes.yaxis)
+                    looks.log_axis(axes.yaxis)
                 axes.set_ylabel(panel.label)
                 axes.set_xlabel(panel.cost.label if panel.cost else "training steps")
             if panels is rows[0]:
-                entitle(row[0], problem)
+                looks.entitle(row[0], problem)
         _finish(figure, shown, known)
         _baselines(grid, [problem for problem, _ in places], _measure(comparison))
         curves = [s for p in problems for s in p.settings if _has_curve(s)]
-        caption = caption.format(seeds=seeds_of(shown)) + left_out(len(curves) - len(shown))
-        return drawn(figure, name, title, caption)
+        caption = caption.format(seeds=looks.seeds_of(shown)) + looks.left_out(
+            len(curves) - len(shown)
+        )
+        return looks.drawn(figure, name, title, caption)
 
 
-def _line(axes: Axes, setting: Setting, look: Look, panel: Panel) -> None:
+def _line(axes: Axes, setting: Setting, look: looks.Look, panel: Panel) -> None:
     if panel.cost is None:
         _mean_line(axes, setting, look, panel.metric)
     else:
         _cost_line(axes, setting, look, panel.cost, panel.metric)
 
 
-def _mean_line(axes: Axes, setting: Setting, look: Look, metric: str) -> None:
+def _mean_line(axes: Axes, setting: Setting, look: looks.Look, metric: str) -> None:
     """Mean over the seeds that validated at a step, as long as most of them did."""
     log = metric == PERPLEXITY
     at: dict[int, list[float]] = {}
@@ -146,7 +133,7 @@ def _mean_line(axes: Axes, setting: Setting, look: Look, metric: str) -> None:
     axes.plot(steps[near], means[near], look.marker, color=look.colour, ms=4.5, zorder=4)
 
 
-def _cost_line(axes: Axes, setting: Setting, look: Look, cost: Cost, metric: str) -> None:
+def _cost_line(axes: Axes, setting: Setting, look: looks.Look, cost: Cost, metric: str) -> None:
     """Each seed's steps, and their mean over the validations that all seeds have."""
     curves: list[list[tuple[float, float]]] = []
     for record in setting.records:
@@ -199,7 +186,7 @@ def _learning(problem: Problem) -> bool:
 def _shown(comparison: Comparison, problems: Sequence[Problem]) -> list[Setting]:
     """Settings with a curve; the better ones where there are many."""
     curves = [[s for s in problem.settings if _has_curve(s)] for problem in problems]
-    return [setting for some in curves for setting in foremost(comparison, some, MOST)]
+    return [setting for some in curves for setting in looks.foremost(comparison, some, MOST)]
 
 
 def _baselines(grid: list[list[Axes]], problems: Sequence[Problem], measure: Measure) -> None:
@@ -216,17 +203,19 @@ def _baselines(grid: list[list[Axes]], problems: Sequence[Problem], measure: Mea
             low, high = min(low, found[0][0]), max(high, found[-1][0])
             axes.set_ylim(low - 0.04 * (high - low), high + 0.02 * (high - low))
             gap = 0.045 * (high - low)
-            apart = spread([value + 0.6 * gap for value, _ in found], gap)
+            apart = looks.spread([value + 0.6 * gap for value, _ in found], gap)
             frame = {"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.6}
-            look: Any = {"ha": "right", "va": "center", "fontsize": 6.5, "color": MUTED}
+            look: Any = {"ha": "right", "va": "center", "fontsize": 6.5, "color": looks.MUTED}
             look |= {"transform": axes.get_yaxis_transform(), "zorder": 5, "bbox": frame}
             for place, ((value, name), y) in enumerate(zip(found, apart, strict=True)):
-                axes.axhline(value, color=MUTED, lw=0.9, ls=BASELINE_LINES[place % 4], zorder=1)
+                axes.axhline(
+                    value, color=looks.MUTED, lw=0.9, ls=looks.BASELINE_LINES[place % 4], zorder=1
+                )
                 axes.text(0.99, y, shorten(name, 26), **look)
 
 
-def _finish(figure: Figure, shown: Sequence[Setting], known: dict[str, Look]) -> None:
-    entries = {setting.label: name_of(setting) for setting in shown}
+def _finish(figure: Figure, shown: Sequence[Setting], known: dict[str, looks.Look]) -> None:
+    entries = {setting.label: looks.name_of(setting) for setting in shown}
     handles = []
     for label, name in entries.items():
         colour, marker, line = known[label]
