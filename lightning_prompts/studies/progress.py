@@ -35,9 +35,7 @@ class Progress:
         """One line, with the time left."""
         failed = f" ({self.failed} failed)" if self.failed else ""
         line = f"{self.finished} of {count(self.total, 'run')} done{failed}"
-        if self.finished == self.total:
-            return line + "."
-        if self.seconds is None:
+        if self.finished == self.total or self.seconds is None:
             return line + "."
         left = self.seconds / max(1, min(workers, self.total - self.finished))
         return f"{line}, about {duration(left)} left."

@@ -18,7 +18,7 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.text import first_few, shorten
 from lightning_prompts.tasks.encoding import text_lines
 from lightning_prompts.tasks.reading import Reading, shown_separator
-from lightning_prompts.tasks.rows import BadRow, Row, Rows, refuse_line
+from lightning_prompts.tasks.rows import BadRow, Row, Rows, bad_line, refuse_line
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +142,10 @@ def _rows(path: Path, reading: Reading, reader: Any, skipped: int, hint: str) ->
     def bad(index: int, number: int, count: int) -> None:
         names = "--data.columns" if reading.columns else "the header"
         fault = f"has {count} fields but {names} names {len(header)} ({_listed(header)}); {hint}"
+        reason = f"{count} fields in place of {len(header)}"
+        faults[index] = bad_line(path, number + skipped, fault, reason)
         if not reading.skip_bad_rows:
-            refuse_line(path, number + skipped, fault)
-        message = f"Data file {path}, line {number + skipped} {fault}."
-        faults[index] = BadRow(message, f"{count} fields in place of {len(header)}")
+            raise faults[index]
 
     try:
         first: list[str] = next(records, [])

@@ -13,7 +13,7 @@ from typing import Any
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.tasks.encoding import text_lines
 from lightning_prompts.tasks.reading import Reading
-from lightning_prompts.tasks.rows import TWICE, BadRow, Row, Rows, has, refuse_line
+from lightning_prompts.tasks.rows import TWICE, BadRow, Row, Rows, bad_line, has, refuse_line
 
 FIELD = "data"  # where a file of one object has its rows: SQuAD, pandas' "table", many services
 LINES = "each line must hold one object"
@@ -67,9 +67,7 @@ def _read_lines(path: Path, lines: Iterable[str], reading: Reading) -> Rows:
         if fault:
             if not reading.skip_bad_rows:
                 refuse_line(path, number, fault)
-            faults[len(rows)] = BadRow(
-                f"Data file {path}, line {number} {fault}.", "no JSON object"
-            )
+            faults[len(rows)] = bad_line(path, number, fault, "no JSON object")
         rows.append({} if fault else row)
     if len(rows) == 1 and not faults:
         return _rows_of(path, rows, reading)
@@ -86,15 +84,12 @@ def _rows_of(path: Path, values: list[Any], reading: Reading) -> Rows:
     faults: dict[int, BadRow] = {}
     for i, row in enumerate(rows):
         if not isinstance(row, dict):
-            fault = BadRow(
-                f"Data file {path}, row {i + 1} is {_shown(row)}, {NO_OBJECT}.", "no JSON object"
-            )
+            message = f"Data file {path}, row {i + 1} is {_shown(row)}, {NO_OBJECT}."
+            faults[i] = BadRow(message, "no JSON object")
             if not reading.skip_bad_rows:
-                raise fault
-            faults[i] = fault
-    return Rows(
-        str(path), [{} if i in faults else row for i, row in enumerate(rows)], faults=faults
-    )
+                raise faults[i]
+    rows = [{} if i in faults else row for i, row in enumerate(rows)]
+    return Rows(str(path), rows, faults=faults)
 
 
 def _rows_of_object(path: Path, given: Row, reading: Reading) -> list[Any]:

@@ -243,8 +243,14 @@ class ResumableLoader(DataLoader[Any]):
         self._epoch, self._done = state["epoch"], state["done"]
         if self._done >= state["batches"]:
             self._epoch, self._done = self._epoch + 1, 0
-        if self._done:
-            self._check_layout(state)
+        own = self._layout()
+        if self._done and any(state[key] != value for key, value in own.items()):
+            was = ", ".join(f"{key} {state[key]}" for key in own)
+            now = ", ".join(f"{key} {value}" for key, value in own.items())
+            raise PromptError(
+                f"The checkpoint stopped within an epoch of other batches ({was}) than this run's "
+                f"({now}); resume with the same --data settings and number of devices."
+            )
 
     def _layout(self) -> dict[str, int]:
         sampler = self._batches.sampler
@@ -253,15 +259,6 @@ class ResumableLoader(DataLoader[Any]):
             "global_batch_size": self._batches.global_size,
             "seed": sampler.seed,
         }
-
-    def _check_layout(self, saved: dict[str, int]) -> None:
-        if any(saved[key] != value for key, value in self._layout().items()):
-            was = ", ".join(f"{key} {saved[key]}" for key in self._layout())
-            now = ", ".join(f"{key} {value}" for key, value in self._layout().items())
-            raise PromptError(
-                f"The checkpoint stopped within an epoch of other batches ({was}) than this run's "
-                f"({now}); resume with the same --data settings and number of devices."
-            )
 
 
 def _cut(items: list[int], size: int) -> list[list[int]]:

@@ -41,13 +41,18 @@ class BadRow(PromptError):  # noqa: N818 - what is wrong is a row, which may be 
         self.reason = reason
 
 
-def refuse_line(path: Path, number: int, reason: str) -> NoReturn:
+def bad_line(path: Path, number: int, fault: str, reason: str = "") -> BadRow:
+    """What is wrong with one line of a file, and that in a few words."""
+    return BadRow(f"Data file {path}, line {number} {fault}.", reason)
+
+
+def refuse_line(path: Path, number: int, fault: str) -> NoReturn:
     """Refuse a file for one of its lines.
 
     Raises:
         PromptError: Always.
     """
-    raise PromptError(f"Data file {path}, line {number} {reason}.")
+    raise bad_line(path, number, fault)
 
 
 @dataclass

@@ -81,12 +81,16 @@ def _draw(
         columns = len(rows[0])
         figure = Figure(figsize=(max(3.35 * columns, 4.6), 0.7 + 2.9 * len(places)))
         grid = [list(row) for row in figure.subplots(len(places), columns, squeeze=False)]
-        known, shown = looks.by_label(comparison), _shown(comparison, problems)
+        known = looks.by_label(comparison)
+        curves = [[s for s in problem.settings if _has_curve(s)] for problem in problems]
+        # The better ones where there are many.
+        shown = [s for some in curves for s in looks.foremost(comparison, some, MOST)]
         for row, (problem, panels) in zip(grid, places, strict=True):
             for axes, panel in zip(row, panels, strict=True):
+                line = _mean_line if panel.cost is None else _cost_line
                 for setting in shown:
                     if setting in problem.settings:
-                        _line(axes, setting, known[setting.label], panel)
+                        line(axes, setting, known[setting.label], panel)
                 if panel.cost and axes.has_data():
                     looks.log_axis(axes.xaxis)
                 if panel.metric == PERPLEXITY and axes.has_data():
@@ -97,27 +101,18 @@ def _draw(
                 looks.entitle(row[0], problem)
         _finish(figure, shown, known)
         _baselines(grid, [problem for problem, _ in places], _measure(comparison))
-        curves = [s for p in problems for s in p.settings if _has_curve(s)]
-        caption = caption.format(seeds=looks.seeds_of(shown)) + looks.left_out(
-            len(curves) - len(shown)
-        )
+        missing = sum(map(len, curves)) - len(shown)
+        caption = caption.format(seeds=looks.seeds_of(shown)) + looks.left_out(missing)
         return looks.drawn(figure, name, title, caption)
 
 
-def _line(axes: Axes, setting: Setting, look: looks.Look, panel: Panel) -> None:
-    if panel.cost is None:
-        _mean_line(axes, setting, look, panel.metric)
-    else:
-        _cost_line(axes, setting, look, panel.cost, panel.metric)
-
-
-def _mean_line(axes: Axes, setting: Setting, look: looks.Look, metric: str) -> None:
+def _mean_line(axes: Axes, setting: Setting, look: looks.Look, panel: Panel) -> None:
     """Mean over the seeds that validated at a step, as long as most of them did."""
-    log = metric == PERPLEXITY
+    log = panel.metric == PERPLEXITY
     at: dict[int, list[float]] = {}
     for record in setting.records:
         for validation in record.history:
-            value = validation.metrics.get(metric)
+            value = validation.metrics.get(panel.metric)
             if value is not None and (value > 0 or not log):
                 at.setdefault(validation.step, []).append(value)
     steps = sorted(s for s, values in at.items() if 2 * len(values) > len(setting.records))
@@ -133,17 +128,19 @@ def _mean_line(axes: Axes, setting: Setting, look: looks.Look, metric: str) -> N
     axes.plot(steps[near], means[near], look.marker, color=look.colour, ms=4.5, zorder=4)
 
 
-def _cost_line(axes: Axes, setting: Setting, look: looks.Look, cost: Cost, metric: str) -> None:
+def _cost_line(axes: Axes, setting: Setting, look: looks.Look, panel: Panel) -> None:
     """Each seed's steps, and their mean over the validations that all seeds have."""
+    assert panel.cost is not None
     curves: list[list[tuple[float, float]]] = []
     for record in setting.records:
-        found = [(cost.of(now), best.metrics.get(metric)) for now, best in best_so_far(record)]
+        pairs = best_so_far(record)
+        found = [(panel.cost.of(now), best.metrics.get(panel.metric)) for now, best in pairs]
         curves.append([(x, y) for x, y in found if x and x > 0 and y is not None])
     curves = [curve for curve in curves if curve]
     stairs: Any = {"color": look.colour, "drawstyle": "steps-post"}
     for curve in curves if len(curves) > 1 else []:
         axes.plot(*zip(*curve, strict=True), lw=0.7, alpha=0.4, zorder=2, **stairs)
-    log = metric == PERPLEXITY
+    log = panel.metric == PERPLEXITY
     middle = [
         (fmean(x for x, _ in at), mean_of([y for _, y in at], log))
         for at in zip(*curves, strict=False)
@@ -181,12 +178,6 @@ def _has_curve(setting: Setting) -> bool:
 
 def _learning(problem: Problem) -> bool:
     return any(map(_has_curve, problem.settings))
-
-
-def _shown(comparison: Comparison, problems: Sequence[Problem]) -> list[Setting]:
-    """Settings with a curve; the better ones where there are many."""
-    curves = [[s for s in problem.settings if _has_curve(s)] for problem in problems]
-    return [setting for some in curves for setting in looks.foremost(comparison, some, MOST)]
 
 
 def _baselines(grid: list[list[Axes]], problems: Sequence[Problem], measure: Measure) -> None:
