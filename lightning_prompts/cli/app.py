@@ -38,6 +38,7 @@ from lightning_prompts.cli.trainer_parts import refuse_parts
 from lightning_prompts.cli.unusable import refuse_unusable
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.lightning_internals import number_logged_steps
+from lightning_prompts.files.stages import Stage
 from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, restore_prompt
@@ -269,7 +270,7 @@ class PromptCLI(LightningCLI):
         self.datamodule.read_ahead(self.trainer, self.config.subcommand)
         return step
 
-    def _evaluate(self, run: Callable[..., Any], stage: str, **kwargs: Any) -> None:
+    def _evaluate(self, run: Callable[..., Any], stage: Stage, **kwargs: Any) -> None:
         step = self._announce(**kwargs)
         # Lightning would log the metrics at step 0, in the middle of the run's own curves.
         number_logged_steps(self.trainer, step)

@@ -12,7 +12,6 @@ from lightning.pytorch import Trainer
 
 from lightning_prompts.callbacks import early_end
 from lightning_prompts.callbacks.base import callback_of
-from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.cli import table
 from lightning_prompts.cli.advice import convergence
 from lightning_prompts.cli.completion import read_step
@@ -192,10 +191,10 @@ def best_evaluation(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> E
     if not Path(callback_of(trainer, BestPrompt).best_model_path).is_file():
         return None
     prompt = read_prompt(folder(trainer) / PROMPT)
-    return _evaluation(prompt, prompt.baselines, tuner, task, "val", prompt.rows.get("validation"))
+    return _evaluation(prompt, tuner, task, "val", prompt.rows.get("validation"))
 
 
-def evaluated(trainer: Trainer, tuner: PromptTuner, task: PromptTask, stage: str) -> None:
+def evaluated(trainer: Trainer, tuner: PromptTuner, task: PromptTask, stage: Stage) -> None:
     """Show the prompt that was just validated or tested. Call it on every rank.
 
     Args:
@@ -209,10 +208,9 @@ def evaluated(trainer: Trainer, tuner: PromptTuner, task: PromptTask, stage: str
     prompt = describe(trainer, tuner, metrics)
     if not trainer.is_global_zero:
         return
-    baselines = tuner.comparisons or callback_of(trainer, Baselines).results
-    which: Stage = "test" if stage == "test" else "val"
+    prompt.baselines = tuner.comparisons or prompt.baselines
     run = None if _rehearsed(trainer) else folder(trainer)
-    evaluation = _evaluation(prompt, baselines, tuner, task, which, scored_rows(trainer, which))
+    evaluation = _evaluation(prompt, tuner, task, stage, scored_rows(trainer, stage))
     path = None if run is None else run / PROMPT
     saved = path is not None and path.is_file() and read_prompt(path).ids == prompt.ids
     table.show(evaluation._replace(saved=saved), task.slug, tuner.lm.label, run)
@@ -235,12 +233,7 @@ def predicted(trainer: Trainer, task: PromptTask) -> None:
 
 
 def _evaluation(
-    prompt: RunRecord,
-    baselines: Any,
-    tuner: PromptTuner,
-    task: PromptTask,
-    stage: Stage,
-    rows: int | None,
+    prompt: RunRecord, tuner: PromptTuner, task: PromptTask, stage: Stage, rows: int | None
 ) -> Evaluation:
     prefix, split = f"{stage}/", SPLIT_OF[stage]
     metrics = {
@@ -251,7 +244,7 @@ def _evaluation(
     return Evaluation(
         prompt,
         metrics,
-        baselines,
+        prompt.baselines,
         stage,
         rows,
         of_rows=task.report.rows.get(split),

@@ -30,6 +30,5 @@ def public_names(text: str) -> str:
     'class_path: lightning_prompts.FromText'
     """
     return _PATH.sub(
-        lambda found: f"lightning_prompts.{found[1]}" if found[1] in MODULES else found[0],
-        text,
+        lambda found: f"lightning_prompts.{found[1]}" if found[1] in MODULES else found[0], text
     )

@@ -51,10 +51,7 @@ class Batch(TypedDict):
 
 
 def collate(
-    examples: Sequence[Example],
-    labels: Sequence[int],
-    rows: Sequence[int],
-    borrowed: bool = False,
+    examples: Sequence[Example], labels: Sequence[int], rows: Sequence[int], borrowed: bool = False
 ) -> Batch:
     """Pad B examples into a batch."""
     given = {

@@ -15,12 +15,7 @@ from lightning_prompts.lm.kernels import use_attention
 from lightning_prompts.lm.passes.check import check_ways
 from lightning_prompts.lm.passes.choice import ReuseChoice
 from lightning_prompts.lm.passes.compiled import CompiledPasses
-from lightning_prompts.lm.passes.reuse import (
-    concatenated,
-    encode_texts,
-    prompts_first,
-    texts_first,
-)
+from lightning_prompts.lm.passes.reuse import concatenated, encode_texts, prompts_first, texts_first
 from lightning_prompts.lm.passes.text_cache import TextCache
 from lightning_prompts.lm.sources import find_model
 

@@ -23,10 +23,7 @@ RESERVED = {
     "ckpt_path": "nothing, a trial goes on by itself",
     "trainer.logger": "nothing, trials lie in the study's folder",
 }
-OBJECTIVES: dict[str, Direction] = {
-    "val/accuracy": "maximize",
-    "val/log_perplexity": "minimize",
-}
+OBJECTIVES: dict[str, Direction] = {"val/accuracy": "maximize", "val/log_perplexity": "minimize"}
 # What to give where a value is of another kind, by a type that its parser names.
 KINDS = (
     ("list[", "a list, [0, 1, 2], or how many"),

@@ -75,13 +75,12 @@ def run(
             notice(line)
     if only_estimate:
         return
-    if workers == 1:
-        worker = Worker(config, study, lm, lambda: notice(progress_of(study).said(1)))
-        with _going_on():
-            worker.work()
-    elif progress.finished < progress.total:
-        del lm  # each worker has its own
-        _Pool(config, study, workers).run()
+    with _going_on():
+        if workers == 1:
+            Worker(config, study, lm, lambda: notice(progress_of(study).said(1))).work()
+        elif progress.finished < progress.total:
+            del lm  # each worker has its own
+            _Pool(config, study, workers).run()
     _show(config, study)
 
 
@@ -122,7 +121,6 @@ class _Pool:
         except (KeyboardInterrupt, SystemExit):
             notice("Stopping after the steps under way.")
             self._stop()
-            notice(_HOW_TO_GO_ON)
             raise
         except PromptError:
             self._stop()
@@ -181,15 +179,13 @@ class _Pool:
         return folder / f"worker-{number}.log"
 
 
-_HOW_TO_GO_ON = "Stopped; the same command goes on where it was."
-
-
 @contextlib.contextmanager
 def _going_on() -> Iterator[None]:
+    """Say of a study that is stopped how it goes on."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        notice(_HOW_TO_GO_ON)
+        notice("Stopped; the same command goes on where it was.")
         raise
 
 

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -155,18 +155,12 @@ class Rows:
 
     def take(self, indices: Sequence[int]) -> "Rows":
         """Some of the rows, in the given order."""
-        return Rows(
-            self.source,
-            [self.rows[i] for i in indices],
-            self.class_names,
-            [self.labels[i] for i in indices] if self.labels else [],
-            [self.numbers[i] for i in indices],
-            self.columns,
-            self.table,
-            self.advice,
-            self.files,
-            ids=self.ids,
-            left_out=self.left_out,
+        return replace(
+            self,
+            rows=[self.rows[i] for i in indices],
+            labels=[self.labels[i] for i in indices] if self.labels else [],
+            numbers=[self.numbers[i] for i in indices],
+            faults={},
         )
 
 

@@ -21,6 +21,10 @@ from lightning_prompts.files.numbers import HALF_WEIGHTS
 from lightning_prompts.tuners.views import PromptViews
 
 AVERAGING = "averaging"  # its key in a checkpoint
+# Where Lightning's put the average in place: the tuner asks for it before other callbacks begin to
+# measure, gives it back when the best prompt has been saved, and the last checkpoint, from which a
+# longer run goes on, is written without it.
+AT_OTHER_MOMENTS = ("on_validation_epoch_start", "on_validation_epoch_end", "on_train_end")
 
 
 class TrainedPart(LightningModule):
@@ -55,7 +59,7 @@ class PromptAverage(Callback):
         self._tuner: Any = None
         self._in_place = False
         for name in dir(Callback):
-            if name.startswith("on_") and name not in vars(PromptAverage):
+            if name.startswith("on_") and name not in (*vars(PromptAverage), *AT_OTHER_MOMENTS):
                 setattr(self, name, getattr(inner, name))
 
     @property
@@ -129,15 +133,6 @@ class PromptAverage(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Average after an epoch."""
         self.inner.on_train_epoch_end(trainer, self._known())
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing: the tuner asks for the average before other callbacks begin to measure."""
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing: the tuner gives it back when the best prompt has been saved."""
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing: the last checkpoint, from which a longer run goes on, is not yet written."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the average in the prompt."""

@@ -53,14 +53,8 @@ class Optimized(LightningModule):
             return optimizer
         # Lightning would step what goes by a metric after the validation has been saved.
         interval = "epoch" if goes_by_metric(scheduler) else "step"
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {
-                "scheduler": scheduler,
-                "interval": interval,
-                "reduce_on_plateau": False,
-            },
-        }
+        config = {"scheduler": scheduler, "interval": interval, "reduce_on_plateau": False}
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step a schedule, unless it goes by a metric, after a step.

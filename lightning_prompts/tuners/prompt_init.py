@@ -13,13 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.option_types import (
-    ChecksOptions,
-    Count,
-    Length,
-    Positive,
-    require,
-)
+from lightning_prompts.files.option_types import ChecksOptions, Count, Length, Positive, require
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners.record import current

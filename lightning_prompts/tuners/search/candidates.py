@@ -17,13 +17,7 @@ from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
-from lightning_prompts.files.option_types import (
-    Count,
-    NotNegative,
-    Positive,
-    Share,
-    require_fields,
-)
+from lightning_prompts.files.option_types import Count, NotNegative, Positive, Share, require_fields
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tuners.search.allowed import Allowed, Ids
 
