@@ -24,7 +24,7 @@ OBJECTS = {"model": "the tuner", "data": "the task"}
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w-])"
 _NAME = r"(?=[\w-]*\d)\w+(?:-\w+)*"  # such as gpt2 or 32-true: words alone may be the sentence's
 _AS_IT_STANDS = rf"{_NUMBER}|'[^']*'|\"[^\"]*\"|[A-Z_]{{2,}}\b"
-_VALUE = rf"true\b|false\b|null\b|{_AS_IT_STANDS}|{_NAME}"
+_VALUE = rf"[\w.-]+(?=:)|true\b|false\b|null\b|{_AS_IT_STANDS}|{_NAME}"
 _FORMS = re.compile(
     # A command is to be run as it stands.
     r"(?P<command>lightning-prompts \w+(?: --[\w.]+ [^\s;,)]*[^\s;,).])*)"

@@ -13,7 +13,7 @@ import lightning_prompts.tasks
 import lightning_prompts.tuners
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.main import main
-from lightning_prompts.runs import writable
+from lightning_prompts.runs import folder as run_folder
 
 
 @pytest.fixture
@@ -141,7 +141,9 @@ def test_a_run_that_cannot_be_written_is_measured_from_a_copy(fit, monkeypatch, 
     run = Path("logs/soft-demo/version_0")
     shutil.copy(run / "checkpoints/best.ckpt", "copy.ckpt")
     monkeypatch.setattr(
-        writable, "_cause", lambda there: "its permissions forbid it" if there.samefile(run) else ""
+        run_folder,
+        "_cause",
+        lambda there: "its permissions forbid it" if there.samefile(run) else "",
     )
     args = ("validate", "--config", f"{run}/config.yaml", "--ckpt_path")
     with pytest.raises(SystemExit):

@@ -180,7 +180,7 @@ def test_a_model_with_attention_of_its_own_keeps_it(kind: str, lm_folder: Path, 
     torch.testing.assert_close(lm.model(ids).logits, own(ids).logits, rtol=1e-5, atol=1e-5)
     assert lm.model.config._attn_implementation == own.config._attn_implementation
     if own.config._attn_implementation == "eager":
-        asked = r"attn_implementation sdpa: not to be had.*leave it out"
+        asked = r"attn_implementation='sdpa'\): not to be had.*leave it out"
         with pytest.raises(PromptError, match=asked):
             FrozenLM(str(tmp_path), attn_implementation="sdpa")
 

@@ -64,10 +64,10 @@ def test_the_model_is_as_without_them(padded: FrozenLM, lm: FrozenLM):
         (lambda lm: Verbalizer({"0": "[PAD]", "1": " bad"}, lm), r"Verbalizer word '\[PAD\]'"),
         (lambda lm: Template("{prompt} {text}", lm).encode({"text": "[PAD]!"}), r"' \[PAD\]!'"),
         (lambda lm: FromText("x[PAD]").rows(lm, None, None, 0), r"prompt's text 'x\[PAD\]'"),
-        (lambda lm: FromModel("x[PAD]").rows(lm, None, 3, 0), r"init\.text 'x\[PAD\]'"),
+        (lambda lm: FromModel("x[PAD]").rows(lm, None, 3, 0), r"init\.text='x\[PAD\]'"),
         (
             lambda lm: Policy(PolicySettings(source_text="[PAD]"), lm, 3),
-            r"policy\.source_text '\[PAD\]'",
+            r"policy\.source_text='\[PAD\]'",
         ),
         (lambda lm: manual(lm, "[PAD]"), r"prompt's text '\[PAD\]'"),
         (lambda lm: text_states(lm, ["fine", "a [PAD]"], 1), r"The text 'a \[PAD\]'"),
