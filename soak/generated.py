@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 
-from lightning_prompts.report.text import markdown, shorten
+from lightning_prompts.files.text import shorten
+from lightning_prompts.report.text import markdown
 from soak.case import MISTAKE, Case, Outcome, environment, run_case
 from soak.mutations import configurations, data_files, leaves, of_configuration, of_data
 from soak.world import World, damaged, make_world

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_prompts.report.text import markdown, shorten
+from lightning_prompts.files.text import shorten
+from lightning_prompts.report.text import markdown
 from soak import wrong_files, wrong_models, wrong_options, wrong_places
 from soak.case import MISTAKE, SLOW, Case, Outcome, environment, run_case
 from soak.world import damaged, make_world

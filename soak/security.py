@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
-from lightning_prompts.report.text import markdown, shorten
+from lightning_prompts.files.text import shorten
+from lightning_prompts.report.text import markdown
 from soak import wrong_models
 from soak.case import Case, Outcome, environment, run_case
 from soak.hostile import ALL, TEXTS, WORD, controls_in

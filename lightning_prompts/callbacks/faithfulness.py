@@ -13,12 +13,7 @@ from lightning_prompts.callbacks.remembered import RememberedPasses
 from lightning_prompts.files.option_types import Count
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.batch import Batch, unpadded, whole_batch
-from lightning_prompts.metrics.faithfulness import (
-    OutputDifferential,
-    PerformanceDifferential,
-    distance_differential,
-    prompt_hidden,
-)
+from lightning_prompts.metrics import faithfulness
 from lightning_prompts.metrics.scrutability import round_trip
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -62,8 +57,8 @@ class Faithfulness(EvaluationCallback):
         self._text = tuner.lm.decode(self._ids)
         self._hard, self._soft = tuner.lm.embed(ids), tuner.soft_prompt()
         self._passes.use(self._ids, keep=not tuner.lm.is_sharded)
-        self._performance = PerformanceDifferential().to(tuner.device)
-        self._output = OutputDifferential().to(tuner.device)
+        self._performance = faithfulness.PerformanceDifferential().to(tuner.device)
+        self._output = faithfulness.OutputDifferential().to(tuner.device)
         # Without its search for NaN, which waits for the device at each batch.
         self._round_trip_accuracy = MeanMetric(nan_strategy="disable").to(tuner.device)
         self._prompt_seen = False
@@ -107,7 +102,7 @@ class Faithfulness(EvaluationCallback):
         )
 
     def _distance(self, tuner: PromptTuner, metric: Literal["cosine", "euclidean"]) -> Tensor:
-        return distance_differential(self._soft, tuner.lm.index, metric)
+        return faithfulness.distance_differential(self._soft, tuner.lm.index, metric)
 
     def _answers(self, tuner: PromptTuner, in_use: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Hidden states [B, H] at the answer, of the soft prompt and of its nearest tokens."""
@@ -131,7 +126,7 @@ class Faithfulness(EvaluationCallback):
                 return  # what stands before is the same for all rows, and so are these logits
             self._prompt_seen = True
             soft, hard = (
-                prompt_hidden(tuner.lm, prompt, batch).flatten(0, 1)
+                faithfulness.prompt_hidden(tuner.lm, prompt, batch).flatten(0, 1)
                 for prompt in (self._soft, self._hard)
             )
         rows = max(1, _LOGITS_AT_ONCE // tuner.lm.vocab_size)

@@ -1,21 +1,10 @@
-"""Number types, exact enough for losses and for a device, and seeds of what is drawn again."""
+"""Number types: the most exact one of a device, and the least exact one to compute losses in."""
 
 import torch
 from torch import Tensor
 
 # What Lightning calls precisions that convert the trained weights themselves, once a run begins.
 HALF_WEIGHTS = ("bf16-true", "16-true")
-
-
-def seed_at(seed: int, place: int) -> int:
-    """A seed that follows from a run's and a place in it: a step, an epoch, the number of a row.
-
-    Whatever is drawn by it is the same on every rank, and after a resume.
-
-    >>> seed_at(0, 1) == seed_at(1, 0)
-    False
-    """
-    return (seed * 1_000_003 + place) % 2**63
 
 
 def in_double(values: Tensor, device: torch.device | None = None) -> Tensor:

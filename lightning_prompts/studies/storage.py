@@ -15,8 +15,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_prompts.files.atomic_files import write_text
+from lightning_prompts.files.drawing import seed_at
 from lightning_prompts.files.errors import PromptError, first_line
-from lightning_prompts.files.numbers import seed_at
 from lightning_prompts.report.load import JOURNAL, STUDY
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.plan import planned_runs

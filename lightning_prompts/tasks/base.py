@@ -18,16 +18,7 @@ from lightning_prompts.lm.batch import Batch, Example
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.tasks.loading import (
-    BucketBatches,
-    EncodedRows,
-    EpochOrder,
-    LongestFirst,
-    ResumableLoader,
-    collate_rows,
-    even_batch_size,
-    require_shares,
-)
+from lightning_prompts.tasks import loading
 from lightning_prompts.tasks.rows import Rows
 from lightning_prompts.tasks.task_report import TaskReport
 
@@ -94,7 +85,7 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
             )
         self.report = TaskReport()
         self._rows: dict[str, Rows] = {}
-        self._encoded: dict[str, EncodedRows] = {}
+        self._encoded: dict[str, loading.EncodedRows] = {}
 
     # ---- for a subclass
 
@@ -140,7 +131,7 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
         for split in STAGE_SPLITS[stage]:
             num_rows = len(self.rows(split))
             if whole and split != "train":  # where a row stands in for one that is missing
-                require_shares(num_rows, self._ranks()[1])
+                loading.require_shares(num_rows, self._ranks()[1])
 
     # ---- the trainer's hooks
 
@@ -167,14 +158,14 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
         rows = self._encoded["train"]
         rank, num_ranks = self._ranks()
         same = bool(getattr(self.trainer, "overfit_batches", 0))
-        order = EpochOrder(len(rows), self.seed, same)
-        batches = BucketBatches(order, rows.lengths, self.batch_size, rank, num_ranks)
+        order = loading.EpochOrder(len(rows), self.seed, same)
+        batches = loading.BucketBatches(order, rows.lengths, self.batch_size, rank, num_ranks)
         limit = getattr(self.trainer, "limit_train_batches", None)  # a number, or a share
-        return ResumableLoader(
+        return loading.ResumableLoader(
             rows,
             batch_sampler=batches,
             max_batches=int(limit * len(batches)) if isinstance(limit, float) else limit,
-            collate_fn=collate_rows,
+            collate_fn=loading.collate_rows,
             num_workers=self.num_workers,
         )
 
@@ -206,9 +197,11 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
         generator = torch.Generator().manual_seed(self.seed)
         drawn = rows.take(torch.randperm(len(rows), generator=generator)[:n].tolist())
         examples = [self._encode_row(drawn, i) for i in range(len(drawn))]
-        encoded = EncodedRows(examples, [-1] * len(drawn), drawn.numbers)
-        for indices in BatchSampler(LongestFirst(encoded.lengths), self.val_batch_size, False):
-            yield collate_rows([encoded[i] for i in indices])
+        encoded = loading.EncodedRows(examples, [-1] * len(drawn), drawn.numbers)
+        for indices in BatchSampler(
+            loading.LongestFirst(encoded.lengths), self.val_batch_size, False
+        ):
+            yield loading.collate_rows([encoded[i] for i in indices])
 
     def texts(self, *splits: str) -> list[tuple[str, str]]:
         """What each row has before the prompt and behind it, all rows on every process.
@@ -221,13 +214,13 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
     def scored_rows(self, split: str, batches: int) -> int:
         """Rows of a split that so many batches on each process have; these are the longest."""
         num_rows, num_ranks = len(self._encoded[split]), self._ranks()[1]
-        a_batch = even_batch_size(num_rows, self.val_batch_size, num_ranks) * num_ranks
+        a_batch = loading.even_batch_size(num_rows, self.val_batch_size, num_ranks) * num_ranks
         return min(num_rows, batches * a_batch)
 
     def cut_rows(self, split: str, num_rows: int) -> int:
         """How many of the longest rows of a split were cut to fit."""
         rows = self._encoded[split]
-        longest = LongestFirst(rows.lengths).order[:num_rows]
+        longest = loading.LongestFirst(rows.lengths).order[:num_rows]
         return sum(rows.examples[i].cut for i in longest)
 
     def training_lengths(self) -> list[Batch]:
@@ -240,7 +233,7 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
         starts = range(0, len(order), self.batch_size)
         starts = starts[:: max(1, -(-len(starts) // LENGTHS_SHOWN))]
         return [
-            collate_rows([rows[i] for i in order[start : start + self.batch_size]])
+            loading.collate_rows([rows[i] for i in order[start : start + self.batch_size]])
             for start in starts
         ]
 
@@ -269,7 +262,7 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
             return self.rows("train")
         return next(iter(self._rows.values()))
 
-    def _encode(self, rows: Rows, split: str) -> EncodedRows:
+    def _encode(self, rows: Rows, split: str) -> loading.EncodedRows:
         indices = tqdm(
             range(len(rows)),
             desc=f"Tokenizing {split}",
@@ -281,7 +274,7 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
         )
         examples = [self._encode_row(rows, i) for i in indices]
         self.report.cut[split] = sum(example.cut for example in examples)
-        return EncodedRows(examples, rows.labels, rows.numbers)
+        return loading.EncodedRows(examples, rows.labels, rows.numbers)
 
     def _encode_row(self, rows: Rows, index: int) -> Example:
         try:
@@ -295,9 +288,9 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
         # Keywords and a plain sampler: Lightning rebuilds the loader for `predict` from them.
         return DataLoader(
             dataset=rows,
-            sampler=LongestFirst(rows.lengths, rank, num_ranks),
-            batch_size=even_batch_size(len(rows), self.val_batch_size, num_ranks),
-            collate_fn=collate_rows,
+            sampler=loading.LongestFirst(rows.lengths, rank, num_ranks),
+            batch_size=loading.even_batch_size(len(rows), self.val_batch_size, num_ranks),
+            collate_fn=loading.collate_rows,
             num_workers=self.num_workers,
         )
 

@@ -33,7 +33,6 @@ class TextClassification(PromptTask):
     from its training rows.
 
     Args:
-        lm: The frozen language model; gives tokenizer and positions.
         template: Where the columns and `{prompt}` sit, e.g. `"{prompt} {text} It was"`; the model
             answers after its end. White space before `{prompt}` is refused.
         verbalizer: Label to answer word, each one token, e.g. `{"0": " terrible", "1": " great"}`.
@@ -65,7 +64,7 @@ class TextClassification(PromptTask):
             `datasets.Dataset`, or a list of mappings, which is cut as one file is; or a mapping
             from `train`, `validation` and `test` to such tables, as a `DatasetDict` is one. In
             Python alone; a text is taken for a path.
-        **kwargs: Of `PromptTask`.
+        lm, **kwargs: Of `PromptTask`.
 
     Raises:
         PromptError: If template or verbalizer do not fit the model, `split` is no such shares, or

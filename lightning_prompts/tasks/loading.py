@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
+from lightning_prompts.files.drawing import seed_at
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.numbers import seed_at
 from lightning_prompts.lm.batch import Batch, Example, collate
 
 # Batches that are drawn together and sorted by length: 16 of SST-2 leave 7 % padding, against 96 %

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from lightning_prompts.files.drawing import evenly
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.tasks.reading import Reading
 
@@ -211,8 +212,7 @@ def stratified_order(labels: Sequence[int], seed: int) -> list[int]:
     """A shuffled order in which every stretch has the classes in nearly their shares.
 
     So its first n are a stratified sample (and part of the sample of any larger n), and cutting it
-    into stretches splits the rows without losing a class. Row j of the m rows of a class, shuffled,
-    stands at (j + 1/2) / m of the way.
+    into stretches splits the rows without losing a class.
 
     Args:
         labels: Class of each row.
@@ -226,16 +226,7 @@ def stratified_order(labels: Sequence[int], seed: int) -> list[int]:
     ([0, 0, 1], [0, 0, 1])
     """
     generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator).tolist()
-    by_class: dict[int, list[int]] = {}
-    for index in shuffled:
-        by_class.setdefault(labels[index], []).append(index)
-    places = {
-        index: (j + 0.5) / len(members)
-        for members in by_class.values()
-        for j, index in enumerate(members)
-    }
-    return sorted(shuffled, key=places.__getitem__)
+    return evenly(torch.randperm(len(labels), generator=generator).tolist(), labels)
 
 
 def few_shot(labels: Sequence[int], shots: int, seed: int) -> dict[int, list[int]]:

@@ -8,17 +8,11 @@ from typing import Any
 from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.files.hub import offline_unless_reachable
 from lightning_prompts.files.text import looks_like_path
+from lightning_prompts.tasks import split_files
 from lightning_prompts.tasks.arrow_rows import is_saved, read_saved
 from lightning_prompts.tasks.files import READERS, read_file, suffix
 from lightning_prompts.tasks.reading import Reading
 from lightning_prompts.tasks.rows import ALL, Rows
-from lightning_prompts.tasks.split_files import (
-    FILE_NAMES,
-    SplitFiles,
-    files_below,
-    is_pattern,
-    matching,
-)
 
 
 class DataSource:
@@ -43,7 +37,7 @@ class DataSource:
         self._commit: str | None = None
         self.local = Path(path).expanduser() if path else None
         there = self.local is not None and self.local.exists()
-        self._several = path is not None and not there and is_pattern(path)
+        self._several = path is not None and not there and split_files.is_pattern(path)
         # One table that is to be cut, as a file is.
         self.is_file = self._several or (
             self.local is not None and (self.local.is_file() or is_saved(self.local))
@@ -117,11 +111,11 @@ class DataSource:
         if not file.exists() and (inside / name).exists():
             file = inside / name
         if file.is_dir():
-            found = files_below(file)
-        elif file.exists() or not is_pattern(name):
+            found = split_files.files_below(file)
+        elif file.exists() or not split_files.is_pattern(name):
             return [file]
         else:
-            found = matching(Path(), name) or matching(inside, name)
+            found = split_files.matching(Path(), name) or split_files.matching(inside, name)
         if not found:
             raise PromptError(
                 f"--data.{option} {name}: there are no such data files ({', '.join(READERS)}, "
@@ -152,7 +146,7 @@ class DataSource:
                 f"--data.split leaves no row of {self.path} to the {split} split; change it, or "
                 f"name a file: --data.{split} FILE."
             )
-        names = " or ".join(f"{name}.*" for name in FILE_NAMES[split])
+        names = " or ".join(f"{name}.*" for name in split_files.FILE_NAMES[split])
         kinds = ", ".join(READERS)
         return (
             f"{self.path} has no {split} file ({names} with {kinds}, plain or .gz, or numbered as "
@@ -160,9 +154,9 @@ class DataSource:
         )
 
     @functools.cached_property
-    def _files(self) -> SplitFiles:
+    def _files(self) -> split_files.SplitFiles:
         assert self.local is not None
-        return SplitFiles(self.local, self.subset)
+        return split_files.SplitFiles(self.local, self.subset)
 
     @functools.cached_property
     def _hub_splits(self) -> Any:  # a datasets.DatasetDict

@@ -48,13 +48,12 @@ class YelpTransfer(TextClassification):
     name (a list of texts, or one text).
 
     Args:
-        lm: The frozen language model; gives tokenizer and positions.
         direction: From which style to which.
         template: The model writes the rewrite after its end, up to the next quote.
         verbalizer: Label of the negative, then of the positive style, to a word for it.
         path: Folder, file, or Hub id (OWNER/NAME).
         name: The task's name in folders and tables.
-        kwargs: Of `TextClassification`.
+        lm, **kwargs: Of `TextClassification`.
 
     Raises:
         PromptError: If there are not two styles, or no row has the source style.

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_prompts.files.amounts import count
+from lightning_prompts.files.drawing import seed_at
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.numbers import seed_at, wide
+from lightning_prompts.files.numbers import wide
 from lightning_prompts.files.option_types import Count, CountOrZero, Length, ShareOfSome
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_prompts.files.drawing import seed_at
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.numbers import seed_at
 from lightning_prompts.files.option_types import Length, Positive
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM

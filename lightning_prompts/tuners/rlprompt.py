@@ -9,8 +9,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from lightning_prompts.files.drawing import seed_at
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.numbers import HALF_WEIGHTS, seed_at
+from lightning_prompts.files.numbers import HALF_WEIGHTS
 from lightning_prompts.files.option_types import (
     MOST,
     CountOrZero,
@@ -32,14 +33,8 @@ from lightning_prompts.tuners.prompt_init import PromptInit
 from lightning_prompts.tuners.rewards import ClassificationGap, Reward
 from lightning_prompts.tuners.rewards.base import PromptMeasures, standardise
 from lightning_prompts.tuners.rewards.scrutability import Mix, mix_rewards
+from lightning_prompts.tuners.rl import soft_q
 from lightning_prompts.tuners.rl.policy import Policy, PolicySettings, Sampled, other_writer
-from lightning_prompts.tuners.rl.soft_q import (
-    action_values,
-    entropy,
-    leave_one_out,
-    policy_gradient,
-    soft_q_loss,
-)
 from lightning_prompts.tuners.search.ledger import DOUBT, Ids, Ledger
 from lightning_prompts.tuners.search.scoring import PromptScorer, Scored
 
@@ -165,7 +160,7 @@ class RLPrompt(IncumbentTuner):
         low, high = self.reward.low, self.reward.high
         logits = self.policy(self.writer, sampled.hidden)  # (K, P, V)
         loss = self._loss(logits, sampled, low + (high - low) * reward)
-        nats = entropy(logits)
+        nats = soft_q.entropy(logits)
         if self.entropy_weight:
             loss = loss - self.entropy_weight * nats
         self._log_step(loss, nats, scored)
@@ -187,13 +182,13 @@ class RLPrompt(IncumbentTuner):
         if self.loss == "soft_q":
             with torch.no_grad():
                 target = self.policy(self.writer, sampled.hidden, target=True)
-            return soft_q_loss(logits, target, sampled.token_ids, rewards, prior, weight)
-        log_p, _ = action_values(logits, sampled.token_ids)
+            return soft_q.soft_q_loss(logits, target, sampled.token_ids, rewards, prior, weight)
+        log_p, _ = soft_q.action_values(logits, sampled.token_ids)
         if prior is not None:
-            own, _ = action_values(prior, sampled.token_ids)
+            own, _ = soft_q.action_values(prior, sampled.token_ids)
             rewards = rewards - weight * (log_p.detach() - own).sum(1)
-        above = standardise(rewards) if self.loss == "grpo" else leave_one_out(rewards)
-        return policy_gradient(above, log_p)
+        above = standardise(rewards) if self.loss == "grpo" else soft_q.leave_one_out(rewards)
+        return soft_q.policy_gradient(above, log_p)
 
     def _log_step(self, loss: Tensor, entropy: Tensor, scored: Scored) -> None:
         task, nats = scored

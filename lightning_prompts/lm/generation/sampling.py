@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_prompts.files.drawing import seed_at
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.numbers import in_double, seed_at
+from lightning_prompts.files.numbers import in_double
 from lightning_prompts.lm.backbone import Backbone
 from lightning_prompts.lm.batch import Batch, piece_order
 from lightning_prompts.lm.passes.growing_rows import PlainTrees

@@ -7,7 +7,6 @@ Dimensions: K prompts, P prompt tokens, B examples, V vocabulary.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_prompts.files.drawing import evenly
 from lightning_prompts.files.numbers import in_double
 from lightning_prompts.lm.batch import Batch, picked
 from lightning_prompts.lm.frozen import FrozenLM
@@ -169,20 +169,10 @@ def deal(
     """
     by_number = rows.cpu().argsort(stable=True)
     order = by_number[torch.randperm(len(rows), generator=generator)].tolist()
-    order = _spread(order, labels.tolist())
+    order = evenly(order, labels.tolist())
     ends = [*(size for size in sizes if size < len(order)), len(order)]
     parts = (order[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
     return [[place - own.start for place in part if place in own] for part in parts]
-
-
-def _spread(order: Sequence[int], labels: Sequence[int]) -> list[int]:
-    """The same places, each class evenly over all of them and in its own order."""
-    sizes, seen, places = Counter(labels), Counter[int](), {}
-    for place in order:
-        label = labels[place]
-        places[place] = (seen[label] + 0.5) / sizes[label]
-        seen[label] += 1
-    return sorted(order, key=places.__getitem__)  # stable: of equal ones the first drawn
 
 
 def take(batch: Batch, places: Sequence[int]) -> Batch:
