@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from lightning_prompts.files.text import json_text
+from lightning_prompts.files.escaping import json_text
 
 DRAFT = ".draft"
 

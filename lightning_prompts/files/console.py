@@ -6,7 +6,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from lightning_prompts.files.text import one_line, printable, shorten_middle
+from lightning_prompts.files.escaping import one_line, printable
+from lightning_prompts.files.text import shorten_middle
 
 LONGEST = 2000  # characters of a message, which may quote a text of any length
 

@@ -11,8 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from lightning_prompts.files.amounts import count
+from lightning_prompts.files.escaping import visible
 from lightning_prompts.files.stages import SPLIT_OF
-from lightning_prompts.files.text import shorten, visible
+from lightning_prompts.files.text import shorten
 from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures.looks import Drawn, foremost
 from lightning_prompts.report.figures.prompts import chosen

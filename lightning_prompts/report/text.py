@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from lightning_prompts.files.amounts import NONE, rounded
-from lightning_prompts.files.text import visible
+from lightning_prompts.files.escaping import visible
 from lightning_prompts.report.statistics import Estimate
 
 MINUS = "\N{MINUS SIGN}"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_prompts.files.amounts import share
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.text import visible
+from lightning_prompts.files.escaping import visible
 from lightning_prompts.lm.batch import Example, collate, on_device
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from lightning_prompts.files.text import visible
+from lightning_prompts.files.escaping import visible
 from lightning_prompts.tuners.record import PromptRecord
 
 

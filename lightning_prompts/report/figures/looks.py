@@ -17,7 +17,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from lightning_prompts.files.text import shorten, visible
+from lightning_prompts.files.escaping import visible
+from lightning_prompts.files.text import shorten
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
 
 INK, MUTED, FAINT = "#222222", "#6b6b6b", "#e4e4e4"

@@ -10,7 +10,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
 
 from lightning_prompts.files.amounts import count
-from lightning_prompts.files.text import visible
+from lightning_prompts.files.escaping import visible
 from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures import looks
 from lightning_prompts.runs.record import RunRecord

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lightning_prompts.files.text import shorten, visible
+from lightning_prompts.files.escaping import visible
+from lightning_prompts.files.text import shorten
 from lightning_prompts.report.comparison import MEASURES, Comparison, Measure, Problem, Setting
 from lightning_prompts.report.figures import looks
 from lightning_prompts.report.figures.curves import best_so_far, mean_of

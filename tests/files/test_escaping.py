@@ -10,7 +10,8 @@ from rich.text import Text
 from lightning_prompts.callbacks.prompt_text import code
 from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.files.console import LONGEST, InertConsole, fail, notice
-from lightning_prompts.files.text import json_text, one_line, printable, shorten_middle, visible
+from lightning_prompts.files.escaping import json_text, one_line, printable, visible
+from lightning_prompts.files.text import shorten_middle
 from lightning_prompts.runs.prompt_list import markdown_table
 from soak.hostile import ALL, CONTROLS, TEXTS, WORD, controls_in
 from soak.security import live_markdown, markup
