@@ -18,7 +18,8 @@ from lightning_prompts.files.numbers import wide
 from lightning_prompts.files.option_types import ChecksOptions, Count
 from lightning_prompts.files.stages import fitting
 from lightning_prompts.lm.nearest import distance
-from lightning_prompts.tuners.base import RECORD, PromptTuner
+from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.prompt_init import RECORD
 
 COLUMNS = ["token", "kind", "distance"]
 TAG = "prompt"  # in the projector's files

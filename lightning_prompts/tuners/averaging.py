@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError, first_line
@@ -235,3 +236,27 @@ def _inner(name: str) -> str:
 def _copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """What the next exchange does not reach."""
     return {name: value.clone() for name, value in state.items()}
+
+
+class Averages(PromptViews):
+    """A tuner whose prompt a callback may average."""
+
+    averaging: PromptAverage | None = None
+    """The callback of this fit that does."""
+
+    def configure_callbacks(self) -> list[Any]:
+        """Let callbacks that average weights see the prompt alone, or refuse them; adds none."""
+        found = average_of(self.trainer, self)
+        self.averaging = found if self.trainer.state.fn == TrainerFn.FITTING else None
+        return []
+
+    def on_validation_model_eval(self) -> None:
+        """Put the average in place, where one is kept, before anything is measured or chosen."""
+        super().on_validation_model_eval()
+        if self.averaging is not None:
+            self.averaging.put_in_place()
+
+    def on_validation_end(self) -> None:
+        """Go on with what is trained, once the callbacks have saved what was measured."""
+        if self.averaging is not None:
+            self.averaging.take_back()

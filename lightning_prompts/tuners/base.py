@@ -1,13 +1,12 @@
 """What every tuner is: a LightningModule around a frozen language model and one prompt."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -21,17 +20,13 @@ from lightning_prompts.lm.nearest import Distance
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.task import task_metrics
-from lightning_prompts.tuners.averaging import PromptAverage, average_of
 from lightning_prompts.tuners.batches import ReadsBatches
 from lightning_prompts.tuners.optimization import Optimized
 from lightning_prompts.tuners.process_group import leave_group_at_exit
-from lightning_prompts.tuners.prompt_init import RECORD
-from lightning_prompts.tuners.record import LMRecord, PromptRecord, refuse_other_setting
+from lightning_prompts.tuners.saved import Saved
 from lightning_prompts.tuners.sharding import spread
 from lightning_prompts.tuners.shares import share_of
 from lightning_prompts.tuners.tuned import tuned
-
-FORWARD_TOKENS = "forward_tokens"  # its key in a checkpoint
 
 
 class Setting(Protocol):
@@ -43,7 +38,7 @@ class Setting(Protocol):
     seed: int
 
 
-class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
+class PromptTuner(ChecksOptions, Optimized, ReadsBatches, Saved):
     """Learns one prompt for one task on a frozen language model.
 
     A subclass says what the prompt is (`PromptViews`). Loss, in nats:
@@ -73,8 +68,6 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
     """What reports call it; where none is given, the class's name."""
     learns: ClassVar[bool] = True
     """Whether `fit` trains; where not, it validates once and leaves the same files."""
-    frozen: ClassVar[tuple[str, ...]] = ("lm.",)
-    """Prefixes of the names of weights that belong to language models, which no checkpoint has."""
 
     def __init__(
         self,
@@ -105,20 +98,13 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
         self.keep_ids("special_ids", torch.tensor(lm.special_ids).long())
         num_classes = len(verbalizer.labels)
         self.val_metrics, self.test_metrics = (task_metrics(num_classes) for _ in range(2))
-        # In a checkpoint they stand by themselves.
-        self.forward_tokens: Tensor
-        """Tokens read in training so far, over all processes: each (prompt, row) pair counts as a
-        whole sequence, whatever is reused, and backward passes do not count."""
         self.keep_ids("forward_tokens", torch.zeros((), dtype=torch.long))
         self.leaves_validation: Callable[[], bool] = lambda: False
         """Asks, on all processes, whether to leave a validation; a resumed run begins with it."""
-        self.averaging: PromptAverage | None = None
-        """The callback of this fit that averages the prompt."""
         self.loss_parts: dict[str, Tensor] = {}
         """What the latest training step's loss was made of, by a name for messages."""
         self.comparisons: dict[str, dict[str, float]] = {}
         """Of the latest evaluation of a task without an accuracy: what the prompt has to beat."""
-        self._prompt_step = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Name a tuner that does not name itself."""
@@ -156,53 +142,6 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
     def legend(self, stage: Stage) -> str:
         """What these headings mean."""
         return ""
-
-    def record(self) -> PromptRecord:
-        """The present prompt and its setting, as every checkpoint says them."""
-        lm, verbalizer, ids = self.lm, self.verbalizer, self.hard_prompt().tolist()
-        measured = {} if (trainer := trainer_of(self)) is None else trainer.callback_metrics
-        return PromptRecord(
-            tuner=type(self).__name__,
-            lm=LMRecord(lm.label, lm.fingerprint, lm.name, lm.revision),
-            template=self.template.text,
-            verbalizer=dict(zip(verbalizer.labels, verbalizer.words, strict=True)),
-            text=lm.decode(ids),
-            ids=ids,
-            tokens=lm.token_strings(ids),
-            in_use="vectors" if self.soft_in_use else "tokens",
-            averaged_by=self.averaged_by,
-            step=self.prompt_step,
-            metrics={name: float(value) for name, value in measured.items()},
-        )
-
-    @property
-    def prompt_step(self) -> int:
-        """Training steps that made the present prompt, wherever it was trained."""
-        trainer = trainer_of(self)
-        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
-            return self._prompt_step
-        running = trainer.state.status == TrainerStatus.RUNNING
-        # After a fit the best prompt may have been taken back.
-        return int(trainer.global_step) if running else self._prompt_step
-
-    # ---- averages
-
-    def configure_callbacks(self) -> list[Any]:
-        """Let callbacks that average weights see the prompt alone, or refuse them; adds none."""
-        found = average_of(self.trainer, self)
-        self.averaging = found if self.trainer.state.fn == TrainerFn.FITTING else None
-        return []
-
-    def on_validation_model_eval(self) -> None:
-        """Put the average in place, where one is kept, before anything is measured or chosen."""
-        super().on_validation_model_eval()
-        if self.averaging is not None:
-            self.averaging.put_in_place()
-
-    def on_validation_end(self) -> None:
-        """Go on with what is trained, once the callbacks have saved what was measured."""
-        if self.averaging is not None:
-            self.averaging.take_back()
 
     # ---- forward
 
@@ -335,30 +274,3 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches):
         """What decides between prompts, in nats: an evaluation's loss, and the readability."""
         w, loss = self.perplexity_weight, values["loss"]
         return (1 - w) * loss + w * self.hard_log_perplexity() if w > 0 else loss
-
-    # ---- checkpoints: the prompt, never the language model
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Drop the language model's weights and add what the prompt belongs to."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(self.frozen)}
-        # Of the prompt that the state holds, also between validations.
-        with nullcontext() if self.averaging is None else self.averaging.in_place():
-            checkpoint[RECORD] = self.record().to_json()
-        checkpoint[FORWARD_TOKENS] = int(self.forward_tokens)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse another setting's prompt; put this module's own language model back.
-
-        Raises:
-            PromptError: If the checkpoint is of another tuner, template, verbalizer, language model
-                or prompt length.
-        """
-        saved = PromptRecord.from_json(checkpoint[RECORD]) if RECORD in checkpoint else None
-        known = refuse_other_setting(saved, self.record(), self.lengths)
-        self.averaged_by = known.averaged_by
-        self._prompt_step = int(checkpoint["global_step"])
-        self.forward_tokens.fill_(checkpoint.get(FORWARD_TOKENS, 0))
-        # Loading stays strict, so that a missing or misspelt prompt cannot go unnoticed.
-        own = {k: v for k, v in self.state_dict().items() if k.startswith(self.frozen)}
-        checkpoint["state_dict"] |= own
