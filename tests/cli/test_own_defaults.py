@@ -97,8 +97,11 @@ def test_so_has_every_option_that_is_a_class(build, tmp_path: Path):
         (["--optimizer", "Adam"], "did you mean --model.optimizer?"),
         (["--model.lr_scheduler", "StepLR"], "StepLR needs --model.lr_scheduler.step_size"),
         (["--model.lr_scheduler", "ReduceLROnPlateau"], "several classes have this name"),
-        (["--model.lr_scheduler", "SequentialLR"], "schedule.SequentialSchedule"),
-        (["--model.lr_scheduler", "{class_path: ChainedScheduler}"], "schedule.ChainedSchedule"),
+        (["--model.lr_scheduler", "SequentialLR"], "lightning_prompts.SequentialSchedule"),
+        (
+            ["--model.lr_scheduler", "{class_path: ChainedScheduler}"],
+            "lightning_prompts.ChainedSchedule",
+        ),
         (["--model.lr_scheduler", "transformers.get_cosine_schedule_with_warmup"], "a function"),
         (["--model.lr_scheduler", "transformers.GreedyLR"], "GreedyLR is no torch scheduler"),
     ],

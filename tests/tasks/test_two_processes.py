@@ -69,7 +69,7 @@ def test_each_row_is_on_one_process(lm: FrozenLM, review_folder: Path, tmp_path:
         batch_size=5,
         val_batch_size=4,
     )
-    with pytest.raises(Exception, match=r"use_distributed_sampler false") as caught:
+    with pytest.raises(Exception, match=r"Trainer\(use_distributed_sampler=False\)") as caught:
         fit(tmp_path, task)
     assert PromptError.__name__ in str(caught.getrepr())
     fit(tmp_path, task, use_distributed_sampler=False)
