@@ -13,9 +13,9 @@ from tqdm import tqdm
 from lightning_prompts.callbacks.base import EvaluationCallback, task_of
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.stages import Stage
+from lightning_prompts.files.stages import SPLIT_OF, Stage
 from lightning_prompts.lm.batch import Batch
-from lightning_prompts.metrics.task import task_metrics
+from lightning_prompts.metrics.task import add_answers, task_metrics
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -90,10 +90,7 @@ class Baselines(EvaluationCallback):
             majority = torch.full_like(batch["labels"], self._majority)
             answers[MAJORITY] = F.one_hot(majority, logits.shape[1]).float()
         for name, answer in answers.items():
-            metrics, labels = self._metrics[name], batch["labels"]
-            metrics["loss"].update(F.cross_entropy(answer, labels, reduction="none"))
-            metrics["accuracy"].update(answer, labels)
-            metrics["macro_f1"].update(answer, labels)
+            add_answers(self._metrics[name], answer, batch["labels"])
 
     def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:
         """Keep the results and log them once, under `baseline/...`, apart from the prompt's own."""
@@ -160,17 +157,14 @@ def _no_prompt_logits(tuner: PromptTuner, batch: Batch) -> Tensor:
 
 def _identity(trainer: Trainer, tuner: PromptTuner, stage: Stage, text: str | None) -> str:
     """Names all that the results depend on: model, template, words, rows and texts to calibrate."""
-    split, batches = {
-        "val": ("validation", trainer.num_val_batches),
-        "test": ("test", trainer.num_test_batches),
-    }[stage]
+    batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
     parts: list[tuple[object, ...]] = [
         (tuner.lm.fingerprint, trainer.precision, tuner.template.text, tuner.verbalizer),
         (stage, batches, trainer.world_size, text),
     ]
     if (task := task_of(trainer)) is not None:
         report = task.report
-        rows = [task.rows(name).fingerprint for name in ("train", split)]
+        rows = [task.rows(name).fingerprint for name in ("train", SPLIT_OF[stage])]
         parts.append((task.slug, report.majority_label, report.max_tokens, task.seed))
         parts.append((task.truncate, task.val_batch_size, tuner.lm.prefix_ids, rows))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -1,5 +1,7 @@
 """Metrics of a classification task, the same for every prompt and baseline."""
 
+import torch.nn.functional as F
+from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
@@ -7,10 +9,7 @@ from lightning_prompts.metrics.mean import Mean
 
 
 def task_metrics(num_classes: int) -> MetricCollection:
-    """Loss in nats, accuracy and macro-F1 as shares.
-
-    `loss` takes one value an example, the others [B, C] logits and [B] labels.
-    """
+    """Loss in nats, accuracy and macro-F1 as shares, of what `add_answers` takes in."""
     return MetricCollection(
         {
             "loss": Mean(),
@@ -19,3 +18,16 @@ def task_metrics(num_classes: int) -> MetricCollection:
         },
         compute_groups=False,
     )
+
+
+def add_answers(metrics: MetricCollection, logits: Tensor, labels: Tensor) -> None:
+    """Take in a batch.
+
+    Args:
+        metrics: Of `task_metrics`.
+        logits: [B, C] Of the answers.
+        labels: [B] Class indices.
+    """
+    metrics["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
+    metrics["accuracy"].update(logits, labels)
+    metrics["macro_f1"].update(logits, labels)

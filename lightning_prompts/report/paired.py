@@ -69,14 +69,9 @@ def _pair(comparison: Comparison, first: Setting, second: Setting) -> Pair | Non
         return None
     runs = [[of_seed[seed] for seed in common] for of_seed in by_seed]
     values = [[run.metrics[name] for run in of_setting] for of_setting in runs]
-    answers = [
-        mcnemar(a.correct, b.correct)
-        for a, b in zip(*runs, strict=True)
-        if comparison.split == "test"
-        and a.correct
-        and b.correct
-        and len(a.correct) == len(b.correct)
-    ]
+    tested = comparison.split == "test"
+    both = ((a.correct or "", b.correct or "") for a, b in zip(*runs, strict=True))
+    answers = [mcnemar(a, b) for a, b in both if tested and 0 < len(a) == len(b)]
     perplexities = [
         log_estimate(perplexity(run, comparison.split) for run in of_setting) for of_setting in runs
     ]

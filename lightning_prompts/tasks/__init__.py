@@ -4,8 +4,8 @@ from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tasks.boolq import BoolQ
 from lightning_prompts.tasks.classification import TextClassification
 from lightning_prompts.tasks.demo import Demo
+from lightning_prompts.tasks.rows import TaskReport
 from lightning_prompts.tasks.sst2 import SST2
-from lightning_prompts.tasks.task_report import TaskReport
 from lightning_prompts.tasks.yelp import Yelp, YelpTransfer
 
 __all__ = [

@@ -19,8 +19,7 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tasks import loading
-from lightning_prompts.tasks.rows import Rows
-from lightning_prompts.tasks.task_report import TaskReport
+from lightning_prompts.tasks.rows import Rows, TaskReport
 
 # The splits whose examples each stage of the trainer needs.
 STAGE_SPLITS = {

@@ -19,7 +19,7 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import Distance
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.metrics.task import task_metrics
+from lightning_prompts.metrics.task import add_answers, task_metrics
 from lightning_prompts.tuners.batches import ReadsBatches
 from lightning_prompts.tuners.optimization import Optimized
 from lightning_prompts.tuners.process_group import leave_group_at_exit
@@ -240,10 +240,8 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches, Saved):
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> dict[str, Tensor]:
         hidden = self.answer_hidden(self.prompt_embeddings(), batch)
-        logits, labels = self.class_logits(hidden), batch["labels"]
-        metrics["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
-        metrics["accuracy"].update(logits, labels)
-        metrics["macro_f1"].update(logits, labels)
+        logits = self.class_logits(hidden)
+        add_answers(metrics, logits, batch["labels"])
         return {"hidden": hidden, "logits": logits}
 
     def _evaluated(self, metrics: MetricCollection) -> dict[str, Tensor]:

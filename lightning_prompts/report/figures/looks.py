@@ -4,8 +4,8 @@ Colours are those of Okabe and Ito. Nothing is told by colour alone: markers and
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,11 +97,9 @@ class Drawn:
         (folder / f"{self.name}.png").write_bytes(self.png)
 
 
-@contextmanager
-def style() -> Iterator[None]:
+def style() -> AbstractContextManager[None]:
     """Draw in it; matplotlib's own settings are as before afterwards."""
-    with rc_context(STYLE):
-        yield
+    return rc_context(STYLE)
 
 
 def drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:

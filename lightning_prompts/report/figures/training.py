@@ -1,5 +1,6 @@
 """What happened in training: against steps, and against what the steps cost."""
 
+import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -12,8 +13,7 @@ from lightning_prompts.files.escaping import visible
 from lightning_prompts.files.text import shorten
 from lightning_prompts.report.comparison import MEASURES, Comparison, Measure, Problem, Setting
 from lightning_prompts.report.figures import looks
-from lightning_prompts.report.figures.curves import best_so_far, mean_of
-from lightning_prompts.runs.record import Validation
+from lightning_prompts.runs.record import RunRecord, Validation
 
 MOST = 10
 DISTANCE = "val/distance_differential_cosine"
@@ -119,7 +119,7 @@ def _mean_line(axes: Axes, setting: Setting, look: looks.Look, panel: Panel) -> 
     steps = sorted(s for s, values in at.items() if 2 * len(values) > len(setting.records))
     if not steps:
         return
-    means = [mean_of(at[s], log) for s in steps]
+    means = [_mean_of(at[s], log) for s in steps]
     axes.plot(steps, means, color=look.colour, ls=look.line, lw=1.5, zorder=3)
     if len(setting.records) > 1:
         low, high = ([end(at[s]) for s in steps] for end in (min, max))
@@ -134,7 +134,7 @@ def _cost_line(axes: Axes, setting: Setting, look: looks.Look, panel: Panel) -> 
     assert panel.cost is not None
     curves: list[list[tuple[float, float]]] = []
     for record in setting.records:
-        pairs = best_so_far(record)
+        pairs = _best_so_far(record)
         found = [(panel.cost.of(now), best.metrics.get(panel.metric)) for now, best in pairs]
         curves.append([(x, y) for x, y in found if x and x > 0 and y is not None])
     curves = [curve for curve in curves if curve]
@@ -143,7 +143,7 @@ def _cost_line(axes: Axes, setting: Setting, look: looks.Look, panel: Panel) -> 
         axes.plot(*zip(*curve, strict=True), lw=0.7, alpha=0.4, zorder=2, **stairs)
     log = panel.metric == PERPLEXITY
     middle = [
-        (fmean(x for x, _ in at), mean_of([y for _, y in at], log))
+        (fmean(x for x, _ in at), _mean_of([y for _, y in at], log))
         for at in zip(*curves, strict=False)
     ]
     if middle:
@@ -217,3 +217,20 @@ def _finish(figure: Figure, shown: Sequence[Setting], known: dict[str, looks.Loo
     longest = max(len(name) for name in entries.values())
     columns = max(1, int(width / (0.075 * longest + 0.65)))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=3.2)
+
+
+def _best_so_far(record: RunRecord) -> list[tuple[Validation, Validation]]:
+    """Each validation, with the one up to it whose objective is the lowest; ties to the earlier."""
+    pairs: list[tuple[Validation, Validation]] = []
+    best: Validation | None = None
+    for validation in record.history:
+        value = validation.metrics.get("val/objective", math.inf)
+        if best is None or value < best.metrics.get("val/objective", math.inf):
+            best = validation
+        pairs.append((validation, best))
+    return pairs
+
+
+def _mean_of(values: Sequence[float], log: bool) -> float:
+    """The mean, geometric where the axis is logarithmic."""
+    return math.exp(fmean(math.log(max(v, 1e-300)) for v in values)) if log else fmean(values)
