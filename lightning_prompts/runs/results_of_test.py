@@ -27,13 +27,7 @@ class Tested(Callback):
         self._scored = []
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
         """Keep what the `logits` [B, C] of the prompt in use say of each row."""
         right: list[bool | None] = [None] * len(batch["rows"])
