@@ -265,8 +265,8 @@ def test_a_real_model_and_a_data_frame_give_the_command_lines_numbers(
 ):
     """SmolLM2 on SST-2: every metric and the prompt's vectors, to the last bit, with clipping."""
     monkeypatch.chdir(tmp_path)
-    steps = {**STEPS, "max_steps": 6, "val_check_interval": 3, "precision": "32-true"}
-    rows = {"batch_size": 8, "train_rows": 64, "validation_rows": 40, "test_rows": 40}
+    steps = {**STEPS, "max_steps": 2, "val_check_interval": 2, "precision": "32-true"}
+    rows = {"batch_size": 8, "train_rows": 16, "validation_rows": 16, "test_rows": 16}
     args = [f"--data.{name}={value}" for name, value in rows.items()]
     args += [
         f"--trainer.{name}={json.dumps(value)}".replace('"', "") for name, value in steps.items()
