@@ -3,7 +3,6 @@
 import itertools
 import math
 import random
-from statistics import fmean, stdev
 
 import pytest
 
@@ -14,6 +13,8 @@ from lightning_prompts.report.statistics import (
     mcnemar,
     non_dominated,
     paired,
+    t_quantile,
+    t_within,
     wilson,
 )
 
@@ -23,11 +24,8 @@ from lightning_prompts.report.statistics import (
     [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042), (120, 1.980)],
 )
 def test_quantiles_are_those_of_the_tables(freedom: int, quantile: float):
-    values = [float(i % 2) for i in range(freedom + 1)]
-    found = estimate(values)
-    error = stdev(values) / math.sqrt(len(values))
-    assert (found.high - found.mean) / error == pytest.approx(quantile, abs=5e-4)
-    assert (found.mean - found.low) / error == pytest.approx(quantile, abs=5e-4)
+    assert t_quantile(freedom) == pytest.approx(quantile, abs=5e-4)
+    assert t_within(t_quantile(freedom), freedom) == pytest.approx(0.95)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 8, 13])
@@ -38,12 +36,7 @@ def test_probabilities_are_those_of_the_density(freedom: int):
     width = t / steps
     middles = (width * (i + 0.5) for i in range(steps))
     area = sum(scale * (1 + x * x / freedom) ** (-(freedom + 1) / 2) * width for x in middles)
-    # Differences whose mean is t standard errors.
-    scattered = [float(i % 2) for i in range(freedom + 1)]
-    error = stdev(scattered) / math.sqrt(len(scattered))
-    shift = t * error - fmean(scattered)
-    found = paired([value + shift for value in scattered], [0.0] * len(scattered))
-    assert found.p == pytest.approx(1 - 2 * area, abs=1e-7)
+    assert t_within(t, freedom) == pytest.approx(2 * area, abs=1e-7)
 
 
 def test_the_interval_over_seeds():
