@@ -1,4 +1,8 @@
-"""Intervals, paired comparisons and the Pareto front, without a library for them."""
+"""Intervals, paired comparisons and the Pareto front, without a library for them.
+
+scipy has most of it; where it is installed torchmetrics imports its `signal`, and every command
+would begin half a second later.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
