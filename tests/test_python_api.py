@@ -215,6 +215,8 @@ def test_one_call(tuner: str, lm: FrozenLM, frame: pd.DataFrame, tmp_path: Path)
     assert isinstance(prompt, Prompt)
     assert "test/accuracy" in prompt.metrics
     assert prompt.record.in_use == ("vectors" if tuner == "soft" else "tokens")
+    kind = "nearest tokens of its vectors" if tuner == "soft" else "tokens in use"
+    assert kind in prompt._repr_html_()  # PEZ has vectors too, which nobody reads
 
 
 def test_what_is_missing_is_said(lm: FrozenLM, frame: pd.DataFrame, tmp_path: Path):

@@ -18,7 +18,6 @@ from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.runs.folder import BEST, CHECKPOINTS, PROMPT, TEST
 from lightning_prompts.runs.reading import add_test, read_prompt
-from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.runs.shading import scales, shaded
 from lightning_prompts.tuners.prompt_init import RECORD
 from lightning_prompts.tuners.record import PromptRecord
@@ -77,7 +76,7 @@ class Prompt:
 
     @property
     def distances(self) -> list[float] | None:
-        """Cosine distance of each token to its vector, None where tokens are in use."""
+        """Cosine distance of each token to its vector, None where there is none."""
         return self.record.token_distances
 
     @property
@@ -143,7 +142,7 @@ class Prompt:
         metrics = ", ".join(
             f"{name} {share(self.metrics[name])}" for name in shown if name in self.metrics
         )
-        kind = "nearest tokens of its vectors" if self.distances else "tokens in use"
+        kind = "nearest tokens of its vectors" if self.record.soft_in_use else "tokens in use"
         head = f"{self.record.tuner}, {self.lm.label}: {kind}, shaded by surprise in nats"
         page = Markup("<style>{}</style><div><b>{}</b>{}<small>{}</small></div>")
         tokens = shaded(self.record, *scales([self.record]))
@@ -169,9 +168,13 @@ def load_prompt(where: str | Path, lm: FrozenLM | None = None) -> Prompt:
             f"{where}: no prompt is there; give a run's folder, its {PROMPT} or a checkpoint, for "
             "example logs/soft-demo/version_0."
         )
-    is_checkpoint = path.suffix == ".ckpt"
-    record = _of_checkpoint(path) if is_checkpoint else read_prompt(path)
-    if isinstance(record, RunRecord):
+    content: dict[str, Any] = {}
+    record: PromptRecord
+    if path.suffix == ".ckpt":
+        content = _read(path)
+        record = _of_checkpoint(path, content)
+    else:
+        record = read_prompt(path)
         add_test(record, path.with_name(TEST))
     if lm is None:
         lm = FrozenLM(record.lm.name, record.lm.revision)
@@ -183,8 +186,8 @@ def load_prompt(where: str | Path, lm: FrozenLM | None = None) -> Prompt:
         )
     device = lm.embedding_table.device
     if record.soft_in_use:
-        file = path if is_checkpoint else path.parent / CHECKPOINTS / BEST
-        embeddings = _vectors(file).to(device)
+        file = path if content else path.parent / CHECKPOINTS / BEST
+        embeddings = _vectors(file, content or _read(file)).to(device)
     else:
         embeddings = lm.embed(torch.tensor(record.ids, dtype=torch.long, device=device))
     template, verbalizer = Template(record.template, lm), Verbalizer(record.verbalizer, lm)
@@ -195,15 +198,20 @@ def _num_tokens(example: Example) -> int:
     return len(example.before_ids) + len(example.after_ids)
 
 
-def _of_checkpoint(path: Path) -> PromptRecord:
-    """What a checkpoint says, which has not measured the single tokens."""
+def _read(path: Path) -> dict[str, Any]:
+    """All that a checkpoint holds."""
     try:
-        found = torch.load(path, weights_only=True, map_location="cpu")[RECORD]
+        return dict(torch.load(path, weights_only=True, map_location="cpu"))
     except Exception as error:  # a damaged byte may raise anything
         raise PromptError(
-            f"{path} is damaged, or lightning-prompts did not write it; give the run's folder."
+            f"{path} is missing, damaged, or lightning-prompts did not write it; copy it from the "
+            "run, or give the run's folder."
         ) from error
-    record = PromptRecord.from_json(found)
+
+
+def _of_checkpoint(path: Path, content: Mapping[str, Any]) -> PromptRecord:
+    """What a checkpoint says, which has not measured the single tokens."""
+    record = PromptRecord.from_json(content.get(RECORD, {}))
     if not record.in_use:
         raise PromptError(
             f"{path} does not say whether its vectors or its tokens are the prompt, as it is of an "
@@ -212,14 +220,12 @@ def _of_checkpoint(path: Path) -> PromptRecord:
     return record
 
 
-def _vectors(path: Path) -> Tensor:
+def _vectors(path: Path, content: Mapping[str, Any]) -> Tensor:
     """[P, H] The vectors of a checkpoint."""
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
-        return state[PARAMETER].detach()
-    except Exception as error:  # a damaged byte may raise anything
+    vectors = content.get("state_dict", {}).get(PARAMETER)
+    if vectors is None:
         raise PromptError(
-            f"{path}, which has the prompt's vectors, is missing, damaged or of another "
-            f"kind (no {PARAMETER!r} in it); "
-            "copy it from the run."
-        ) from error
+            f"{path} has no {PARAMETER!r}, which the vectors of a tuner are called; name the "
+            "tuner's parameter so."
+        )
+    return vectors.detach()

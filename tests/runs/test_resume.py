@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.main import main
+from tests.resuming import logged
 
 STEPS = 8  # of 3 an epoch, so that 3 and 6 end epochs; validations at 5 and 8
 FULL = Path("logs/full/version_0")
@@ -65,18 +65,6 @@ def stop(cli: PromptCLI, step: int, signum: int) -> int:
     with pytest.raises(SystemExit) as stopped:
         cli.start()
     return stopped.value.code
-
-
-def logged(run: Path) -> dict[str, dict[int, float]]:
-    """All values that a run's event files hold, by name and step."""
-    found: dict[str, dict[int, float]] = {}
-    for path in sorted(run.glob("events*"), key=lambda path: path.stat().st_mtime):
-        events = EventAccumulator(str(path), size_guidance={"scalars": 0})
-        events.Reload()
-        for name in events.Tags()["scalars"]:
-            for event in events.Scalars(name):
-                found.setdefault(name, {})[event.step] = event.value
-    return {k: v for k, v in found.items() if k.startswith(("train/", "val/"))}
 
 
 def state(run: Path, steps: int = STEPS) -> list[Tensor]:
