@@ -40,6 +40,7 @@ SIZES: dict[str, Any] = {
 # Not set where a configuration has none by itself.
 OPTIONAL = ("n_inner", "q_lora_rank", "kv_lora_rank", "attention_hidden_size", "head_dim")
 OPTIONAL += ("num_key_value_heads", "intermediate_size", "lru_width", "sliding_window")
+ROPE = {"rope_type": "default", "rope_theta": 1e4}
 BLT = {
     **{"hidden_size": 32, "hidden_size_global": 32, "num_attention_heads": 4, "head_dim": 8},
     **{"num_key_value_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2},
@@ -55,9 +56,7 @@ OWN: dict[str, dict[str, Any]] = {
     "codegen": {"rotary_dim": 4},
     "cohere_compass_text": {
         "layer_types": ["full_attention", "sliding_attention"] * 2,
-        "rope_parameters": dict.fromkeys(
-            ("full_attention", "sliding_attention"), {"rope_type": "default", "rope_theta": 1e4}
-        ),
+        "rope_parameters": dict.fromkeys(("full_attention", "sliding_attention"), ROPE),
     },
     "ctrl": {"dff": 64},
     "dbrx": {
@@ -119,46 +118,6 @@ LATENT = ("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "kimi_linear", "longcat
 LATENT += ("bailing_hybrid", "dots3_note_text")
 # Their layers follow from other settings.
 DERIVED = ("bamba", "falcon_h1", "falcon_mamba", "jamba", "mamba", "mamba2", "recurrent_gemma")
-
-
-# How each type is read, as docs/models.md tells it: `reused` or `concatenated` where prompts come
-# first, then where texts do; or `refused`. A slow test builds and reads each.
-READ: dict[str, tuple[str, ...]] = {
-    "reused": (
-        *("afmoe", "apertus", "arcee", "aria_text", "beam", "bitnet", "bloom", "codegen"),
-        *("cohere", "cohere2", "cohere2_moe", "ctrl", "cwm", "diffllama", "doge", "ernie4_5"),
-        *("ernie4_5_moe", "exaone4", "exaone_moe", "falcon", "falcon (ALiBi)", "flex_olmo"),
-        *("flint", "glm", "glm4", "glm4_moe", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox"),
-        *("gpt_neox_japanese", "gpt_oss", "gptj", "granite", "granite_swa", "granitemoe"),
-        *("granitemoe_swa", "granitemoeshared", "helium", "hrm_text", "hunyuan_v1_dense"),
-        *("hunyuan_v1_moe", "hy_v3", "hyperclovax", "jais2", "jetmoe", "kolibri1", "laguna"),
-        *("llama", "mellum", "minimax_m2", "minimax_m3_vl_text", "ministral", "ministral3"),
-        *("mistral", "mixtral", "moshi", "mpt", "nanochat", "nemotron", "olmo", "olmo2", "olmo3"),
-        *("olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3"),
-        *("qwen3_moe", "seed_oss", "smollm3", "solar_open", "stablelm", "starcoder2"),
-    ),
-    "reused, concatenated": (
-        *(
-            "axk1",
-            "deepseek_v2",
-            "deepseek_v3",
-            "glm4_moe_lite",
-            "marian",
-            "mimo_v2_flash",
-            "youtu",
-        ),
-    ),
-    "concatenated": (
-        *("axk2", "bamba", "deepseek_v32", "falcon_h1", "falcon_mamba", "glm_moe_dsa"),
-        *("granitemoehybrid", "hy_v4", "inkling2_text", "jamba", "lfm2", "lfm2_moe", "lfm3"),
-        *("mamba", "mamba2", "minimax", "nemotron_h", "olmo_hybrid", "openai-gpt"),
-        *("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "recurrent_gemma", "rwkv", "xlstm"),
-    ),
-    "refused": (
-        *("bert", "biogpt", "deepseek_v4", "gemma", "gemma2", "gemma3_text", "inkling_text"),
-        *("llama4_text", "minicpm3", "modernbert-decoder", "roberta", "vaultgemma", "xglm"),
-    ),
-}
 
 
 def save_type(name: str, tokenizer: Path, folder: Path) -> None:
