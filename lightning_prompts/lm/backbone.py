@@ -1,7 +1,7 @@
 """A frozen causal language model as all else reads it: tokens, vectors, one pass, logits."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +13,7 @@ from lightning_prompts.lm.ends import Ends
 from lightning_prompts.lm.kernels import use_fast_kernels
 from lightning_prompts.lm.known_tokens import find_ends, find_special, refuse_unread
 from lightning_prompts.lm.nearest import EmbeddingIndex
+from lightning_prompts.lm.quantised import parts_of
 from lightning_prompts.lm.ways import Ways, local_window
 
 if TYPE_CHECKING:
@@ -205,7 +206,24 @@ class Backbone(nn.Module):
 
         A moved or re-converted copy keeps it, another model or revision does not.
         """
-        return weights_digest(self.model, f"{self.model.config.model_type}{self.vocab_size}")[:16]
+        # torchao's weights are the same whether activations are rounded or not.
+        scheme = getattr(getattr(self.model.config, "quantization_config", None), "quant_type", "")
+        scheme = type(scheme).__name__ if scheme else ""
+        return weights_digest(self.model, self._kind + scheme)[:16]
+
+    @cached_property
+    def kin(self) -> str:
+        """Sixteen hex digits of what quantisation leaves as it is: embeddings, norms and biases.
+
+        A model has it in common with its quantised copies.
+        """
+        table = self.embedding_table
+        kept = (p for p in self.model.parameters() if p is table or p.ndim < 2)
+        return _digest(kept, self._kind)[:16]
+
+    @property
+    def _kind(self) -> str:
+        return f"{self.model.config.model_type}{self.vocab_size}"
 
 
 def weights_digest(model: nn.Module, kind: str) -> str:
@@ -213,9 +231,13 @@ def weights_digest(model: nn.Module, kind: str) -> str:
 
     Rounded to bfloat16 first, so that float32 and bfloat16 weights agree; float16 rounds otherwise.
     """
+    return _digest(model.parameters(), kind)
+
+
+def _digest(parameters: Iterable[Tensor], kind: str) -> str:
     digest = hashlib.sha256(kind.encode())
-    for parameter in model.parameters():
-        numbers = parameter.detach().flatten()[:SAMPLED].to("cpu", torch.bfloat16)
+    for part in (part for parameter in parameters for part in parts_of(parameter)):
+        numbers = part.detach().flatten()[:SAMPLED].to("cpu", torch.bfloat16)
         digest.update(numbers.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
 
