@@ -1,10 +1,12 @@
 """What a prompt belongs to: the part of a run's record that every checkpoint carries."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Self
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.chat import Conversation
 
 VERSION = "record_version"  # its key, wherever a record is written
 WRITTEN = 1
@@ -41,7 +43,8 @@ class PromptRecord:
     Attributes:
         tuner: Class of the tuner: SoftPrompt, PEZ, ...
         lm: The language model.
-        template: Where text and prompt sit.
+        template: Where text and prompt sit, as it was given.
+        rendered: What the chat template made of a conversation, None where it is none.
         verbalizer: Label to answer word.
         text: Of the prompt's tokens.
         ids: Of these tokens.
@@ -57,7 +60,8 @@ class PromptRecord:
 
     tuner: str
     lm: LMRecord
-    template: str
+    template: str | Conversation
+    rendered: str | None = None
     verbalizer: dict[str, str]
     text: str
     ids: list[int]
@@ -68,6 +72,12 @@ class PromptRecord:
     averaged_by: str | None
     step: int
     metrics: dict[str, float]
+
+    @property
+    def template_text(self) -> str:
+        """The template on one line; of a conversation its JSON."""
+        given = self.template
+        return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
 
     @property
     def soft_in_use(self) -> bool:
