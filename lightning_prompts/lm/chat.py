@@ -15,9 +15,13 @@ from lightning_prompts.files.text import did_you_mean
 from lightning_prompts.lm.backbone import Backbone
 
 ROLES = ("system", "user", "assistant", "developer")
-EXAMPLE = "{chat: {system: '{prompt}', user: '{text}'}}"
-MARK = "x7Qm{}mQ7x"  # letters and digits, which no chat template changes
-MARKED = re.compile("( ?)" + MARK.format(r"(\d+)") + "( ?)")
+TEXT = "'{prompt} {text} It was'"  # how the two kinds of templates look, for messages
+CONVERSATION = "{chat: {system: '{prompt}', user: '{text}'}}"
+# Letters and digits, which no chat template changes, within white space that none writes: where
+# it is gone afterwards, that of a value would be too.
+SPACE = "\v"
+MARK = f"{SPACE}x7Qm{{}}mQ7x{SPACE}"
+MARKED = re.compile(MARK.format(r"(\d+)").replace(SPACE, f"({SPACE}?)"))
 TRIMS: dict[tuple[bool, bool], Callable[[str], str]] = {
     (False, False): str,
     (True, False): str.lstrip,
@@ -60,7 +64,9 @@ def turns_of(template: Mapping[str, Any]) -> list[Turn]:
         PromptError: If it is none.
     """
     chat = template.get("chat")
-    turns = [{"role": k, "content": v} for k, v in chat.items()] if isinstance(chat, dict) else chat
+    turns: Any = chat
+    if isinstance(chat, Mapping):
+        turns = [{"role": role, "content": content} for role, content in chat.items()]
     whole = isinstance(turns, list) and all(
         isinstance(turn, Mapping)
         and turn.keys() == {"role", "content"}
@@ -69,14 +75,13 @@ def turns_of(template: Mapping[str, Any]) -> list[Turn]:
     )
     if not turns or not whole or template.keys() - {"chat", "variables"}:
         raise PromptError(
-            f"Template {dict(template)!r} is no conversation; write {EXAMPLE}, with a list of "
-            "{role: ..., content: ...} where a role comes twice, or one text such as "
-            "'{prompt} {text} It was'."
+            f"Template {dict(template)!r} is no conversation; write {CONVERSATION}, with a list of "
+            f"{{role: ..., content: ...}} where a role comes twice, or one text such as {TEXT}."
         )
     for role in (turn["role"] for turn in turns):
         if role not in ROLES:
             raise PromptError(f"A turn of the template is of {role!r}{did_you_mean(role, ROLES)}")
-    return turns
+    return list(turns)
 
 
 def render(
@@ -106,8 +111,7 @@ def render(
     messages = [
         {
             "role": role,
-            # Spaces that are gone afterwards were trimmed, as those of a value would be.
-            "content": "".join(t if name is None else f"{t} {next(marks)} " for t, name in parts),
+            "content": "".join(t if name is None else t + next(marks) for t, name in parts),
         }
         for role, parts in turns
     ]
@@ -121,9 +125,7 @@ def render(
                 f"{found.count(i)} times, not once; put it into another turn."
             )
     texts = zip(pieces[0::4], pieces[1::4], found, pieces[3::4], strict=False)
-    parts = [
-        Part(text, names[i][0], TRIMS[not left, not right]) for text, left, i, right in texts
-    ]
+    parts = [Part(text, names[i][0], TRIMS[not left, not right]) for text, left, i, right in texts]
     return [*parts, Part(pieces[-1])]
 
 
@@ -142,7 +144,7 @@ def writes_apart(text: str, lm: Backbone) -> Callable[[str], str]:
 
 
 def _applied(messages: list[Any], variables: Mapping[str, Any], lm: Backbone) -> str:
-    tokenizer, text = lm.tokenizer, "write the template as one text, e.g. '{prompt} {text} It was'"
+    tokenizer, text = lm.tokenizer, f"write the template as one text, such as {TEXT}"
     if not tokenizer.chat_template:
         raise PromptError(
             f"{lm.label} has no chat template, so no conversation can be written for it; take a "

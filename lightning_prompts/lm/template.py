@@ -6,7 +6,7 @@ conversation becomes such a string by the tokenizer's chat template, once.
 """
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning_prompts.files.errors import PromptError
@@ -36,8 +36,9 @@ class Template:
     def __init__(self, given: str | Conversation, lm: Backbone) -> None:
         self.given, self._lm = given, lm
         self.is_chat = not isinstance(given, str)
+        self._safe: Callable[[str], str] = str
         if isinstance(given, str):
-            parts, self.text, self._safe = _checked([given], given)[0], given, str
+            parts, self.text = _checked([given], given)[0], given
         else:
             turns = turns_of(given)
             contents = _checked([turn["content"] for turn in turns], given)

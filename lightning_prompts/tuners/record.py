@@ -172,7 +172,8 @@ def refuse_other_setting(
     for name, option, there, here in (
         ("tuner", "--model", saved.tuner, own.tuner),
         ("language model", "--lm.name", models[0], models[0] if same_model else models[1]),
-        ("template", "--data.template", saved.template, own.template),
+        ("template", "--data.template", saved.template_text, own.template_text),
+        ("rendered conversation", "--lm.name", saved.rendered, own.rendered),
         ("verbalizer", "--data.verbalizer", saved.verbalizer, own.verbalizer),
         ("prompt length", both if least < most else "--model.prompt_length", length, own_length),
     ):

@@ -29,8 +29,9 @@ def build(lm_folder: Path, *args: str) -> PromptCLI:
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("tuner", TUNERS)
 def test_every_tuner_meets_every_task(
-    tuner: str, task: str, lm_folder: Path, tmp_path, monkeypatch, capsys
+    tuner: str, task: str, lm_folder: Path, chat_folder: Path, tmp_path, monkeypatch, capsys
 ):
+    lm_folder = chat_folder if "_chat" in task else lm_folder
     monkeypatch.chdir(tmp_path)  # where no configs/ lies: the shipped ones are found
     if "yelp.yaml" in task and "rlprompt" not in tuner:  # its reward is for a policy
         with pytest.raises(SystemExit) as refused:
