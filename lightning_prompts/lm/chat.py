@@ -85,9 +85,7 @@ def turns_of(template: Mapping[str, Any]) -> list[Turn]:
 
 
 def render(
-    turns: Sequence[tuple[str, Sequence[tuple[str, str | None]]]],
-    variables: Mapping[str, Any],
-    lm: Backbone,
+    turns: Sequence[tuple[str, Sequence[Part]]], variables: Mapping[str, Any], lm: Backbone
 ) -> list[Part]:
     """Let a chat template write a conversation down, up to where the model answers.
 
@@ -95,7 +93,7 @@ def render(
     the end of what it says.
 
     Args:
-        turns: Role, and the content's pieces with the column or prompt behind each.
+        turns: Role and content of each.
         variables: Of the chat template.
         lm: Gives the tokenizer.
 
@@ -106,12 +104,12 @@ def render(
         PromptError: If the tokenizer has no chat template, it refuses the conversation or leaves a
             turn out, or its BOS and the model's do not go together.
     """
-    names = [(name, role) for role, parts in turns for _, name in parts if name is not None]
+    names = [(p.name, role) for role, parts in turns for p in parts if p.name is not None]
     marks = map(MARK.format, range(len(names)))
     messages = [
         {
             "role": role,
-            "content": "".join(t if name is None else t + next(marks) for t, name in parts),
+            "content": "".join(p.text + ("" if p.name is None else next(marks)) for p in parts),
         }
         for role, parts in turns
     ]

@@ -40,12 +40,10 @@ class Template:
         if isinstance(given, str):
             parts, self.text = _checked([given], given)[0], given
         else:
-            turns = turns_of(given)
-            contents = _checked([turn["content"] for turn in turns], given)
-            roles = [turn["role"] for turn in turns]
-            named = [[(part.text, part.name) for part in content] for content in contents]
-            said = list(zip(roles, named, strict=True))
-            parts = render(said, given.get("variables") or {}, lm)
+            said = turns_of(given)
+            contents = _checked([turn["content"] for turn in said], given)
+            turns = [(turn["role"], parts) for turn, parts in zip(said, contents, strict=True)]
+            parts = render(turns, given.get("variables") or {}, lm)
             self.text = "".join(map(_written, parts))
             self._safe = writes_apart("".join(part.text for part in parts), lm)
         at = next(i for i, part in enumerate(parts) if part.name == PROMPT)

@@ -14,6 +14,7 @@ from lightning_prompts.lm.template import Template
 from lightning_prompts.runs.one_call import fit
 from lightning_prompts.runs.prompt import load_prompt
 from lightning_prompts.runs.reading import read_run
+from lightning_prompts.studies.plan import written
 from lightning_prompts.tuners.prompt_init import RECORD
 from lightning_prompts.tuners.soft import SoftPrompt
 from tests.tiny import TURNS, reviews
@@ -47,16 +48,16 @@ def run(chat_folder: Path, review_folder: Path, tmp_path_factory) -> Path:
 
 
 def test_a_run_goes_all_the_way(run: Path, chat_folder: Path, tmp_path: Path):
-    written = json.loads((run / "prompt.json").read_text())
-    assert written["template"] == CHAT
+    found = json.loads((run / "prompt.json").read_text())
+    assert found["template"] == CHAT
     rendered = f"{START}system\n{{prompt}}{END}\n{START}user\n{{text}}{END}\n{START}assistant\n"
-    assert written["rendered"] == rendered
+    assert found["rendered"] == rendered
     saved = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert saved[RECORD]["template"] == CHAT
 
     again = main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", "best"])
     measured = {name: float(value) for name, value in again.trainer.callback_metrics.items()}
-    assert measured == pytest.approx(written["metrics"], abs=1e-5)
+    assert measured == pytest.approx(found["metrics"], abs=1e-5)
     main(["predict", "--config", str(run / "config.yaml"), "--ckpt_path", "best"])
     lines = (run / "predictions.jsonl").read_text().splitlines()
     predicted = [json.loads(line) for line in lines]
@@ -97,6 +98,13 @@ def test_a_changed_chat_template_is_another_run(run: Path):
     other = SoftPrompt(lm, Template(CHAT, lm), cli.model.verbalizer, prompt_length=10)
     with pytest.raises(PromptError, match="rendered conversation"):
         other.on_load_checkpoint(torch.load(checkpoint, weights_only=True))
+
+
+def test_a_study_gives_a_conversation(run: Path):
+    """As an option of its runs' command lines, where a later one counts more."""
+    other = {"chat": [{"role": "user", "content": "{text}:{prompt}"}]}
+    args = ["fit", "--config", str(run / "config.yaml"), f"--data.template={written(other)}"]
+    assert main(args, run=False).model.template.given == other
 
 
 @pytest.mark.parametrize("template", ["{chat: {user: 3}}", "{chats: {user: '{text}'}}"])
