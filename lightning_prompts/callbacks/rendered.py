@@ -60,7 +60,7 @@ def shown_row(tuner: PromptTuner, task: PromptTask) -> str:
 
 def answers_shown(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> list[str]:
     """How likely the answer words are with the present prompt, in both cases, in lines."""
-    words = [word for word in tuner.verbalizer.words if isinstance(word, str)]
+    words = list(tuner.verbalizer.words)
     cases = [words, [_other_case(word) for word in words]]
     ids = [_tokens(each, tuner.lm) for each in cases]
     known = [(each, found) for each, found in zip(cases, ids, strict=True) if found is not None]
@@ -79,7 +79,7 @@ def answers_shown(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> lis
         said = ", ".join(
             f"{word!r} {share:.0%}" for word, share in zip(each, answered.tolist(), strict=True)
         )
-        lines.append(f"  {said}; probability of these words together {own.sum(-1).mean():.3f}")
+        lines.append(f"  {said}; probability of these words together {own.sum(-1).mean():.2g}")
     return lines
 
 

@@ -64,7 +64,7 @@ def test_the_row_and_both_cases_are_shown(chat_lm: FrozenLM, caplog):
         shares = ", ".join(
             f"'{word}' {n / 24:.0%}" for word, n in zip(words, answered, strict=True)
         )
-        assert line == f"  {shares}; probability of these words together {together:.3f}"
+        assert line == f"  {shares}; probability of these words together {together:.2g}"
 
 
 def test_vectors_have_no_text_and_plain_templates_say_nothing(chat_lm: FrozenLM, caplog):
