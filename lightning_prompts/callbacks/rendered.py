@@ -49,10 +49,10 @@ def shown_row(tuner: PromptTuner, task: PromptTask) -> str:
     """A text of middling length as it is read, the prompt and the answer marked."""
     texts = [pair for batch in task.calibration_batches(ROWS) for pair in batch["texts"]]
     before, after = texts[len(texts) // 2]
-    kind = "vector" if tuner.soft_in_use else "token"
-    prompt = count(tuner.prompt_length, kind)
+    ids = tuner.hard_prompt().tolist()
+    prompt = count(len(ids), "vector" if tuner.soft_in_use else "token")
     if not tuner.soft_in_use:
-        prompt += f" {visible(tuner.lm.decode(tuner.hard_prompt().tolist()))!r}"
+        prompt += f" '{visible(tuner.lm.decode(ids))}'"
     bos = tuner.lm.decode(tuner.lm.prefix_ids)
     row = shorten_middle(f"{bos}{before}[[prompt: {prompt}]]{after}[[answer]]", LONGEST)
     return f"The conversation as {tuner.lm.label} reads it:\n{row}"
