@@ -117,10 +117,10 @@ def table(found: dict[str, Read]) -> str:
     works = sum(len(by_way[way]) for way in WAYS)
     lines = [
         f"Of {len(found)} causal types of text in transformers {transformers.__version__}, built",
-        f"tiny with random weights (windows of 6 tokens), {works} work: in both orders of prompt and text they",
-        f"give the logits of the model's own pass over whole rows to {EXACT:.0e} of the largest in float32",
-        "(Jamba to 2e-05, and xLSTM, which computes in bfloat16, to 0.02), and its gradients where",
-        "there are any.",
+        f"tiny with random weights (windows of 6 tokens), {works} work: in both orders of prompt",
+        f"and text they give the logits of the model's own pass over whole rows to {EXACT:.0e} of",
+        "the largest in float32 (Jamba to 2e-05, and xLSTM, which computes in bfloat16, to 0.02),",
+        "and its gradients where there are any.",
         "",
         "| how | | model types |",
         "| --- | --- | --- |",
