@@ -163,9 +163,7 @@ class Ends:
         self._refuse("computes logits of its final states in a way that is not known here")
 
     def _refuse(self, why: str, error: Exception | None = None) -> NoReturn:
-        raise PromptError(
-            f"{self.name} {why}; use another model, for example gpt2."
-        ) from error
+        raise PromptError(f"{self.name} {why}; use another model, for example gpt2.") from error
 
 
 def _own_logits(products: Tensor, config: Any) -> Tensor:
