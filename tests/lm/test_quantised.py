@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,7 @@ def test_a_prompt_of_one_is_read_by_the_other_with_a_notice(
     assert len({record.fingerprint for record in records}) == 3
     assert len({record.kin for record in records}) == 1
     assert not records[0].fits(LMRecord.of(lm))
+    assert not records[0].fits(replace(records[0], fingerprint="of another training"))
 
     small = models["int8"]
     setting = {"template": "{text}{prompt}", "verbalizer": VERBALIZER}
