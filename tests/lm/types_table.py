@@ -210,7 +210,7 @@ def main() -> None:
             print(f"{kind}: {' '.join(read)}", flush=True)  # noqa: T201
     if not sys.argv[1:]:
         before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN + "\n")
-        behind = rest.partition("\n" + END)[2]
+        behind = rest.partition(END)[2]
         text = f"{before}{BEGIN}\n{table(found)}\n{END}{behind}"
         DOCUMENT.write_text(text, encoding="utf-8")
 
