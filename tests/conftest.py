@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from tests.tiny import save_model, save_reviews
+from tests.tiny import save_chat_model, save_model, save_reviews
 
 if TYPE_CHECKING:
     from lightning_prompts.lm.frozen import FrozenLM
@@ -38,6 +38,14 @@ def lm(lm_folder: Path) -> "FrozenLM":
     from lightning_prompts.lm.frozen import FrozenLM
 
     return FrozenLM(str(lm_folder))
+
+
+@pytest.fixture(scope="session")
+def chat_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with two tokens for turns (V=103) and a ChatML template."""
+    folder = tmp_path_factory.mktemp("tiny_chat")
+    save_chat_model(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

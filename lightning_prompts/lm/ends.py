@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.files.numbers import wide
 
-# What models do to the products with their head, by the names of it in their configurations: Cohere
-# and Falcon-H1 multiply; Gemma, NanoChat, RecurrentGemma and xLSTM cap them at c by c tanh(x / c).
+# What models do to the products with their head, by the names of it in their configurations:
+# Granite and Inkling divide; Cohere and Falcon-H1 multiply; Gemma, NanoChat, RecurrentGemma and
+# xLSTM cap them at c by c tanh(x / c).
+DIVISORS = ("logits_scaling", "logits_mup_width_multiplier")
 FACTORS = ("logit_scale", "lm_head_multiplier")
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 # Share of the largest logit that rounding to these types may make.
@@ -54,7 +56,7 @@ class Ends:
             self._refuse("has no linear head for the next token")
         # Some name another part of theirs as their base.
         parts = (child for child in model.children() if self.input in child.modules())
-        self.body = next(parts, None) if model.base_model is model else model.base_model
+        self.body: Any = next(parts, model) if model.base_model is model else model.base_model
         self._as_read: tuple[Any, Tensor] | None = None
         with torch.no_grad():
             ids = torch.arange(min(TRIED, len(self.own_table)), device=self.own_table.device)
@@ -143,8 +145,10 @@ class Ends:
             body(inputs_embeds=0.9 * self.table[ids], use_cache=False)
         except Exception as error:  # likewise
             if not by_layer:
-                cause = f"does not read vectors in place of tokens ({first_line(error)})"
-                self._refuse(cause, error)
+                # Other errors tell of its code, and nothing to who reads them.
+                spoken = isinstance(error, ValueError | RuntimeError)
+                detail = f" ({first_line(error)})" if spoken else ""
+                self._refuse(f"does not read vectors in place of tokens{detail}", error)
             whole = expected.new_tensor(torch.nan)
         rounded = largest * ROUNDED.get(self.own_table.dtype, 1e-3)
         if not (whole - expected).abs().max() <= rounded:  # nor any NaN
@@ -168,8 +172,9 @@ class Ends:
 
 def _own_logits(products: Tensor, config: Any) -> Tensor:
     """[..., C] logits as a model makes them of the products with its head."""
-    if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
-        products = products / divisor
+    for name in DIVISORS:
+        if (divisor := getattr(config, name, None)) is not None:
+            products = products / divisor
     for name in FACTORS:
         if (factor := getattr(config, name, None)) is not None:
             products = products * factor

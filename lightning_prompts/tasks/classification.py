@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import NumRows
+from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tasks.files import stem
@@ -34,7 +35,8 @@ class TextClassification(PromptTask):
 
     Args:
         template: Where the columns and `{prompt}` sit, e.g. `"{prompt} {text} It was"`; the model
-            answers after its end. White space before `{prompt}` is refused.
+            answers after its end. White space before `{prompt}` is refused. Or a conversation,
+            `{chat: {system: "{prompt}", user: "{text}"}}`, answered as the assistant.
         verbalizer: Label to answer word, each one token, e.g. `{"0": " terrible", "1": " great"}`.
         path: Folder, file, several files (`part-*.csv`), or Hub id (OWNER/NAME).
         name: The task's name in folders and tables; by default the last part of `path`.
@@ -80,7 +82,7 @@ class TextClassification(PromptTask):
     def __init__(
         self,
         lm: FrozenLM,
-        template: str,
+        template: str | Conversation,
         verbalizer: dict[str, str],
         path: str | None = None,
         name: str | None = None,

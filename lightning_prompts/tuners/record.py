@@ -1,11 +1,13 @@
 """What a prompt belongs to: the part of a run's record that every checkpoint carries."""
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Self
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.quantised import Quantisation
 
@@ -73,7 +75,8 @@ class PromptRecord:
     Attributes:
         tuner: Class of the tuner: SoftPrompt, PEZ, ...
         lm: The language model.
-        template: Where text and prompt sit.
+        template: Where text and prompt sit, as it was given.
+        rendered: What the chat template made of a conversation, None where it is none.
         verbalizer: Label to answer word.
         text: Of the prompt's tokens.
         ids: Of these tokens.
@@ -89,7 +92,8 @@ class PromptRecord:
 
     tuner: str
     lm: LMRecord
-    template: str
+    template: str | Conversation
+    rendered: str | None = None
     verbalizer: dict[str, str]
     text: str
     ids: list[int]
@@ -100,6 +104,12 @@ class PromptRecord:
     averaged_by: str | None
     step: int
     metrics: dict[str, float]
+
+    @property
+    def template_text(self) -> str:
+        """The template on one line; of a conversation its JSON."""
+        given = self.template
+        return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
 
     @property
     def soft_in_use(self) -> bool:
@@ -194,7 +204,8 @@ def refuse_other_setting(
     for name, option, there, here in (
         ("tuner", "--model", saved.tuner, own.tuner),
         ("language model", "--lm.name", models[0], models[0] if same_model else models[1]),
-        ("template", "--data.template", saved.template, own.template),
+        ("template", "--data.template", saved.template_text, own.template_text),
+        ("rendered conversation", "--lm.name", saved.rendered, own.rendered),
         ("verbalizer", "--data.verbalizer", saved.verbalizer, own.verbalizer),
         ("prompt length", both if least < most else "--model.prompt_length", length, own_length),
     ):

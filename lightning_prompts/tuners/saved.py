@@ -32,7 +32,8 @@ class Saved(Averages):
         return PromptRecord(
             tuner=type(self).__name__,
             lm=LMRecord.of(lm),
-            template=self.template.text,
+            template=self.template.given,
+            rendered=self.template.text if self.template.is_chat else None,
             verbalizer=dict(zip(verbalizer.labels, verbalizer.words, strict=True)),
             text=lm.decode(ids),
             ids=ids,
