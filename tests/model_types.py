@@ -83,6 +83,7 @@ OWN: dict[str, dict[str, Any]] = {
     "kimi_linear": {"linear_head_dim": 8, "linear_num_heads": 4, "num_key_value_heads": 4},
     "longcat_flash": {"num_key_value_heads": 4, "head_dim": 8, "ffn_hidden_size": 64},
     "mamba2": {"num_heads": 4, "head_dim": 16},
+    "minicpm3": {"num_key_value_heads": 4},
     "ministral": {"head_dim": 8},
     "mixtral": {"sliding_window": None},
     "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
