@@ -83,7 +83,6 @@ OWN: dict[str, dict[str, Any]] = {
     "kimi_linear": {"linear_head_dim": 8, "linear_num_heads": 4, "num_key_value_heads": 4},
     "longcat_flash": {"num_key_value_heads": 4, "head_dim": 8, "ffn_hidden_size": 64},
     "mamba2": {"num_heads": 4, "head_dim": 16},
-    "minicpm3": {"num_key_value_heads": 4},
     "ministral": {"head_dim": 8},
     "mixtral": {"sliding_window": None},
     "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
@@ -141,6 +140,8 @@ def save_type(name: str, tokenizer: Path, folder: Path) -> None:
         given.pop("pad_token_id", None)
     if name in LATENT:
         given.pop("head_dim", None)
+    if vars(stock).get("kv_lora_rank"):  # every head has a key of its own
+        given["num_key_value_heads"] = 4
     types = list(dict.fromkeys(getattr(stock, "layer_types", None) or []))
     if types and name not in DERIVED:
         given["layer_types"] = [types[i % len(types)] for i in range(4)]
