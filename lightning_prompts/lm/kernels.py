@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lightning_prompts.files.numbers import wide
+
 ATTENTION = "lightning_prompts"
 # Scores of a layer that plain matrix products keep for the backward pass: 16 MiB in bfloat16 and
 # 0.5 GiB for 30 layers. Longer sequences are what torch's fused kernel is made for.
@@ -106,23 +108,25 @@ def use_attention(model: Any) -> None:
 
 
 class RMSNorm(nn.Module):
-    """w * x / sqrt(mean(x²) + eps) over the last dimension, w frozen; mean in float32.
+    """(o + w) * x / sqrt(mean(x²) + eps) over the last dimension, w frozen; mean in float32.
 
     Args:
         weight: [H]
         eps: Added under the root.
+        offset: o; Gemma has 1, and multiplies before it rounds.
     """
 
-    def __init__(self, weight: nn.Parameter, eps: float) -> None:
+    def __init__(self, weight: nn.Parameter, eps: float, offset: float = 0.0) -> None:
         super().__init__()
-        self.weight, self.eps = weight, eps
+        self.weight, self.eps, self.offset = weight, eps, offset
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., H] to [..., H]."""
-        if x.dtype == self.weight.dtype == torch.float32 and x.device.type == "cpu":
-            return _FrozenRMSNorm.apply(x, self.weight, self.eps)
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        return self.weight * F.rms_norm(wide, x.shape[-1:], eps=self.eps).to(x.dtype)
+        weight = wide(self.weight) + self.offset if self.offset else self.weight
+        if x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu":
+            return _FrozenRMSNorm.apply(x, weight, self.eps)
+        normed = F.rms_norm(wide(x), x.shape[-1:], eps=self.eps)
+        return (normed * weight).to(x.dtype) if self.offset else weight * normed.to(x.dtype)
 
 
 class _FrozenRMSNorm(torch.autograd.Function):
@@ -160,11 +164,12 @@ def use_fast_kernels(model: nn.Module) -> None:
 
 @torch.no_grad()
 def _equal_norm(module: nn.Module) -> RMSNorm | None:
-    """Our norm in place of a model's own, where both are the same: some add 1 to their weight."""
+    """Our norm in place of a model's own, where both are the same."""
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(weight, nn.Parameter) or not isinstance(eps, float):
         return None
-    norm = RMSNorm(weight, eps)
     probe = torch.linspace(-1, 2, len(weight), dtype=weight.dtype, device=weight.device)[None]
-    return norm if torch.allclose(norm(probe), module(probe), rtol=1e-5, atol=1e-6) else None
+    expected = module(probe)
+    norms = (RMSNorm(weight, eps, offset) for offset in (0.0, 1.0))
+    return next((n for n in norms if torch.allclose(n(probe), expected, 1e-5, 1e-6)), None)

@@ -12,7 +12,6 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     FalconConfig,
-    GemmaConfig,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoConfig,
@@ -147,12 +146,40 @@ def test_what_is_replaced_in_a_gpt2():
     torch.testing.assert_close(model(ids).logits, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_norm_that_adds_one_to_its_weight(dtype: torch.dtype):
+    """Gemma's."""
+    own = GemmaRMSNorm(16).to(dtype)
+    nn.init.normal_(own.weight)
+    holder = nn.Sequential(own).requires_grad_(False)
+    use_fast_kernels(holder)
+    assert isinstance(holder[0], kernels.RMSNorm)
+    assert holder[0].weight is own.weight
+    x = (3 * torch.randn(5, 16)).to(dtype).requires_grad_()
+    double = x.detach().double().requires_grad_()
+    scale = torch.rsqrt(double.square().mean(-1, keepdim=True) + own.eps)
+    expected = double * scale * (1 + own.weight.double())
+    close = (
+        {"rtol": 1e-2, "atol": 1e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
+    )
+    torch.testing.assert_close(holder(x).double(), expected, **close)
+    if dtype == torch.bfloat16:
+        assert torch.equal(holder(x), own(x))
+    weights = torch.randn(5, 16)
+    (holder(x) * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(x.grad.double(), double.grad, **close)
+
+
 def test_a_norm_of_another_formula_is_left_alone():
-    """Gemma adds 1 to the weight."""
-    holder = nn.Sequential(GemmaRMSNorm(GemmaConfig().hidden_size))
+    class OtherRMSNorm(GemmaRMSNorm):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).tanh()
+
+    holder = nn.Sequential(OtherRMSNorm(16))
     nn.init.normal_(holder[0].weight)
     use_fast_kernels(holder)
-    assert isinstance(holder[0], GemmaRMSNorm)
+    assert isinstance(holder[0], OtherRMSNorm)
 
 
 @pytest.mark.parametrize("kind", ["bloom", "falcon", "gpt_neo"])
