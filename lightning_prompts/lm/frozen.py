@@ -151,9 +151,7 @@ class FrozenLM(ChecksOptions, Backbone):
         self._compiled = CompiledPasses(self) if compile else None
         check_ways(self, reuse_prompt is not False, text_cache > 0)
 
-    def answer_hidden(
-        self, prompt: Tensor, batch: Batch, tree: AnswerTree | None = None
-    ) -> Tensor:
+    def answer_hidden(self, prompt: Tensor, batch: Batch, tree: AnswerTree | None = None) -> Tensor:
         """Final hidden state at the position whose next token is the answer.
 
         Args:

@@ -5,6 +5,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Self
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.answers import AnswerScore
+from lightning_prompts.lm.verbalizer import Words
 
 VERSION = "record_version"  # its key, wherever a record is written
 WRITTEN = 1
@@ -42,7 +44,8 @@ class PromptRecord:
         tuner: Class of the tuner: SoftPrompt, PEZ, ...
         lm: The language model.
         template: Where text and prompt sit.
-        verbalizer: Label to answer word.
+        verbalizer: Label to answer, or to several.
+        answer_score: How the tokens of an answer make its score.
         text: Of the prompt's tokens.
         ids: Of these tokens.
         tokens: Each of them decoded alone.
@@ -58,7 +61,8 @@ class PromptRecord:
     tuner: str
     lm: LMRecord
     template: str
-    verbalizer: dict[str, str]
+    verbalizer: Words
+    answer_score: AnswerScore = "sum"
     text: str
     ids: list[int]
     tokens: list[str]
@@ -164,6 +168,7 @@ def refuse_other_setting(
         ("language model", "--lm.name", models[0], models[0] if same_model else models[1]),
         ("template", "--data.template", saved.template, own.template),
         ("verbalizer", "--data.verbalizer", saved.verbalizer, own.verbalizer),
+        ("answers' score", "--data.answer_score", saved.answer_score, own.answer_score),
         ("prompt length", both if least < most else "--model.prompt_length", length, own_length),
     ):
         if there != here:

@@ -34,6 +34,7 @@ class Saved(Averages):
             lm=LMRecord(lm.label, lm.fingerprint, lm.name, lm.revision),
             template=self.template.text,
             verbalizer=dict(zip(verbalizer.labels, verbalizer.words, strict=True)),
+            answer_score=verbalizer.score,
             text=lm.decode(ids),
             ids=ids,
             tokens=lm.token_strings(ids),

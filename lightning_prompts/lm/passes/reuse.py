@@ -15,8 +15,8 @@ from lightning_prompts.lm.answers import AnswerTree
 from lightning_prompts.lm.backbone import Backbone, Layers, whole_cache
 from lightning_prompts.lm.batch import Batch, piece_order
 from lightning_prompts.lm.passes.masks import as_mask, behind_texts, takes_block_masks
-from lightning_prompts.lm.passes.reading_on import read_on
 from lightning_prompts.lm.passes.prompt_tree import prompt_tree
+from lightning_prompts.lm.passes.reading_on import read_on
 from lightning_prompts.lm.passes.text_cache import TextStates, text_mask
 
 if TYPE_CHECKING:
