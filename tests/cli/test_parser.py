@@ -46,7 +46,9 @@ MISTAKES = {
     # data and model
     "--data.path nowhere": "nowhere",
     "--lm.name ./nowhere": "nowhere",
-    "--data.verbalizer {negative: ' dreadful', positive: ' good'}": "' dreadful'",
+    "--data.verbalizer {negative: ' good no', positive: ' good'}": "begins ' good no'",
+    "--data.verbalizer {negative: [], positive: ' good'}": "empty list",
+    "--data.answer_score median": "--data.answer_score: expected 'sum', 'mean', 'pmi'",
     "--data.template {text}": "{prompt}",
     "--data.batch_size 0": "--data.batch_size is 0",
     "--model.prompt_length 400": "A prompt of 400 tokens leaves no room",
