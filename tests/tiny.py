@@ -11,6 +11,12 @@ import torch
 # character, so that a test can read positions off the text.
 WHOLE_WORDS = (" terrible", " great", " bad", " good")
 END = "<|endoftext|>"
+TURNS = ("<|im_start|>", "<|im_end|>")
+CHATML = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou {help}.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 GOOD = (
     "A warm and funny film.",
@@ -71,6 +77,22 @@ def save_model(folder: Path, seed: int = 0, positions: int = 256, characters: st
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         GPT2LMHeadModel(config).save_pretrained(folder)
+
+
+def save_chat_model(folder: Path, template: str = CHATML) -> None:
+    """The model of `save_model` with tokens that begin and end turns, and a chat template."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    save_model(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": [*TURNS]})
+    tokenizer.chat_template = template
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for each in (tokenizer, model):
+        each.save_pretrained(folder)
 
 
 def reviews(count: int) -> Iterator[dict[str, str]]:

@@ -21,6 +21,7 @@ from lightning_prompts.callbacks import Baselines, Faithfulness, PromptText, Scr
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
 from lightning_prompts.callbacks.progress import StepProgress
+from lightning_prompts.callbacks.rendered import Rendered
 from lightning_prompts.cli import completion, outcome
 from lightning_prompts.cli.commands import DESCRIPTION, RUNS, command_of
 from lightning_prompts.cli.option_values import Option, options_of, refuse_nulls, refuse_numbers
@@ -188,7 +189,7 @@ class PromptCLI(LightningCLI):
         own_bar = any(isinstance(callback, ProgressBar) for callback in given)
         save = SaveConfig(self._parser(self.subcommand), self.saved)
         callbacks: list[Callback] = [save, Predictions(), Tested(), PromptList(), LastPrompt()]
-        callbacks += [FiniteNumbers(), SameRun(self.config[self.subcommand]), Requeue()]
+        callbacks += [FiniteNumbers(), Rendered(), SameRun(self.config[self.subcommand]), Requeue()]
         if configured.enable_progress_bar is not False and not own_bar:
             callbacks.append(StepProgress())
         self.trainer_defaults["callbacks"] = callbacks

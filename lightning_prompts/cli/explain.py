@@ -10,6 +10,7 @@ from lightning_prompts.cli.commands import NO_COMMAND
 from lightning_prompts.cli.trainer_parts import refused_by_name
 from lightning_prompts.files.public_names import find_class
 from lightning_prompts.files.text import did_you_mean
+from lightning_prompts.lm.chat import CONVERSATION, TEXT
 
 
 def explain(message: str, options: Sequence[str]) -> str:
@@ -89,6 +90,8 @@ def explain(message: str, options: Sequence[str]) -> str:
         pattern = r"(?:Got|Given) value: (?!NestedArg)(.+?)(?:\. Got value: .*)?$"
         values = re.findall(pattern, message, re.MULTILINE)
         got = f", got {values[0].strip()!r}" if values else ""
+        if where.rpartition(".")[2] == "template":
+            got += f"; write a text such as {TEXT}, or a conversation such as {CONVERSATION}"
         return f"--{where}: expected {expected or 'null'}{got}."
     return " ".join(line.strip(" -") for line in message.splitlines() if line.strip())
 

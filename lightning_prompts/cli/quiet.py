@@ -49,6 +49,9 @@ def silence() -> None:
         logger = logging.getLogger(name)
         if _wanted not in logger.filters:
             logger.addFilter(_wanted)
+    # torchao, which transformers imports where it is installed, tells of what it does not load.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class _Notices(logging.Handler):

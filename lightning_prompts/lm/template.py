@@ -1,16 +1,18 @@
 """Where text and prompt sit: a string over the data's columns with one `{prompt}`.
 
 A *piece* is the whole string on one side of `{prompt}` with its columns filled in, tokenized once;
-pieces never merge across the prompt's border. The model answers after the template's end.
+pieces never merge across the prompt's border. The model answers after the template's end. A
+conversation becomes such a string by the tokenizer's chat template, once.
 """
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.backbone import Backbone
 from lightning_prompts.lm.batch import Example
+from lightning_prompts.lm.chat import Conversation, Part, render, turns_of, writes_apart
 
 PROMPT = "prompt"
 
@@ -19,27 +21,43 @@ class Template:
     """Turns rows into token pieces around the prompt.
 
     Args:
-        text: For example `"{prompt} {text} It was"` (prompt first) or `"{text}{prompt}"` (last).
+        given: For example `"{prompt} {text} It was"` (prompt first) or `"{text}{prompt}"` (last);
+            or a conversation, `{"chat": {"system": "{prompt}", "user": "{text}"}}`.
         lm: Gives the tokenizer.
+
+    Attributes:
+        text: The string; of a conversation what its chat template wrote.
 
     Raises:
         PromptError: If `{prompt}` is not there exactly once, follows white space, or no column is
-            named.
+            named; or the model knows no such conversation.
     """
 
-    def __init__(self, text: str, lm: Backbone) -> None:
-        self.text, self._lm = text, lm
-        before, after = _split(text)
-        self._before, self._after = _parts(before), _parts(after)
-        self.columns = tuple(dict.fromkeys(_fields(before) + _fields(after)))
-        self.shared_before = not _fields(before)
+    def __init__(self, given: str | Conversation, lm: Backbone) -> None:
+        self.given, self._lm = given, lm
+        self.is_chat = not isinstance(given, str)
+        self._safe: Callable[[str], str] = str
+        if isinstance(given, str):
+            parts, self.text = _checked([given], given)[0], given
+        else:
+            said = turns_of(given)
+            contents = _checked([turn["content"] for turn in said], given)
+            turns = [(turn["role"], parts) for turn, parts in zip(said, contents, strict=True)]
+            parts = render(turns, given.get("variables") or {}, lm)
+            self.text = "".join(map(_written, parts))
+            self._safe = writes_apart("".join(part.text for part in parts), lm)
+        at = next(i for i, part in enumerate(parts) if part.name == PROMPT)
+        self._before, self._after = [*parts[:at], Part(parts[at].text)], parts[at + 1 :]
+        self._trim_prompt = parts[at].trim
+        self.columns = tuple(dict.fromkeys(_columns(self._before) + _columns(self._after)))
+        self.shared_before = not _columns(self._before)
         if not self.columns:
             raise PromptError(
-                f"Template {text!r} names no column of the data; add one, e.g. {{text}}."
+                f"Template {given!r} names no column of the data; add one, e.g. {{text}}."
             )
 
     def __repr__(self) -> str:
-        return f"Template({self.text!r})"
+        return f"Template({self.given!r})"
 
     def encode(
         self, row: Mapping[str, Any], max_tokens: int | None = None, truncate: str | None = None
@@ -56,7 +74,7 @@ class Template:
         """
         if absent := [column for column in self.columns if column not in row]:
             raise PromptError(f"A row has no {absent[0]!r}, which the template names; add it.")
-        values = {column: str(row[column]) for column in self.columns}
+        values = {column: self._safe(str(row[column])) for column in self.columns}
         column = truncate or max(self.columns, key=lambda name: len(values[name]))
         cut = False
         while True:
@@ -85,35 +103,44 @@ class Template:
         Tokens may merge across the prompt's border, and the prompt's own text may tokenize anew,
         even into tokens that the model has no row for.
         """
+        prompt_text = self._trim_prompt(prompt_text)
         strings = [before + prompt_text + after for before, after in texts]
         # All at once: one call a string takes twice as long.
         return [self._lm.prefix_ids + ids for ids in self._lm.tokenize(strings)]
 
 
-def _split(text: str) -> tuple[str, str]:
-    """The format strings before and after `{prompt}`."""
+def _checked(texts: Sequence[str], template: object) -> list[list[Part]]:
+    """The parts of format strings that have one `{prompt}` together.
+
+    Args:
+        texts: The strings.
+        template: They are its, for messages.
+    """
     try:
-        fields = _fields(text)
+        found = [_parts(text) for text in texts]
     except ValueError as error:
-        raise PromptError(f"Template {text!r} is not a format string ({error}).") from error
+        raise PromptError(f"Template {template!r} is not a format string ({error}).") from error
+    names = [part.name for parts in found for part in parts if part.name is not None]
     marker = "{" + PROMPT + "}"
-    if fields.count(PROMPT) != 1 or marker not in text:
+    if names.count(PROMPT) != 1:
         raise PromptError(
-            f"Template {text!r} has {fields.count(PROMPT)} {marker}, not one; write for example "
+            f"Template {template!r} has {names.count(PROMPT)} {marker}, not one; write for example "
             "'{prompt} {text} It was'."
         )
-    if bad := next((name for name in fields if not _is_column(name)), None):
+    if bad := next((name for name in names if not _is_column(name)), None):
         raise PromptError(
-            f"Template {text!r} names {bad!r}, which is no column name; write names of columns in "
-            "braces, and {{ and }} for braces of the text."
+            f"Template {template!r} names {bad!r}, which is no column name; write names of columns "
+            "in braces, and {{ and }} for braces of the text."
         )
-    before, after = text.split(marker)
-    if before[-1:].isspace():
-        raise PromptError(
-            f"Template {text!r} has white space before {marker}, which would be a token of its own "
-            f"before tokens that carry their space; write {before.rstrip() + marker + after!r}."
-        )
-    return before, after
+    for parts in found:
+        if any(part.name == PROMPT and part.text[-1:].isspace() for part in parts):
+            shorter = [p._replace(text=p.text.rstrip()) if p.name == PROMPT else p for p in parts]
+            raise PromptError(
+                f"Template {template!r} has white space before {marker}, which would be a token of "
+                "its own before tokens that carry their space; write "
+                f"{''.join(map(_written, shorter))!r}."
+            )
+    return found
 
 
 def _is_column(name: str) -> bool:
@@ -121,18 +148,26 @@ def _is_column(name: str) -> bool:
     return name == name.strip() != "" and not name.isdecimal() and not set(name) & set("[]{}")
 
 
-def _fields(text: str) -> list[str]:
-    return [name for _, name in _parts(text) if name is not None]
+def _columns(parts: Sequence[Part]) -> list[str]:
+    return [part.name for part in parts if part.name is not None]
 
 
-def _parts(text: str) -> list[tuple[str, str | None]]:
+def _parts(text: str) -> list[Part]:
     """Pieces of a text, each with the column that follows it, if one does."""
     parsed = list(string.Formatter().parse(text))
     if any(spec or conversion for _, _, spec, conversion in parsed):
         raise ValueError("format specifications are not supported")
-    return [(piece, name) for piece, name, _, _ in parsed]
+    return [Part(piece, name) for piece, name, _, _ in parsed]
 
 
-def _filled(parts: Sequence[tuple[str, str | None]], values: Mapping[str, str]) -> str:
+def _written(part: Part) -> str:
+    """A part as a format string has it."""
+    text = part.text.replace("{", "{{").replace("}", "}}")
+    return text if part.name is None else f"{text}{{{part.name}}}"
+
+
+def _filled(parts: Sequence[Part], values: Mapping[str, str]) -> str:
     """The text with its columns filled in; unlike `str.format`, names with dots are only names."""
-    return "".join(piece + ("" if name is None else values[name]) for piece, name in parts)
+    return "".join(
+        part.text + ("" if part.name is None else part.trim(values[part.name])) for part in parts
+    )

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.quantised import parts_of
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,8 @@ def _refuse_no_numbers(model: Any, name: str) -> None:
     tables = {id(model.get_input_embeddings().weight)}
     if (head := model.get_output_embeddings()) is not None:
         tables.add(id(head.weight))
-    for key, value in model.named_parameters():
+    parameters = model.named_parameters()
+    for key, value in ((key, part) for key, whole in parameters for part in parts_of(whole)):
         if not value.is_floating_point() or not value.numel():
             continue
         low, high = (float(bound) for bound in torch.aminmax(value.detach()))

@@ -195,7 +195,7 @@ def _comparison(runs: Sequence[RunRecord]) -> Comparison:
     groups = _grouped(measured, lambda r: _key(r, of_problem))
     names = labels([group[0] for group in groups], of_problem)
     problems = tuple(
-        Problem(label, group[0].template, _settings(group))
+        Problem(label, group[0].template_text, _settings(group))
         for label, group in zip(names, groups, strict=True)
     )
     problems = tuple(sorted(problems, key=lambda problem: by_number(problem.label)))
@@ -248,7 +248,7 @@ def _key(run: RunRecord, relevant: Callable[[str], bool]) -> Hashable:
     """What two runs have alike, if they are of one problem or one setting."""
     settings = tuple((key, frozen(run, key)) for key in sorted(run.settings) if relevant(key))
     own = (run.tuner, run.perplexity_weight) if relevant is any_setting else ()
-    return run.template, own, settings
+    return run.template_text, own, settings
 
 
 def _grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:

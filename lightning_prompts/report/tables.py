@@ -193,7 +193,7 @@ def _run_row(
         "tuner": cell(run.tuner),
         "task": cell(run.task),
         "lm": cell(run.lm.label),
-        "template": quoted(run.template),
+        "template": quoted(run.template_text),
         "perplexity_weight": run.perplexity_weight,
         "seed": run.seed,
         "in_use": "vectors" if run.soft_in_use else "tokens",

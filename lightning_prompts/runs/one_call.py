@@ -9,9 +9,11 @@ from lightning.pytorch import Callback
 
 from lightning_prompts.callbacks import Baselines, Faithfulness, PromptText, Scrutability
 from lightning_prompts.callbacks.finite_numbers import FiniteNumbers
+from lightning_prompts.callbacks.rendered import Rendered
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.public_names import find_class
 from lightning_prompts.files.shipped import shipped, shipped_files
+from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.runs.checkpoint import BestPrompt
 from lightning_prompts.runs.predictions import Predictions
@@ -35,13 +37,13 @@ def measures() -> list[Callback]:
     numbers that are not finite end the run. `BestPrompt` beside them keeps the best prompt.
     """
     measuring: list[Callback] = [Scrutability(), Faithfulness(), PromptText(), Baselines()]
-    return [*measuring, FiniteNumbers(), Tested(), Predictions(), PromptList()]
+    return [*measuring, FiniteNumbers(), Rendered(), Tested(), Predictions(), PromptList()]
 
 
 def fit(
     tuner: str | type[PromptTuner] = "soft",
     data: Any = None,
-    template: str = "{prompt} {text} Label:",
+    template: str | Conversation = "{prompt} {text} Label:",
     verbalizer: Mapping[str, str | list[str]] | None = None,
     lm: str | FrozenLM = "gpt2",
     *,
@@ -59,7 +61,8 @@ def fit(
         tuner: `soft`, `pez`, `rlprompt`, `guided_search`, `gcg` or another name of configs/tuner,
             or a class.
         data: DataFrame, `datasets.Dataset` or `DatasetDict`, list of mappings, or path.
-        template: Where the columns and `{prompt}` sit; the model answers after its end.
+        template: Where the columns and `{prompt}` sit; the model answers after its end. Or a
+            conversation, `{"chat": {"system": "{prompt}", "user": "{text}"}}`.
         verbalizer: Label to answer, or to a list of answers, mostly with a leading space; by
             default each label's own text behind a space.
         lm: A model's name, or one in memory.

@@ -21,7 +21,7 @@ from lightning_prompts.runs.folder import BEST, CHECKPOINTS, PROMPT, TEST
 from lightning_prompts.runs.reading import add_test, read_prompt
 from lightning_prompts.runs.shading import scales, shaded
 from lightning_prompts.tuners.prompt_init import RECORD
-from lightning_prompts.tuners.record import PromptRecord
+from lightning_prompts.tuners.record import LMRecord, PromptRecord
 
 SHOWN = ("accuracy", "hard_accuracy", "perplexity", "round_trip")  # in notebooks
 PARAMETER = "prompt"  # the name of the vectors in a checkpoint
@@ -183,8 +183,8 @@ def load_prompt(where: str | Path, lm: FrozenLM | None = None) -> Prompt:
         record = read_prompt(path)
         add_test(record, path.with_name(TEST))
     if lm is None:
-        lm = FrozenLM(record.lm.name, record.lm.revision)
-    if lm.fingerprint != record.lm.fingerprint:
+        lm = FrozenLM(record.lm.name, record.lm.revision, quantize=record.lm.quantize)
+    if not record.lm.fits(LMRecord.of(lm)):
         raise PromptError(
             f"{where} is of {record.lm.label} (weights {record.lm.fingerprint}), but "
             f"the model given is {lm.label} (weights {lm.fingerprint}); give the one that it was "

@@ -41,7 +41,7 @@ TRAINER = ("gradient_clip_val", "gradient_clip_algorithm", "precision", "overfit
 ACCUMULATE = "accumulate_grad_batches"
 LIMITS = ("limit_train_batches", "limit_val_batches")
 ALL = "1.0"  # no limit, as it is written down
-LM = ("dtype", "add_bos")
+LM = ("dtype", "quantize", "add_bos")
 BATCH = "batch_size"  # of each process; what counts is a step's
 
 

@@ -110,7 +110,8 @@ def _model(option: str, name: str, revision: str | None, missing: str) -> Iterat
         raise PromptError(f"{option} {name}: no such folder; {missing}.")
     source = find_model(name, revision, option)
     if source.kind == "gguf" and not converted_folder(source).is_dir():
-        yield f"{source.label}: to convert once, within a minute, into {converted_folder(source)}"
+        folder = converted_folder(source)
+        yield f"{source.label}: to convert once ({source.conversion}), in {folder}"
     if source.kind == "hub":
         from huggingface_hub import try_to_load_from_cache
 

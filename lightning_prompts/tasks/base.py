@@ -17,6 +17,7 @@ from lightning_prompts.files.lightning_internals import adds_sampler
 from lightning_prompts.files.option_types import ChecksOptions, Count, Range, Seed
 from lightning_prompts.lm.answers import AnswerScore
 from lightning_prompts.lm.batch import Batch, Example
+from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer, Words
@@ -43,7 +44,9 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
 
     Args:
         lm: The frozen language model; gives tokenizer and positions.
-        template: Where the columns and `{prompt}` sit; the model answers after its end.
+        template: Where the columns and `{prompt}` sit; the model answers after its end. Or a
+            conversation, `{chat: {system: "{prompt}", user: "{text}"}}`, which the tokenizer's
+            chat template writes down; the model answers as the assistant.
         verbalizer: Label to answer, or to a list of answers, each a word or a text.
         seed: Order of the training rows, and which of them a subset (`shots`, `train_rows`) has.
         truncate: Column that is cut from its end where an example is too long; by default the
@@ -66,7 +69,7 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
     def __init__(
         self,
         lm: FrozenLM,
-        template: str,
+        template: str | Conversation,
         verbalizer: Words | None,
         seed: Seed = 0,
         truncate: str | None = None,

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Words
 from lightning_prompts.tasks.classification import TextClassification
@@ -21,7 +22,7 @@ class BoolQ(TextClassification):
     def __init__(
         self,
         lm: FrozenLM,
-        template: str = "{prompt} {passage} Question: {question}? Answer:",
+        template: str | Conversation = "{prompt} {passage} Question: {question}? Answer:",
         verbalizer: Words = WORDS,
         path: str | None = "google/boolq",
         name: str | None = "boolq",

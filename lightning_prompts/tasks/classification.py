@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_names import for_reader
 from lightning_prompts.files.option_types import NumRows
+from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Words
 from lightning_prompts.tasks.base import PromptTask
@@ -39,7 +40,8 @@ class TextClassification(PromptTask):
 
     Args:
         template: Where the columns and `{prompt}` sit, e.g. `"{prompt} {text} It was"`; the model
-            answers after its end. White space before `{prompt}` is refused.
+            answers after its end. White space before `{prompt}` is refused. Or a conversation,
+            `{chat: {system: "{prompt}", user: "{text}"}}`, answered as the assistant.
         verbalizer: Label to answer, or to a list of answers, e.g. `{"0": " terrible", "1":
             [" great", " good"]}`, mostly with a leading space; by default each label of the
             training rows is its own answer, with a space before it.
@@ -87,7 +89,7 @@ class TextClassification(PromptTask):
     def __init__(
         self,
         lm: FrozenLM,
-        template: str,
+        template: str | Conversation,
         verbalizer: Words | None = None,
         path: str | None = None,
         name: str | None = None,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from lightning_prompts.files import reviews
+from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Words
 from lightning_prompts.tasks.classification import TextClassification
@@ -16,7 +17,7 @@ class Demo(TextClassification):
     def __init__(
         self,
         lm: FrozenLM,
-        template: str = "{prompt} {text} It was",
+        template: str | Conversation = "{prompt} {text} It was",
         verbalizer: Words = WORDS,
         path: str | None = None,
         name: str | None = "demo",

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Words
 from lightning_prompts.tasks.classification import TextClassification
@@ -20,7 +21,7 @@ class SST2(TextClassification):
     def __init__(
         self,
         lm: FrozenLM,
-        template: str = "{prompt} {text} It was",
+        template: str | Conversation = "{prompt} {text} It was",
         verbalizer: Words = WORDS,
         path: str | None = "stanfordnlp/sst2",
         name: str | None = "sst2",

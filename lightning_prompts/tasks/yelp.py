@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.batch import Example
+from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.generation.sampling import TransferBatch
 from lightning_prompts.lm.verbalizer import Words
@@ -32,7 +33,7 @@ class Yelp(TextClassification):
     def __init__(
         self,
         lm: FrozenLM,
-        template: str = "{prompt} {text} It was",
+        template: str | Conversation = "{prompt} {text} It was",
         verbalizer: Words = WORDS,
         path: str | None = "fancyzhx/yelp_polarity",
         name: str | None = "yelp",
@@ -66,7 +67,7 @@ class YelpTransfer(TextClassification):
         self,
         lm: FrozenLM,
         direction: Literal["negative_to_positive", "positive_to_negative"] = "negative_to_positive",
-        template: str = '{prompt} "{text}" "',
+        template: str | Conversation = '{prompt} "{text}" "',
         verbalizer: Words = STYLES,
         path: str | None = None,
         name: str | None = "yelp_transfer",

@@ -58,7 +58,8 @@ class PromptTuner(ChecksOptions, Optimized, Answering):
         seed: Of everything that the tuner draws.
 
     Raises:
-        PromptError: If `perplexity_weight` is not in [0, 1].
+        PromptError: If `perplexity_weight` is not in [0, 1], or the tuner learns by gradients that
+            the language model does not let through.
     """
 
     slug: ClassVar[str]
@@ -67,6 +68,8 @@ class PromptTuner(ChecksOptions, Optimized, Answering):
     """What reports call it; where none is given, the class's name."""
     learns: ClassVar[bool] = True
     """Whether `fit` trains; where not, it validates once and leaves the same files."""
+    differentiates: ClassVar[bool] = True
+    """Whether it learns by gradients through the language model."""
 
     def __init__(
         self,
@@ -87,6 +90,8 @@ class PromptTuner(ChecksOptions, Optimized, Answering):
                 f"{type(self).__name__} does not say whether the model reads its vectors; write "
                 "`soft_in_use = True` in the class, or False where it reads tokens."
             )
+        if self.differentiates:
+            refuse_no_gradients(lm, type(self).__name__)
         self.lm, self.template, self.verbalizer = lm, template, verbalizer
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
         self.perplexity_weight, self.projection = perplexity_weight, projection
@@ -262,3 +267,17 @@ class PromptTuner(ChecksOptions, Optimized, Answering):
         """What decides between prompts, in nats: an evaluation's loss, and the readability."""
         w, loss = self.perplexity_weight, values["loss"]
         return (1 - w) * loss + w * self.hard_log_perplexity() if w > 0 else loss
+
+
+def refuse_no_gradients(lm: FrozenLM, who: str) -> None:
+    """Refuse a language model through which no gradient comes back to a prompt.
+
+    Raises:
+        PromptError: If there is none.
+    """
+    if not lm.gradients:
+        raise PromptError(
+            f"{who} learns by gradients, and none comes through {lm.label} to a prompt in front of "
+            "a text, as a check at loading found; read the model unquantised or with --lm.quantize "
+            "int8, or take RLPrompt, or GuidedSearch with --model.edits.proposals 1."
+        )

@@ -20,6 +20,7 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import nearest_tokens
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
+from lightning_prompts.tuners.base import refuse_no_gradients
 from lightning_prompts.tuners.incumbent import IncumbentTuner
 from lightning_prompts.tuners.prompt_init import FromVocabulary, PromptInit
 from lightning_prompts.tuners.rewards import ClassificationGap
@@ -94,6 +95,8 @@ class GuidedSearch(IncumbentTuner):
         self._check_race()
         self.edits = edits or EditSettings()
         self.edits.check()
+        if self.edits.proposals < 1:
+            refuse_no_gradients(lm, type(self).__name__)
         self.allowed = Allowed(lm, verbalizer, filters or FilterSettings(), self.exclude_special)
         start = self._start(init or FromVocabulary(), prompt_length)
         self.min_length = len(start) if min_length is None else min_length

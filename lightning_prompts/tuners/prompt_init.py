@@ -16,7 +16,7 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import ChecksOptions, Count, Length, Positive, require
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.tuners.record import current
+from lightning_prompts.tuners.record import LMRecord, current
 
 # Under this key a checkpoint says what its prompt belongs to.
 RECORD = "lightning_prompts"
@@ -180,16 +180,17 @@ class FromCheckpoint(PromptInit):
             else:
                 saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 record, found = current(saved[RECORD]), saved["state_dict"]
-            label, fingerprint = record["lm"]["label"], record["lm"]["fingerprint"]
+            made_for = LMRecord(**record["lm"])
             rows = found["prompt"] if "prompt" in found else lm.embed(found["token_ids"])
         except UNREADABLE as error:
             raise PromptError(
                 f"{path} is damaged, or lightning-prompts did not write it."
             ) from error
-        if fingerprint != lm.fingerprint:
+        if not made_for.fits(LMRecord.of(lm)):
             raise PromptError(
-                f"{path} is a prompt for {label} (weights {fingerprint}), not for {lm.label} "
-                f"({lm.fingerprint}); set --lm.name to the model that it was trained with."
+                f"{path} is a prompt for {made_for.label} (weights {made_for.fingerprint}), not "
+                f"for {lm.label} ({lm.fingerprint}); set --lm.name to the model that it was "
+                "trained with."
             )
         return rows
 

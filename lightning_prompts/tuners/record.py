@@ -1,12 +1,19 @@
 """What a prompt belongs to: the part of a run's record that every checkpoint carries."""
 
+import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Self
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.answers import AnswerScore
+from lightning_prompts.lm.chat import Conversation
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.quantised import Quantisation
 from lightning_prompts.lm.verbalizer import Words
+
+log = logging.getLogger(__name__)
 
 VERSION = "record_version"  # its key, wherever a record is written
 WRITTEN = 1
@@ -28,12 +35,37 @@ class LMRecord:
         revision: Its commit on the hub, None where it has none.
         label: For people.
         fingerprint: Of its weights.
+        kin: Of what quantisation leaves of them as it was.
+        quantize: How it was quantised when it was read, None where it was not.
     """
 
     label: str
     fingerprint: str = ""
     name: str = ""
     revision: str | None = None
+    kin: str = ""
+    quantize: Quantisation | None = None
+
+    @classmethod
+    def of(cls, lm: FrozenLM) -> Self:
+        """A language model's."""
+        return cls(lm.label, lm.fingerprint, lm.name, lm.revision, lm.kin, lm.quantize)
+
+    def fits(self, other: Self) -> bool:
+        """Whether a prompt of one model is one of the other's: the same, or it quantised.
+
+        Quantised weights are other weights, so that much is said.
+        """
+        if self.fingerprint == other.fingerprint:
+            return True
+        if not self.kin or self.kin != other.kin:
+            return False
+        log.warning(
+            "The prompt was made with %s, and is read by %s: the same model, with other weights "
+            "where one is quantised, so what it was measured at will differ a little.",
+            *(self.label, other.label),
+        )
+        return True
 
 
 @dataclass(kw_only=True)
@@ -43,7 +75,8 @@ class PromptRecord:
     Attributes:
         tuner: Class of the tuner: SoftPrompt, PEZ, ...
         lm: The language model.
-        template: Where text and prompt sit.
+        template: Where text and prompt sit, as it was given.
+        rendered: What the chat template made of a conversation, None where it is none.
         verbalizer: Label to answer, or to several.
         answer_score: How the tokens of an answer make its score.
         text: Of the prompt's tokens.
@@ -60,7 +93,8 @@ class PromptRecord:
 
     tuner: str
     lm: LMRecord
-    template: str
+    template: str | Conversation
+    rendered: str | None = None
     verbalizer: Words
     answer_score: AnswerScore = "sum"
     text: str
@@ -72,6 +106,12 @@ class PromptRecord:
     averaged_by: str | None
     step: int
     metrics: dict[str, float]
+
+    @property
+    def template_text(self) -> str:
+        """The template on one line; of a conversation its JSON."""
+        given = self.template
+        return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
 
     @property
     def soft_in_use(self) -> bool:
@@ -162,11 +202,12 @@ def refuse_other_setting(
         own_length = least if least == most else f"{least} to {most}"
     both = "--model.min_length and --model.max_length"
     models = [f"{record.lm.label} (weights {record.lm.fingerprint})" for record in (saved, own)]
-    same_model = saved.lm.fingerprint == own.lm.fingerprint
+    same_model = saved.lm.fits(own.lm)
     for name, option, there, here in (
         ("tuner", "--model", saved.tuner, own.tuner),
         ("language model", "--lm.name", models[0], models[0] if same_model else models[1]),
-        ("template", "--data.template", saved.template, own.template),
+        ("template", "--data.template", saved.template_text, own.template_text),
+        ("rendered conversation", "--lm.name", saved.rendered, own.rendered),
         ("verbalizer", "--data.verbalizer", saved.verbalizer, own.verbalizer),
         ("answers' score", "--data.answer_score", saved.answer_score, own.answer_score),
         ("prompt length", both if least < most else "--model.prompt_length", length, own_length),

@@ -31,8 +31,9 @@ class Saved(Averages):
         measured = {} if (trainer := trainer_of(self)) is None else trainer.callback_metrics
         return PromptRecord(
             tuner=type(self).__name__,
-            lm=LMRecord(lm.label, lm.fingerprint, lm.name, lm.revision),
-            template=self.template.text,
+            lm=LMRecord.of(lm),
+            template=self.template.given,
+            rendered=self.template.text if self.template.is_chat else None,
             verbalizer=dict(zip(verbalizer.labels, verbalizer.words, strict=True)),
             answer_score=verbalizer.score,
             text=lm.decode(ids),

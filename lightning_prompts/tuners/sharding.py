@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.quantised import is_quantised
 from lightning_prompts.tuners.views import PromptViews
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ def spread(tuner: PromptViews) -> None:
         raise PromptError(
             "--lm.compile does not go with a language model that is divided over devices; leave "
             "it out."
+        )
+    if is_quantised(tuner.lm.model):
+        raise PromptError(
+            "A quantised language model cannot be divided over devices; leave --lm.quantize out, "
+            "or take --trainer.strategy ddp."
         )
     if not tuner.lm.is_sharded:
         shard(tuner.lm, strategy.device_mesh["data_parallel"])

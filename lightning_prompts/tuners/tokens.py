@@ -11,6 +11,7 @@ class TokenTuner(PromptTuner):
     A subclass keeps them: `keep_ids("token_ids", ids, persistent=True)`.
     """
 
+    differentiates = False
     soft_in_use = False
     has_soft_prompt = False
     token_ids: Tensor

@@ -271,9 +271,9 @@ def test_labels_as_texts(lm: FrozenLM, labels: list[Any], expected: list[str]) -
 
 
 def test_names_of_classes_are_answers_in_their_order(lm: FrozenLM, tmp_path: Path) -> None:
-    names = datasets.ClassLabel(names=["World", "Art"])
-    features = datasets.Features({"text": datasets.Value("string"), "label": names})
-    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    names = ClassLabel(names=["World", "Art"])
+    features = Features({"text": Value("string"), "label": names})
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
     rows.to_parquet(tmp_path / "train.parquet")
     data = TextClassification(lm, TEMPLATE, path=str(tmp_path), validation=str(tmp_path))
     assert data.verbalizer.words == (" World", " Art")

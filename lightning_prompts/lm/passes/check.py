@@ -71,7 +71,7 @@ def check_ways(lm: Backbone, reuse: bool, keep: bool) -> None:
     if room < TEXT:  # nothing that is longer fits either
         return
     wider = lm.window + PROMPT if lm.window and lm.window <= LARGEST_WINDOW else 0
-    with _few_blocks(lm):
+    with few_blocks(lm):
         trial = _Trial(lm, keep, min(room, max(TEXT, wider)))
         if not trial.exact(trial.whole, REFUSED):
             raise PromptError(
@@ -218,7 +218,7 @@ class _Trial:
 
 
 @contextmanager
-def _few_blocks(lm: Backbone) -> Iterator[None]:
+def few_blocks(lm: Backbone) -> Iterator[None]:
     """The model with its first blocks alone, as many as have each kind of block among them."""
     config = lm.model.config.get_text_config()
     depth = vars(config).get("num_hidden_layers")

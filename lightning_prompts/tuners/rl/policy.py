@@ -91,7 +91,7 @@ class Policy(KeepsIds):
     ) -> None:
         super().__init__()
         self.settings, self.prompt_length = settings, prompt_length
-        self.mlp = _first_mlp(lm.hidden_size, settings.mlp_size, settings.start, seed)
+        self.mlp = _first_mlp(lm.state_size, settings.mlp_size, settings.start, seed)
         self.target = copy.deepcopy(self.mlp).requires_grad_(False)
         source, text = [lm.bos_id], settings.source_text
         source += lm.encode(text, "--model.policy.source_text") if text else []

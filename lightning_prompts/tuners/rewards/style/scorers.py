@@ -183,7 +183,7 @@ def load_style(source: str, lm: FrozenLM) -> StyleScorer:
         sound = described.pooling in get_args(Pooling)
         if sound and described.fingerprint == lm.fingerprint:
             sound = 1 <= described.layer <= num_layers(lm.model) and head.in_features == (
-                lm.hidden_size
+                lm.state_size
             )
         head.load_state_dict(weights)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

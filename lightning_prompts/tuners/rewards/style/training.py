@@ -47,10 +47,10 @@ class StyleClassifier(LightningModule):
         super().__init__()
         self.lm, self.labels, self.lr, self.seed = lm, tuple(labels), lr, seed
         self.layer, self.pooling = resolve_layer(layer, num_layers(lm.model)), pooling
-        self.head = nn.Linear(lm.hidden_size, len(self.labels))
+        self.head = nn.Linear(lm.state_size, len(self.labels))
         # The features have standard deviation 1, so this gives logits below 1.
         generator = torch.Generator().manual_seed(seed)
-        nn.init.normal_(self.head.weight, std=0.5 / lm.hidden_size**0.5, generator=generator)
+        nn.init.normal_(self.head.weight, std=0.5 / lm.state_size**0.5, generator=generator)
         nn.init.zeros_(self.head.bias)
         self.val_accuracy, self.test_accuracy = (
             MulticlassAccuracy(len(self.labels), average="micro") for _ in range(2)
