@@ -217,7 +217,7 @@ class Backbone(nn.Module):
 
         A model has it in common with its quantised copies.
         """
-        table = self.embedding_table
+        table = self.model.get_input_embeddings().weight
         kept = (p for p in self.model.parameters() if p is table or p.ndim < 2)
         return _digest(kept, self._kind)[:16]
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.files.numbers import wide
 
-# What models do to the products with their head, by the names of it in their configurations: Granite
-# and Inkling divide; Cohere and Falcon-H1 multiply; Gemma, NanoChat, RecurrentGemma and xLSTM cap
-# them at c by c tanh(x / c).
+# What models do to the products with their head, by the names of it in their configurations:
+# Granite and Inkling divide; Cohere and Falcon-H1 multiply; Gemma, NanoChat, RecurrentGemma and
+# xLSTM cap them at c by c tanh(x / c).
 DIVISORS = ("logits_scaling", "logits_mup_width_multiplier")
 FACTORS = ("logit_scale", "lm_head_multiplier")
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")

@@ -17,6 +17,7 @@ from lightning_prompts.files.stages import Stage, fitting
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import Distance
+from lightning_prompts.lm.quantised import parts_of
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.task import add_answers, task_metrics
@@ -93,6 +94,9 @@ class PromptTuner(ChecksOptions, Optimized, Answering):
         if self.differentiates:
             refuse_no_gradients(lm, type(self).__name__)
         self.lm, self.template, self.verbalizer = lm, template, verbalizer
+        # Every process has read it; quantised weights cannot be sent as others are.
+        quantised = [f"lm.{k}" for k, w in lm.named_parameters() if len(parts_of(w)) > 1]
+        self._ddp_params_and_buffers_to_ignore = quantised
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
         self.perplexity_weight, self.projection = perplexity_weight, projection
         self.exclude_special, self.seed = exclude_special, seed

@@ -58,7 +58,9 @@ class LMRecord:
         """
         if self.fingerprint == other.fingerprint:
             return True
-        if not self.kin or self.kin != other.kin:
+        # Two that are both whole are two trainings, which may have the same embeddings.
+        quantised = self.quantize or other.quantize
+        if not quantised or not self.kin or self.kin != other.kin:
             return False
         log.warning(
             "The prompt was made with %s, and is read by %s: the same model, with other weights "

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,7 @@ def test_a_prompt_of_one_is_read_by_the_other_with_a_notice(
     assert len({record.fingerprint for record in records}) == 3
     assert len({record.kin for record in records}) == 1
     assert not records[0].fits(LMRecord.of(lm))
+    assert not records[0].fits(replace(records[0], fingerprint="of another training"))
 
     small = models["int8"]
     setting = {"template": "{text}{prompt}", "verbalizer": VERBALIZER}
@@ -190,6 +192,18 @@ def test_it_goes_where_others_go(models: dict[str | None, FrozenLM]):
     assert half.embedding_table.dtype == torch.bfloat16
 
 
+def test_processes_do_not_send_quantised_weights(models: dict[str | None, FrozenLM]):
+    """DDP would, at its beginning, and torchao has no such view of them."""
+    for kind, count in ((None, 0), ("int8", 14)):
+        lm = models[kind]
+        parts = (lm, Template("{text}{prompt}", lm), Verbalizer(VERBALIZER, lm))
+        tuner = SoftPrompt(*parts, prompt_length=2)
+        ignored = set(tuner._ddp_params_and_buffers_to_ignore)
+        named = dict(tuner.named_parameters())
+        assert len(ignored) == count
+        assert ignored == {name for name in named if len(parts_of(named[name])) > 1}
+
+
 def test_weights_that_are_no_numbers_are_found(torchao: None, llama: Path, tmp_path: Path):
     broken = FrozenLM(str(llama), attn_implementation="sdpa")
     broken.model.model.layers[1].mlp.up_proj.weight.data[3, 2] = torch.nan
@@ -197,3 +211,24 @@ def test_weights_that_are_no_numbers_are_found(torchao: None, llama: Path, tmp_p
     broken.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(PromptError, match=r"layers\.1\.mlp\.up_proj\.weight has NaN"):
         FrozenLM(str(tmp_path), quantize="int8")
+
+
+@pytest.mark.slow
+def test_gradients_of_a_real_model(torchao: None, smollm2_installed: None):
+    texts = (" an hour too long , and a bore", " a warm and funny film", " nobody needed this")
+    found: dict[str | None, list[Tensor]] = {None: [], "int8": []}
+    for kind, gradients in found.items():
+        lm = FrozenLM("smollm2", quantize=kind)  # type: ignore[arg-type]
+        answer = lm.encode(" great")
+        for before, after in ((False, True), (True, False)):
+            ids = torch.tensor(lm.encode(" In one word, the movie was"))
+            prompt = lm.embed(ids).detach().requires_grad_()
+            loss = torch.zeros(())
+            for text in texts:
+                rows = lm.embed(torch.tensor(lm.encode(text)))
+                whole = torch.cat([rows] * before + [prompt] + [rows] * after)
+                hidden = lm.states(whole[None])[0, -1]
+                loss = loss - lm.logits(hidden).log_softmax(-1)[answer].sum()
+            gradients.append(torch.autograd.grad(loss, prompt)[0].flatten())
+    for whole, small in zip(*found.values(), strict=True):
+        assert F.cosine_similarity(whole, small, dim=0) >= 0.99

@@ -116,11 +116,11 @@ def table(found: dict[str, Read]) -> str:
         by_way[read.how].append(kind)
     works = sum(len(by_way[way]) for way in WAYS)
     lines = [
-        f"Of {len(found)} causal types of text in transformers {transformers.__version__}, built "
-        f"tiny with random weights (windows of 6 tokens), {works} work: in both orders of prompt "
-        f"and text they give the logits of the model's own pass over whole rows to {EXACT:.0e} of the "
-        "largest in float32 (Jamba to 2e-05, and xLSTM, which computes in bfloat16, to 0.02), and "
-        "its gradients where there are any.",
+        f"Of {len(found)} causal types of text in transformers {transformers.__version__}, built",
+        f"tiny with random weights (windows of 6 tokens), {works} work: in both orders of prompt",
+        f"and text they give the logits of the model's own pass over whole rows to {EXACT:.0e} of",
+        "the largest in float32 (Jamba to 2e-05, and xLSTM, which computes in bfloat16, to 0.02),",
+        "and its gradients where there are any.",
         "",
         "| how | | model types |",
         "| --- | --- | --- |",
@@ -210,7 +210,7 @@ def main() -> None:
             print(f"{kind}: {' '.join(read)}", flush=True)  # noqa: T201
     if not sys.argv[1:]:
         before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN + "\n")
-        behind = rest.partition("\n" + END)[2]
+        behind = rest.partition(END)[2]
         text = f"{before}{BEGIN}\n{table(found)}\n{END}{behind}"
         DOCUMENT.write_text(text, encoding="utf-8")
 
