@@ -140,6 +140,8 @@ def save_type(name: str, tokenizer: Path, folder: Path) -> None:
         given.pop("pad_token_id", None)
     if name in LATENT:
         given.pop("head_dim", None)
+    if vars(stock).get("kv_lora_rank"):  # every head has a key of its own
+        given["num_key_value_heads"] = 4
     types = list(dict.fromkeys(getattr(stock, "layer_types", None) or []))
     if types and name not in DERIVED:
         given["layer_types"] = [types[i % len(types)] for i in range(4)]
