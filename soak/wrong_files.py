@@ -163,7 +163,8 @@ def _splits() -> Iterator[Case]:
 
 def _words() -> Iterator[Case]:
     given: dict[str, tuple[str, tuple[str, ...]]] = {
-        "a word of several tokens": ("{positive: ' splendid', negative: ' bad'}", ("splendid",)),
+        "an answer that begins another": ("{positive: ' bad no', negative: ' bad'}", ("never",)),
+        "no answer in a list": ("{positive: [], negative: ' bad'}", ("empty list",)),
         "one word for two labels": ("{positive: ' good', negative: ' good'}", ("same token",)),
         "a missing label": ("{positive: ' good'}", ("label",)),
         "a label that the data has not": (

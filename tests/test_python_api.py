@@ -222,8 +222,8 @@ def test_one_call(tuner: str, lm: FrozenLM, frame: pd.DataFrame, tmp_path: Path)
 def test_what_is_missing_is_said(lm: FrozenLM, frame: pd.DataFrame, tmp_path: Path):
     with pytest.raises(PromptError, match=r"no tuner 'sofd'; known: .*soft"):
         fit("sofd", frame)
-    with pytest.raises(PromptError, match="Give data and verbalizer"):
-        fit("soft", frame)
+    with pytest.raises(PromptError, match="Give data, rows"):
+        fit("soft")
     with pytest.raises(PromptError, match="no prompt is there"):
         load_prompt(tmp_path)
     with pytest.raises(PromptError, match="No run has begun"):

@@ -47,6 +47,8 @@ class Baselines(EvaluationCallback):
         """Of the latest evaluation: `accuracy`, `macro_f1` and, but for *majority*, `loss`."""
         self._known: dict[str, dict[str, Any]] = {}
         self._stage: Stage = "val"
+        self._of_nothing: Tensor | None = None
+        self._of_written: Tensor | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tokenize the written prompt: one that cannot be read is said before any training."""
@@ -75,13 +77,16 @@ class Baselines(EvaluationCallback):
         names += [] if self.text is None else [WRITTEN]
         self._written = tuner.lm.encode(self.text or "")
         self._metrics = {name: task_metrics(num_classes).to(tuner.device) for name in names}
+        self._of_nothing = tuner.scored_without_text(tuner.lm.embedding_table[:0])
+        if self.text is not None:
+            self._of_written = tuner.scored_without_text(self._written_rows(tuner))
         if task is not None:
             self._majority = tuner.verbalizer.index(task.report.majority_label)
             self._prior = self._calibrate(trainer, tuner, task)
 
     def measure(self, tuner: PromptTuner, outputs: Mapping[str, Tensor], batch: Batch) -> None:
         """Answer one batch without the prompt."""
-        logits = _no_prompt_logits(tuner, batch)
+        logits = self._no_prompt_logits(tuner, batch)
         answers = {NO_PROMPT: logits}
         if self.text is not None:
             answers[WRITTEN] = self._written_logits(tuner, batch)
@@ -113,14 +118,23 @@ class Baselines(EvaluationCallback):
     def _written_logits(self, tuner: PromptTuner, batch: Batch) -> Tensor:
         """[B, C] Class logits of the written prompt."""
         ids, lm = self._written, tuner.lm
-        if batch["num_tokens"] + len(ids) > lm.max_positions:
+        if batch["num_tokens"] + len(ids) + tuner.verbalizer.depth > lm.max_positions:
             raise PromptError(
                 f"--baselines.text, {count(len(ids), 'token')}, does not fit beside a text of "
                 f"{batch['num_tokens']} in the {lm.max_positions} positions of {lm.label}; shorten "
                 "it, or lower --data.max_tokens."
             )
-        written = lm.embed(torch.tensor(ids, dtype=torch.long, device=tuner.device))
-        return tuner.class_logits(tuner.answer_hidden(written, batch))
+        hidden = tuner.answer_hidden(self._written_rows(tuner), batch)
+        return tuner.class_logits(hidden, self._of_written)
+
+    def _written_rows(self, tuner: PromptTuner) -> Tensor:
+        """[P, H] The written prompt."""
+        return tuner.lm.embed(torch.tensor(self._written, dtype=torch.long, device=tuner.device))
+
+    def _no_prompt_logits(self, tuner: PromptTuner, batch: Batch) -> Tensor:
+        """[B, C] Class logits of the template with nothing in the prompt's place."""
+        hidden = tuner.answer_hidden(tuner.lm.embedding_table[:0], batch)
+        return tuner.class_logits(hidden, self._of_nothing)
 
     def state_dict(self) -> dict[str, Any]:
         """The results with what they were measured on."""
@@ -144,15 +158,9 @@ class Baselines(EvaluationCallback):
         parts = []
         for batch in batches:
             with self.precision(trainer):
-                logits = _no_prompt_logits(tuner, trainer.strategy.batch_to_device(batch))
+                logits = self._no_prompt_logits(tuner, trainer.strategy.batch_to_device(batch))
             parts.append(logits.log_softmax(-1))
         return torch.cat(parts).mean(0)
-
-
-def _no_prompt_logits(tuner: PromptTuner, batch: Batch) -> Tensor:
-    """[B, C] Class logits of the template with nothing in the prompt's place."""
-    nothing = tuner.lm.embedding_table[:0]
-    return tuner.class_logits(tuner.answer_hidden(nothing, batch))
 
 
 def _identity(trainer: Trainer, tuner: PromptTuner, stage: Stage, text: str | None) -> str:

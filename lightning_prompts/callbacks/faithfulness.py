@@ -12,7 +12,8 @@ from lightning_prompts.callbacks.base import EvaluationCallback
 from lightning_prompts.callbacks.remembered import RememberedPasses
 from lightning_prompts.files.option_types import Count
 from lightning_prompts.files.stages import Stage
-from lightning_prompts.lm.batch import Batch, unpadded, whole_batch
+from lightning_prompts.lm.batch import Batch, on_device, unpadded, whole_batch
+from lightning_prompts.lm.class_scores import without_text
 from lightning_prompts.metrics import faithfulness
 from lightning_prompts.metrics.scrutability import round_trip
 from lightning_prompts.tuners.base import PromptTuner
@@ -56,26 +57,34 @@ class Faithfulness(EvaluationCallback):
         self._ids: list[int] = ids.tolist()
         self._text = tuner.lm.decode(self._ids)
         self._hard, self._soft = tuner.lm.embed(ids), tuner.soft_prompt()
+        self._of_hard, self._of_soft = map(tuner.scored_without_text, (self._hard, self._soft))
+        self._of_text = self._of_hard
         self._passes.use(self._ids, keep=not tuner.lm.is_sharded)
         self._performance = faithfulness.PerformanceDifferential().to(tuner.device)
         self._output = faithfulness.OutputDifferential().to(tuner.device)
         # Without its search for NaN, which waits for the device at each batch.
         self._round_trip_accuracy = MeanMetric(nan_strategy="disable").to(tuner.device)
         self._prompt_seen = False
+        if self._of_hard is not None:
+            with self.precision(trainer):
+                self._of_text = self._text_without_text(tuner)
 
     def measure(self, tuner: PromptTuner, outputs: Mapping[str, Tensor], batch: Batch) -> None:
         """Compare the prompts on one batch."""
         if not tuner.classifies:  # its text alone can be compared, once, at the end
             return
         soft, hard = self._answers(tuner, outputs["hidden"], batch)
-        hard_logits = tuner.class_logits(hard)
-        self._performance.update(tuner.class_logits(soft), hard_logits, batch["labels"])
-        self._compare_outputs(tuner, soft, hard, batch)
+        hard_logits = tuner.class_logits(hard, self._of_hard)
+        soft_logits = tuner.class_logits(soft, self._of_soft)
+        self._performance.update(soft_logits, hard_logits, batch["labels"])
+        if tuner.verbalizer.tree is not None:
+            soft, hard = soft[:, 0], hard[:, 0]
+        self._compare_outputs(tuner, soft, hard, hard_logits, batch)
 
         pasted = tuner.template.paste(self._text, batch["texts"])
         same = pasted == _pieces(batch, self._ids)
         if not tuner.lm.agreed(same):
-            read = tuner.class_logits(self._read(tuner, pasted, batch))
+            read = tuner.class_logits(self._read(tuner, pasted, batch), self._of_text)
             hard_logits = hard_logits if same else read
         right = hard_logits.argmax(-1) == batch["labels"]
         if not same:  # what the model cannot read, it does not answer
@@ -105,7 +114,7 @@ class Faithfulness(EvaluationCallback):
         return faithfulness.distance_differential(self._soft, tuner.lm.index, metric)
 
     def _answers(self, tuner: PromptTuner, in_use: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Hidden states [B, H] at the answer, of the soft prompt and of its nearest tokens."""
+        """Hidden states at the answer, of the soft prompt and of its nearest tokens."""
         if tuner.soft_in_use:
             hard = self._passes("tokens", batch, lambda: tuner.answer_hidden(self._hard, batch))
             return in_use, hard
@@ -114,12 +123,11 @@ class Faithfulness(EvaluationCallback):
         return in_use, in_use
 
     def _compare_outputs(
-        self, tuner: PromptTuner, soft: Tensor, hard: Tensor, batch: Batch
+        self, tuner: PromptTuner, soft: Tensor, hard: Tensor, logits: Tensor, batch: Batch
     ) -> None:
         """Update the output differential, a few rows of V logits at a time."""
         if not tuner.has_soft_prompt:  # equal by construction: C logits show it as well as V
-            soft = hard = tuner.class_logits(hard)
-            self._output.update(soft, hard)
+            self._output.update(logits, logits)
             return
         if self.positions == "prompt":
             if self._prompt_seen and tuner.template.shared_before:
@@ -134,16 +142,24 @@ class Faithfulness(EvaluationCallback):
             self._output.update(tuner.lm.logits(some_soft), tuner.lm.logits(some_hard))
 
     def _read(self, tuner: PromptTuner, pasted: list[list[int]], batch: Batch) -> Tensor:
-        """Hidden states [B, H] after whole rows of token ids."""
+        """Hidden states at the answer after whole rows of token ids."""
         # A text can take more tokens than the prompt it came from, and then no longer fit. Its
         # beginning goes, as in any program that keeps the latest tokens.
-        fixed, most = tuner.lm.prefix_ids, tuner.lm.max_positions
+        fixed, most = tuner.lm.prefix_ids, tuner.lm.max_positions - tuner.verbalizer.depth
         room = most - len(fixed)
         rows = [row if len(row) <= most else fixed + row[-room:] for row in pasted]
         if not all(map(tuner.lm.reads, rows)):  # such rows count as wrong, whatever is read
             rows = [row if tuner.lm.reads(row) else [tuner.lm.bos_id] for row in rows]
         whole = whole_batch(rows, like=batch)
         return self._passes("text", whole, lambda: tuner.answer_hidden(self._hard[:0], whole))
+
+    def _text_without_text(self, tuner: PromptTuner) -> Tensor:
+        """[C] What classes score where the prompt's text is pasted and the columns are empty."""
+        batch = without_text(tuner.lm, tuner.template, len(self._ids))
+        batch = on_device(batch, self._hard.device)
+        pasted = tuner.template.paste(self._text, batch["texts"])
+        hidden = self._read(tuner, pasted, batch)
+        return tuner.verbalizer.scores(tuner.lm, hidden)[0]
 
 
 def _pieces(batch: Batch, prompt: list[int]) -> list[list[int]]:

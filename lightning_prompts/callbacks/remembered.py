@@ -11,7 +11,7 @@ MAX_BYTES = 2**28
 
 
 class RememberedPasses:
-    """Final hidden states [B, H] of batches under one prompt, kept on the CPU.
+    """Final hidden states of batches under one prompt, kept on the CPU.
 
     A soft prompt's nearest tokens often stay the same from one validation to the next, and so does
     all that the model says of them. States are found by the token ids of their batch, so those of
@@ -49,10 +49,10 @@ class RememberedPasses:
         Args:
             kind: Tells passes of different prompts over equal batches apart.
             batch: B examples, on whose device the states are returned.
-            run: Makes the pass: [B, H].
+            run: Makes the pass: [B, ...].
 
         Returns:
-            [B, H]
+            [B, ...]
         """
         key = batch_digest(batch, kind)
         if (found := self._states.get(key)) is not None:

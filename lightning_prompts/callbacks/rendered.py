@@ -13,6 +13,7 @@ from lightning_prompts.files.amounts import count
 from lightning_prompts.files.escaping import visible
 from lightning_prompts.files.text import shorten_middle
 from lightning_prompts.lm.backbone import Backbone
+from lightning_prompts.lm.class_scores import class_scores
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tuners.base import PromptTuner
 
@@ -60,7 +61,9 @@ def shown_row(tuner: PromptTuner, task: PromptTask) -> str:
 
 def answers_shown(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> list[str]:
     """How likely the answer words are with the present prompt, in both cases, in lines."""
-    words = list(tuner.verbalizer.words)
+    if tuner.verbalizer.tree is not None:
+        return _phrases_shown(trainer, tuner, task)
+    words = [word for answers in tuner.verbalizer.answers for word in answers]
     cases = [words, [_other_case(word) for word in words]]
     ids = [_tokens(each, tuner.lm) for each in cases]
     known = [(each, found) for each, found in zip(cases, ids, strict=True) if found is not None]
@@ -81,6 +84,23 @@ def answers_shown(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> lis
         )
         lines.append(f"  {said}; probability of these words together {own.sum(-1).mean():.2g}")
     return lines
+
+
+def _phrases_shown(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> list[str]:
+    """What would be answered of answers of several tokens, as they are given, in lines."""
+    states = []
+    for batch in task.calibration_batches(ROWS):
+        with EvaluationCallback.precision(trainer):
+            prompt, moved = tuner.prompt_embeddings()[None], trainer.strategy.batch_to_device(batch)
+            parts = tuner.lm, tuner.template, tuner.verbalizer
+            states.append(class_scores(*parts, prompt, moved)[0])
+    answered = torch.cat(states).argmax(-1).tolist()
+    said = ", ".join(
+        f"{' or '.join(map(repr, answers))} {answered.count(label) / len(answered):.0%}"
+        for label, answers in enumerate(tuner.verbalizer.answers)
+    )
+    rows = count(len(answered), "training text")
+    return [f"Its answers over {rows}, before any training:", f"  {said}"]
 
 
 def _other_case(word: str) -> str:

@@ -37,6 +37,8 @@ DISK = {
     errno.EACCES: "change its permissions",
     errno.EIO: "look at the disk",
 }
+# How answers are scored, where it is not by the sum of their tokens' log-probabilities.
+SCORED = {"sum": "", "mean": " (mean of their tokens)", "pmi": " (less what they are without text)"}
 
 
 @contextlib.contextmanager
@@ -100,6 +102,8 @@ def announce(trainer: Trainer, tuner: PromptTuner, task: PromptTask, checkpoint:
         devices = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
         where = f"{devices}{trainer.strategy.root_device.type}, {trainer.precision}"
         notice(f"{type(tuner).__name__} on {task.slug} with {tuner.lm.label} ({where})")
+        if tuner.classifies:
+            notice(f"answers: {tuner.verbalizer}{SCORED[tuner.verbalizer.score]}")
         if checkpoint:
             notice(f"from {short_path(Path(checkpoint))} (step {step})")
     return step

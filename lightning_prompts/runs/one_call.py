@@ -44,7 +44,7 @@ def fit(
     tuner: str | type[PromptTuner] = "soft",
     data: Any = None,
     template: str | Conversation = "{prompt} {text} Label:",
-    verbalizer: Mapping[str, str] | None = None,
+    verbalizer: Mapping[str, str | list[str]] | None = None,
     lm: str | FrozenLM = "gpt2",
     *,
     task: PromptTask | None = None,
@@ -63,7 +63,8 @@ def fit(
         data: DataFrame, `datasets.Dataset` or `DatasetDict`, list of mappings, or path.
         template: Where the columns and `{prompt}` sit; the model answers after its end. Or a
             conversation, `{"chat": {"system": "{prompt}", "user": "{text}"}}`.
-        verbalizer: Label to answer word, each one token of the model, mostly with a leading space.
+        verbalizer: Label to answer, or to a list of answers, mostly with a leading space; by
+            default each label's own text behind a space.
         lm: A model's name, or one in memory.
         task: In place of the four before and of `of_task`, which make a `TextClassification`.
         folder: Where the run's folder is made.
@@ -79,13 +80,11 @@ def fit(
     """
     kind, configuration = _tuner(tuner)
     if task is None:
-        if data is None or verbalizer is None:
-            raise PromptError(
-                "Give data and verbalizer, the word that the model answers for each label, for "
-                'example {"bad": " terrible", "good": " great"}; or a task.'
-            )
+        if data is None:
+            raise PromptError("Give data, rows with texts and labels; or a task.")
         model = FrozenLM(lm) if isinstance(lm, str) else lm
-        task = TextClassification(model, template, dict(verbalizer), data=data, **of_task)
+        words = None if verbalizer is None else dict(verbalizer)
+        task = TextClassification(model, template, words, data=data, **of_task)
     given = {"seed": task.seed, **(options or {})}
     made = tuned(kind, given, configuration) | given
     learner = kind(task.lm, task.template, task.verbalizer, **made)

@@ -13,6 +13,7 @@ from lightning_prompts.files.amounts import share
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.escaping import visible
 from lightning_prompts.lm.batch import Example, collate, on_device
+from lightning_prompts.lm.class_scores import class_scores
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
@@ -44,7 +45,7 @@ class Prompt:
         lm: The frozen language model.
         embeddings: [P, H] What the model reads.
         template: Where text and prompt sit.
-        verbalizer: The answer word of each label.
+        verbalizer: The answers of each label.
         record: All that is known of it: a `RunRecord`, of a checkpoint less.
     """
 
@@ -98,7 +99,7 @@ class Prompt:
             PromptError: If a text stands for several columns, a column is missing, or a row is too
                 long for the model.
         """
-        room = self.lm.max_positions - len(self.embeddings)
+        room = self.lm.max_positions - len(self.embeddings) - self.verbalizer.depth
         examples = [self.template.encode(self._row(row), room) for row in rows]
         # Rows of like lengths together, so that little is padded.
         order = sorted(range(len(examples)), key=lambda i: _num_tokens(examples[i]))
@@ -107,9 +108,14 @@ class Prompt:
         for start in range(0, len(order), batch_size):
             taken = order[start : start + batch_size]
             batch = collate([examples[i] for i in taken], [-1] * len(taken), taken)
-            hidden = self.lm.answer_hidden(self.embeddings, on_device(batch, device))
-            ids = torch.tensor(self.verbalizer.token_ids, device=device)
-            shares = self.lm.logits(hidden, ids).softmax(-1).tolist()
+            scores = class_scores(
+                self.lm,
+                self.template,
+                self.verbalizer,
+                self.embeddings[None],
+                on_device(batch, device),
+            )
+            shares = scores[0].softmax(-1).tolist()
             found |= {
                 i: dict(zip(self.verbalizer.labels, row, strict=True))
                 for i, row in zip(taken, shares, strict=True)
@@ -190,8 +196,8 @@ def load_prompt(where: str | Path, lm: FrozenLM | None = None) -> Prompt:
         embeddings = _vectors(file, content or _read(file)).to(device)
     else:
         embeddings = lm.embed(torch.tensor(record.ids, dtype=torch.long, device=device))
-    template, verbalizer = Template(record.template, lm), Verbalizer(record.verbalizer, lm)
-    return Prompt(lm, embeddings, template, verbalizer, record)
+    verbalizer = Verbalizer(record.verbalizer, lm, record.answer_score)
+    return Prompt(lm, embeddings, Template(record.template, lm), verbalizer, record)
 
 
 def _num_tokens(example: Example) -> int:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -14,11 +15,12 @@ from tqdm import tqdm
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.lightning_internals import adds_sampler
 from lightning_prompts.files.option_types import ChecksOptions, Count, Range, Seed
+from lightning_prompts.lm.answers import AnswerScore
 from lightning_prompts.lm.batch import Batch, Example
 from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
-from lightning_prompts.lm.verbalizer import Verbalizer
+from lightning_prompts.lm.verbalizer import Verbalizer, Words
 from lightning_prompts.tasks import loading
 from lightning_prompts.tasks.rows import Rows, TaskReport
 
@@ -45,7 +47,7 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
         template: Where the columns and `{prompt}` sit; the model answers after its end. Or a
             conversation, `{chat: {system: "{prompt}", user: "{text}"}}`, which the tokenizer's
             chat template writes down; the model answers as the assistant.
-        verbalizer: Label to answer word, each one token.
+        verbalizer: Label to answer, or to a list of answers, each a word or a text.
         seed: Order of the training rows, and which of them a subset (`shots`, `train_rows`) has.
         truncate: Column that is cut from its end where an example is too long; by default the
             longest.
@@ -54,6 +56,8 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
         batch_size: Training rows a step on each device.
         val_batch_size: Rows of an evaluation batch on each device.
         num_workers: Processes that build batches; the rows are tokenized before, so 0 is fast.
+        answer_score: What an answer scores: the sum of its tokens' log-probabilities, their mean,
+            or `pmi`, the sum less what it is without a text.
 
     Raises:
         PromptError: If template or verbalizer do not fit the model.
@@ -66,18 +70,21 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
         self,
         lm: FrozenLM,
         template: str | Conversation,
-        verbalizer: dict[str, str],
+        verbalizer: Words | None,
         seed: Seed = 0,
         truncate: str | None = None,
         max_tokens: Count | None = None,
         batch_size: Count = 32,
         val_batch_size: Count = 64,
         num_workers: Workers = 0,
+        answer_score: AnswerScore = "sum",
     ) -> None:
         super().__init__()
         self.lm, self.seed, self.truncate, self.max_tokens = lm, seed, truncate, max_tokens
         self.template = Template(template, lm)
-        self.verbalizer = Verbalizer(verbalizer, lm)
+        self.answer_score = answer_score
+        if verbalizer is not None:
+            self.verbalizer = Verbalizer(verbalizer, lm, answer_score)
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.num_workers = num_workers
         if truncate is not None and truncate not in self.template.columns:
@@ -110,6 +117,19 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
     @abstractmethod
     def has(self, split: str) -> bool:
         """Whether there is such a split."""
+
+    def label_words(self) -> Words:
+        """The answers where no verbalizer was given.
+
+        Raises:
+            PromptError: If the task does not know its labels.
+        """
+        raise PromptError("Give each label an answer with --data.verbalizer.")
+
+    @cached_property
+    def verbalizer(self) -> Verbalizer:
+        """The answers of each label; where none were given, the labels' own texts."""
+        return Verbalizer(self.label_words(), self.lm, self.answer_score)
 
     # ---- before the trainer
 
@@ -300,11 +320,14 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
         """Tokens that an example may have beside the prompt."""
         module = getattr(self.trainer, "lightning_module", None)
         prompt_length = getattr(module, "prompt_length", 0)
-        room = self.lm.max_positions - prompt_length
+        depth = self.verbalizer.depth
+        room = self.lm.max_positions - prompt_length - depth
         if room < 1:
+            answers = f" and answers of up to {depth + 1}" if depth else ""
             raise PromptError(
-                f"A prompt of {prompt_length} tokens leaves no room for a text in {self.lm.label}, "
-                f"which has {self.lm.max_positions} positions; lower --model.prompt_length."
+                f"A prompt of {prompt_length} tokens{answers} leaves no room for a text in "
+                f"{self.lm.label}, which has {self.lm.max_positions} positions; lower "
+                "--model.prompt_length."
             )
         return min(room, self.max_tokens or room)
 

@@ -4,9 +4,10 @@ from typing import Any, ClassVar
 
 from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.verbalizer import Words
 from lightning_prompts.tasks.classification import TextClassification
 
-WORDS = {"0": " no", "1": " yes"}
+WORDS: Words = {"0": " no", "1": " yes"}
 
 
 class BoolQ(TextClassification):
@@ -22,7 +23,7 @@ class BoolQ(TextClassification):
         self,
         lm: FrozenLM,
         template: str | Conversation = "{prompt} {passage} Question: {question}? Answer:",
-        verbalizer: dict[str, str] = WORDS,
+        verbalizer: Words = WORDS,
         path: str | None = "google/boolq",
         name: str | None = "boolq",
         truncate: str | None = "passage",

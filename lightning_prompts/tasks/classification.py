@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.option_names import for_reader
 from lightning_prompts.files.option_types import NumRows
 from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.verbalizer import Words
 from lightning_prompts.tasks.base import PromptTask
+from lightning_prompts.tasks.columns import labels_of
 from lightning_prompts.tasks.files import stem
 from lightning_prompts.tasks.labelled import Columns, labelled, unlabelled
 from lightning_prompts.tasks.reading import Reading, columns_of, encoding_of, separator_of
@@ -22,6 +25,8 @@ from lightning_prompts.tasks.splitting import SPLITS, cut, shares_of
 from lightning_prompts.tasks.tables import Tables
 
 log = logging.getLogger(__name__)
+
+MOST_LABELS = 1000  # that are answers without being named; more are texts, or numbers to predict
 
 
 class TextClassification(PromptTask):
@@ -37,7 +42,9 @@ class TextClassification(PromptTask):
         template: Where the columns and `{prompt}` sit, e.g. `"{prompt} {text} It was"`; the model
             answers after its end. White space before `{prompt}` is refused. Or a conversation,
             `{chat: {system: "{prompt}", user: "{text}"}}`, answered as the assistant.
-        verbalizer: Label to answer word, each one token, e.g. `{"0": " terrible", "1": " great"}`.
+        verbalizer: Label to answer, or to a list of answers, e.g. `{"0": " terrible", "1":
+            [" great", " good"]}`, mostly with a leading space; by default each label of the
+            training rows is its own answer, with a space before it.
         path: Folder, file, several files (`part-*.csv`), or Hub id (OWNER/NAME).
         name: The task's name in folders and tables; by default the last part of `path`.
         text_column: The data's column that `{text}` of the template stands for.
@@ -83,7 +90,7 @@ class TextClassification(PromptTask):
         self,
         lm: FrozenLM,
         template: str | Conversation,
-        verbalizer: dict[str, str],
+        verbalizer: Words | None = None,
         path: str | None = None,
         name: str | None = None,
         text_column: str = "text",
@@ -177,6 +184,28 @@ class TextClassification(PromptTask):
         order = stratified_order(rows.labels, self.seed if split == "train" else SPLIT_SEED)
         return rows.take(sorted(order[:count]))
 
+    def label_words(self) -> Words:
+        """The labels of the training rows, each with its own text behind a space.
+
+        Raises:
+            PromptError: If there are none, only one, or so many that they hardly are labels.
+        """
+        column, raw = self.label_column, self._raw("train")
+        found = labels_of(raw, self._columns.label)
+        if not 2 <= len(found) <= MOST_LABELS:
+            raise PromptError(
+                f"{raw.source} has {len(found)} different labels in the column {column!r}, which "
+                "cannot be the answers; name the column with --data.label_column, or give each "
+                "label an answer with --data.verbalizer."
+            )
+        log.info(
+            for_reader(
+                "No --data.verbalizer: the %d labels of %s are the answers, each behind a space."
+            ),
+            *(len(found), raw.source),
+        )
+        return {label: f" {label}" for label in found}
+
     # ---- from files to splits
 
     @functools.cached_property
@@ -212,7 +241,7 @@ class TextClassification(PromptTask):
             return parts
         if self._source.is_file and not self.files[split]:
             free = [name for name in SPLITS if not self.files[name]]
-            return cut(self._labelled(self._source.whole_file()), free, self.shares)
+            return cut(self._labelled(self._raw(split)), free, self.shares)
         return {split: self._own(split) if self._has_own(split) else None}
 
     def _has_own(self, split: str) -> bool:
@@ -221,15 +250,19 @@ class TextClassification(PromptTask):
 
     def _own(self, split: str, place: str | None = None) -> Rows:
         """The rows of a split that has files, or is on the Hub; those of another one's `place`."""
-        place = place or split
-        given = self.files[place]
-        if given is None:
-            raw = self._source.split(place)
-        else:
+        return self._labelled(self._raw(place or split), to_predict=split == "predict")
+
+    def _raw(self, place: str) -> Rows:
+        """Rows as they are in their source: of one split, or those of the one file."""
+        if (given := self.files[place]) is not None:
             assert isinstance(self._source, DataSource)
             self._refuse_overlap(self._source, place, given)
-            raw = self._source.named(given, place)
-        return self._labelled(raw, to_predict=split == "predict")
+            return self._source.named(given, place)
+        if self._source.is_file:
+            return self._source.whole_file()
+        if not self._source.has(place):
+            raise PromptError(self._source.missing(place))
+        return self._source.split(place)
 
     def _refuse_overlap(self, source: DataSource, split: str, pattern: str) -> None:
         """Refuse a pattern that takes in another split's rows, which nobody meant to train on."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_prompts.files.text import shorten
-from lightning_prompts.tasks.labels import class_index, is_missing
+from lightning_prompts.tasks.labels import class_index, is_missing, label_text
 from lightning_prompts.tasks.rows import ABSENT, TWICE, BadRow, Rows, find
 
 SEVERAL = re.compile(r"[;,|/\n]")  # what stands between labels that share a cell
@@ -123,14 +123,10 @@ def label_of(
     Raises:
         BadRow: If the label is not known, or there are several.
     """
-    column, value = first_of(raw, index, names)
-    several = isinstance(value, list | tuple)
-    if column is None or (not value if several else is_missing(value)):
+    column, value, class_names = _label(raw, index, names)
+    if column is None:
         return -1
-    if several and len(value) == 1:
-        value = value[0]
-    # `labels.0` is of the class that `labels` is a list of.
-    class_names = raw.class_names.get(re.sub(r"\.\d+(?=\.|$)", "", column), ())
+    several = isinstance(value, list | tuple)
     found = class_index(value, labels, class_names)
     if found is not None or not strict:
         return -1 if found is None else found
@@ -152,3 +148,33 @@ def label_of(
         "--data.skip_bad_rows true.",
         f"the unknown label {shorten(repr(value), 40)}",
     )
+
+
+def labels_of(raw: Rows, names: Sequence[str]) -> list[str]:
+    """The texts of all labels of some rows, in the order of their numbers, or else sorted.
+
+    Args:
+        raw: Rows as they are in their source; bad ones are passed over.
+        names: That the data may have for the column of the label.
+    """
+    found: dict[str, tuple[float, str]] = {}
+    for index in range(len(raw)):
+        try:
+            column, value, class_names = _label(raw, index, names)
+        except BadRow:
+            continue
+        if column is not None and index not in raw.faults and not isinstance(value, list | tuple):
+            text, number = label_text(value, class_names)
+            found[text] = number, text
+    return sorted(found, key=found.__getitem__)
+
+
+def _label(raw: Rows, index: int, names: Sequence[str]) -> tuple[str | None, Any, Sequence[str]]:
+    """The column and the label of a row, and its classes' names; no column where it has none."""
+    column, value = first_of(raw, index, names)
+    several = isinstance(value, list | tuple)
+    if column is None or (not value if several else is_missing(value)):
+        return None, value, ()
+    # `labels.0` is of the class that `labels` is a list of.
+    class_names = raw.class_names.get(re.sub(r"\.\d+(?=\.|$)", "", column), ())
+    return column, value[0] if several and len(value) == 1 else value, class_names

@@ -5,9 +5,10 @@ from typing import Any
 from lightning_prompts.files import reviews
 from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.verbalizer import Words
 from lightning_prompts.tasks.classification import TextClassification
 
-WORDS = {"negative": " terrible", "positive": " great"}
+WORDS: Words = {"negative": " terrible", "positive": " great"}
 
 
 class Demo(TextClassification):
@@ -17,7 +18,7 @@ class Demo(TextClassification):
         self,
         lm: FrozenLM,
         template: str | Conversation = "{prompt} {text} It was",
-        verbalizer: dict[str, str] = WORDS,
+        verbalizer: Words = WORDS,
         path: str | None = None,
         name: str | None = "demo",
         **kwargs: Any,

@@ -25,6 +25,26 @@ def class_index(
     return next((labels.index(name) for name in _spellings(value) if name in labels), None)
 
 
+def label_text(value: object, class_names: Sequence[str] = ()) -> tuple[str, float]:
+    """A label as a text that `class_index` finds, and the number to sort it by: 0 for a text.
+
+    Args:
+        value: A number, text, or truth value.
+        class_names: As for `class_index`.
+
+    >>> label_text(True), label_text(2.0), label_text(" late "), label_text(1, ["bad", "good"])
+    (('true', 0.0), ('2', 2.0), ('late', 0.0), ('good', 1.0))
+    """
+    if isinstance(value, bool):
+        return str(value).lower(), 0.0
+    if class_names and isinstance(value, int) and 0 <= value < len(class_names):
+        return class_names[value], float(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value).strip()
+    return text, float(text) if text.isdecimal() else 0.0
+
+
 def is_missing(value: object) -> bool:
     """Whether a cell stands for "no label": nothing, NaN, or the -1 of unlabelled test splits."""
     return value is None or value != value or str(value).strip() in ("", "-1", "-1.0")

@@ -4,9 +4,10 @@ from typing import Any, ClassVar
 
 from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.verbalizer import Words
 from lightning_prompts.tasks.classification import TextClassification
 
-WORDS = {"0": " terrible", "1": " great"}
+WORDS: Words = {"0": " terrible", "1": " great"}
 
 
 class SST2(TextClassification):
@@ -21,7 +22,7 @@ class SST2(TextClassification):
         self,
         lm: FrozenLM,
         template: str | Conversation = "{prompt} {text} It was",
-        verbalizer: dict[str, str] = WORDS,
+        verbalizer: Words = WORDS,
         path: str | None = "stanfordnlp/sst2",
         name: str | None = "sst2",
         **kwargs: Any,

@@ -14,12 +14,13 @@ from lightning_prompts.lm.batch import Example
 from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.generation.sampling import TransferBatch
+from lightning_prompts.lm.verbalizer import Words
 from lightning_prompts.tasks.classification import TextClassification
 from lightning_prompts.tasks.loading import EncodedRows, collate_rows
 from lightning_prompts.tasks.rows import Rows
 
-WORDS = {"0": " terrible", "1": " great"}
-STYLES = {"0": " negative", "1": " positive"}
+WORDS: Words = {"0": " terrible", "1": " great"}
+STYLES: Words = {"0": " negative", "1": " positive"}
 REFERENCES = "references"
 
 
@@ -33,7 +34,7 @@ class Yelp(TextClassification):
         self,
         lm: FrozenLM,
         template: str | Conversation = "{prompt} {text} It was",
-        verbalizer: dict[str, str] = WORDS,
+        verbalizer: Words = WORDS,
         path: str | None = "fancyzhx/yelp_polarity",
         name: str | None = "yelp",
         **kwargs: Any,
@@ -67,7 +68,7 @@ class YelpTransfer(TextClassification):
         lm: FrozenLM,
         direction: Literal["negative_to_positive", "positive_to_negative"] = "negative_to_positive",
         template: str | Conversation = '{prompt} "{text}" "',
-        verbalizer: dict[str, str] = STYLES,
+        verbalizer: Words = STYLES,
         path: str | None = None,
         name: str | None = "yelp_transfer",
         **kwargs: Any,

@@ -21,10 +21,9 @@ from lightning_prompts.lm.quantised import parts_of
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.metrics.task import add_answers, task_metrics
-from lightning_prompts.tuners.batches import ReadsBatches
+from lightning_prompts.tuners.answering import Answering
 from lightning_prompts.tuners.optimization import Optimized
 from lightning_prompts.tuners.process_group import leave_group_at_exit
-from lightning_prompts.tuners.saved import Saved
 from lightning_prompts.tuners.sharding import spread
 from lightning_prompts.tuners.shares import share_of
 from lightning_prompts.tuners.tuned import tuned
@@ -39,7 +38,7 @@ class Setting(Protocol):
     seed: int
 
 
-class PromptTuner(ChecksOptions, Optimized, ReadsBatches, Saved):
+class PromptTuner(ChecksOptions, Optimized, Answering):
     """Learns one prompt for one task on a frozen language model.
 
     A subclass says what the prompt is (`PromptViews`). Loss, in nats:
@@ -50,7 +49,7 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches, Saved):
     Args:
         lm: The frozen language model; given by `--lm.*`.
         template: Where text and prompt sit; given by `--data.template`.
-        verbalizer: The answer word of each label; given by `--data.verbalizer`.
+        verbalizer: The answers of each label; given by `--data.verbalizer`.
         optimizer: Made from the trainable parameters.
         lr_scheduler: Made from the optimizer and stepped every step, or after every validation
             where it goes by a metric; none keeps the rate constant.
@@ -102,7 +101,6 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches, Saved):
         self.perplexity_weight, self.projection = perplexity_weight, projection
         self.exclude_special, self.seed = exclude_special, seed
         # Not persistent: the verbalizer is the task's, and a checkpoint holds the prompt alone.
-        self.class_ids: Tensor
         self.keep_ids("class_ids", torch.tensor(verbalizer.token_ids))
         self.keep_ids("special_ids", torch.tensor(lm.special_ids).long())
         num_classes = len(verbalizer.labels)
@@ -152,23 +150,15 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches, Saved):
         """What these headings mean."""
         return ""
 
-    # ---- forward
-
-    def answer_hidden(self, prompt: Tensor, batch: Batch) -> Tensor:
-        """[P, H] prompt and B examples to the [B, H] hidden states that the answer is read from."""
-        return self.lm.answer_hidden(prompt, batch)
-
-    def class_logits(self, hidden: Tensor) -> Tensor:
-        """[B, H] to [B, C] logits, float32 or wider, of the verbalizer's words."""
-        return self.lm.logits(hidden, self.class_ids)
-
     # ---- steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch; returns the loss in nats."""
         hidden = self.answer_hidden(self.prompt_embeddings(), batch)
-        own_loss = F.cross_entropy(self.class_logits(hidden), batch["labels"])
-        num_tokens = self.prompt_length * len(batch["rows"]) + batch["num_real_tokens"]
+        logits = self.class_logits(hidden, self.trained_without_text)
+        own_loss = F.cross_entropy(logits, batch["labels"])
+        num_added = self.prompt_length + self.verbalizer.num_read
+        num_tokens = num_added * len(batch["rows"]) + batch["num_real_tokens"]
         share = share_of(own_loss, batch, num_tokens, self._world_size, self._sum)
         # In the step itself: a checkpoint may be written before any later hook of this module.
         self.forward_tokens += share.num_tokens
@@ -221,7 +211,7 @@ class PromptTuner(ChecksOptions, Optimized, ReadsBatches, Saved):
         return self.trainer.strategy.reduce(values, reduce_op="sum")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Score the prompt in use; the callbacks reuse `hidden` [B, H] and `logits` [B, C]."""
+        """Score the prompt in use; the callbacks reuse its `hidden` states and `logits` [B, C]."""
         return self._evaluate(batch, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ class ReadsBatches(PromptViews):
         Raises:
             PromptError: If a column or a label is missing, or a row is too long for the model.
         """
-        room = self.lm.max_positions - self.prompt_length
+        room = self.lm.max_positions - self.prompt_length - self.verbalizer.depth
         examples = [self.template.encode(row, room) for row in rows]
         labels = [self.verbalizer.index(r["label"]) if "label" in r else -1 for r in rows]
         return collate(examples, labels, [int(row.get("row", i)) for i, row in enumerate(rows)])

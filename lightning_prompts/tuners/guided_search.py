@@ -158,7 +158,7 @@ class GuidedSearch(IncumbentTuner):
         if not proposer.finite:
             return self.idle * math.nan  # nothing can be drawn: the run ends as at any such loss
         candidates = proposer.draw(self.num_candidates, generator)
-        race = Race(self.lm, self.class_ids, self.perplexity_weight, self.keep, self._sum)
+        race = Race(self.reward, self.perplexity_weight, self.keep, self._sum)
         rounds = deal(*self._all_rows(batch), self.race_rows, generator)
         finalists = race(self.beam, candidates, batch, rounds)
         usual = [f.loss for f in finalists if f.ids in self.beam]
@@ -171,7 +171,8 @@ class GuidedSearch(IncumbentTuner):
         self.beam = [finalist.ids for finalist in finalists[: self.beam_size]]
         num_tokens = race.row_tokens
         if gradient is not None and not batch["borrowed"]:
-            num_tokens += len(gradient) * len(batch["rows"]) + batch["num_real_tokens"]
+            num_added = len(gradient) + self.verbalizer.num_read
+            num_tokens += num_added * len(batch["rows"]) + batch["num_real_tokens"]
         # Rows are divided over the processes; the rest is done by each of them, and counts once.
         if self.global_rank == 0:
             num_tokens += race.prompt_tokens + proposer.num_tokens
@@ -192,7 +193,8 @@ class GuidedSearch(IncumbentTuner):
         """[P, H] Of the mean loss over all processes' rows at the beam's best prompt."""
         best = torch.tensor(self.beam[0], device=self.device)
         rows = self.lm.embed(best).detach().requires_grad_()
-        logits = self.class_logits(self.answer_hidden(rows, batch))
+        without_text = self.scored_without_text(rows)
+        logits = self.class_logits(self.answer_hidden(rows, batch), without_text)
         loss = F.cross_entropy(logits, batch["labels"], reduction="sum")
         # Only its direction counts, so the number of rows is not divided by.
         gradient = wide(torch.autograd.grad(loss, rows)[0])

@@ -55,6 +55,7 @@ class IncumbentTuner(TokenTuner):
         if fitting(self.trainer):
             with torch.no_grad(), self.trainer.precision_plugin.forward_context():
                 self._choose()
+                self._renew()
 
     def _choose(self) -> list[Ids]:
         """Score the best new prompts on the validation rows; keep the best ever.

@@ -144,13 +144,14 @@ class FromModel(PromptInit):
 
 
 class FromVerbalizer(PromptInit):
-    """Embeddings of the answer words, one after another (Lester et al.'s class labels)."""
+    """Embeddings of the answers' tokens, one after another (Lester et al.'s class labels)."""
 
     def rows(
         self, lm: FrozenLM, verbalizer: Verbalizer, prompt_length: int | None, seed: int
     ) -> Tensor:
-        """[C, H] for C classes."""
-        return lm.embed(torch.tensor(verbalizer.token_ids))
+        """[n, H] for n tokens of all answers together."""
+        answers = [ids for of_class in verbalizer.tokens for ids in of_class]
+        return lm.embed(torch.tensor([i for ids in answers for i in ids]))
 
 
 class FromCheckpoint(PromptInit):

@@ -7,9 +7,11 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Self
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.answers import AnswerScore
 from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.quantised import Quantisation
+from lightning_prompts.lm.verbalizer import Words
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,8 @@ class PromptRecord:
         lm: The language model.
         template: Where text and prompt sit, as it was given.
         rendered: What the chat template made of a conversation, None where it is none.
-        verbalizer: Label to answer word.
+        verbalizer: Label to answer, or to several.
+        answer_score: How the tokens of an answer make its score.
         text: Of the prompt's tokens.
         ids: Of these tokens.
         tokens: Each of them decoded alone.
@@ -94,7 +97,8 @@ class PromptRecord:
     lm: LMRecord
     template: str | Conversation
     rendered: str | None = None
-    verbalizer: dict[str, str]
+    verbalizer: Words
+    answer_score: AnswerScore = "sum"
     text: str
     ids: list[int]
     tokens: list[str]
@@ -207,6 +211,7 @@ def refuse_other_setting(
         ("template", "--data.template", saved.template_text, own.template_text),
         ("rendered conversation", "--lm.name", saved.rendered, own.rendered),
         ("verbalizer", "--data.verbalizer", saved.verbalizer, own.verbalizer),
+        ("answers' score", "--data.answer_score", saved.answer_score, own.answer_score),
         ("prompt length", both if least < most else "--model.prompt_length", length, own_length),
     ):
         if there != here:

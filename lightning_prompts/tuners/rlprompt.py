@@ -148,8 +148,7 @@ class RLPrompt(IncumbentTuner):
         written = sampled.token_ids.numel()  # by every process alike, so it counts once
         pairs = scored.task.num_tokens
         if pairs is None:
-            of_texts = len(sampled.token_ids) * batch["num_real_tokens"]
-            pairs = of_texts + written * len(batch["rows"])
+            pairs = self.reward.num_tokens(sampled.token_ids, batch)
         own = 0 if batch["borrowed"] else pairs
         self._count(own + (written if self.global_rank == 0 else 0))
         self.loss_parts = {

@@ -35,6 +35,7 @@ class Saved(Averages):
             template=self.template.given,
             rendered=self.template.text if self.template.is_chat else None,
             verbalizer=dict(zip(verbalizer.labels, verbalizer.words, strict=True)),
+            answer_score=verbalizer.score,
             text=lm.decode(ids),
             ids=ids,
             tokens=lm.token_strings(ids),

@@ -48,7 +48,9 @@ class SoftPrompt(PromptTuner):
 
     def on_train_start(self) -> None:
         """Compile what training will ask for, where `--lm.compile` is on."""
+        super().on_train_start()
         rows = task_rows(self.trainer)
         if self.lm.compiles and rows is not None:
             with self.trainer.precision_plugin.train_step_context():
-                self.lm.warm_up(self.prompt_embeddings(), rows.training_lengths())
+                prompt, tree = self.prompt_embeddings(), self.verbalizer.tree
+                self.lm.warm_up(prompt, rows.training_lengths(), tree)

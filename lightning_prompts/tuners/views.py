@@ -26,7 +26,7 @@ class PromptViews(KeepsIds, LightningModule, ABC):
     Attributes:
         lm: The frozen language model.
         template: Where text and prompt sit.
-        verbalizer: The answer word of each label.
+        verbalizer: The answers of each label.
         projection: Distance by which nearest tokens are chosen.
         exclude_special: Whether special tokens are kept out of the hard prompt.
         special_ids: [n] The special tokens.

@@ -119,9 +119,9 @@ def count_passes(tuner: PromptTuner, monkeypatch: pytest.MonkeyPatch) -> list[in
     passes: list[int] = []
     run = tuner.lm.answer_hidden
 
-    def counted(prompt: Tensor, batch: Any) -> Tensor:
+    def counted(prompt: Tensor, batch: Any, *tree: Any) -> Tensor:
         passes.append(len(batch["labels"]))
-        return run(prompt, batch)
+        return run(prompt, batch, *tree)
 
     monkeypatch.setattr(tuner.lm, "answer_hidden", counted)
     return passes

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,10 +164,10 @@ def test_a_pasted_text_shares_what_it_can(
     pasted = []
     run = tuner.lm.answer_hidden
 
-    def watched(embeds: Tensor, batch: Batch) -> Tensor:
+    def watched(embeds: Tensor, batch: Batch, *tree: Any) -> Tensor:
         if not len(embeds):
             pasted.append((task.lm.decode(batch["before_ids"][0].tolist()), batch))
-        return run(embeds, batch)
+        return run(embeds, batch, *tree)
 
     monkeypatch.setattr(tuner.lm, "answer_hidden", watched)
     got = validated(tuner, task, Faithfulness())

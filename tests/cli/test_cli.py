@@ -75,7 +75,9 @@ def test_fit_leaves_its_best_prompt(fit, capsys):
     assert "SoftPrompt (10 vectors)" in said.out
     assert f"{written['metrics']['val/accuracy']:.3f}" in said.out
     assert repr(written["text"]) in said.out
-    assert said.err == f"SoftPrompt on demo with {cli.model.lm.label} (cpu, 32-true)\n"
+    what, answers = said.err.splitlines()
+    assert what == f"SoftPrompt on demo with {cli.model.lm.label} (cpu, 32-true)"
+    assert answers == "answers: 'negative': ' terrible'; 'positive': ' great'"
 
 
 def test_commands_meet_in_one_run(fit, review_folder: Path, capsys):

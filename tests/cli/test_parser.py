@@ -46,7 +46,9 @@ MISTAKES = {
     # data and model
     "--data.path nowhere": "nowhere",
     "--lm.name ./nowhere": "nowhere",
-    "--data.verbalizer {negative: ' dreadful', positive: ' good'}": "' dreadful'",
+    "--data.verbalizer {negative: ' good no', positive: ' good'}": "begins ' good no'",
+    "--data.verbalizer {negative: [], positive: ' good'}": "empty list",
+    "--data.answer_score median": "--data.answer_score: expected 'sum', 'mean', 'pmi'",
     "--data.template {text}": "{prompt}",
     "--data.batch_size 0": "--data.batch_size is 0",
     "--model.prompt_length 400": "A prompt of 400 tokens leaves no room",
@@ -91,7 +93,7 @@ def test_a_mistake_is_one_sentence(mistake: str, folder: Path, fit: list[str], c
     *before, sentence = said.err.strip().splitlines()
     assert MISTAKES[mistake] in sentence
     # What runs is announced; nothing else comes before the sentence.
-    assert all(line.startswith("SoftPrompt on demo with") for line in before)
+    assert all(line.startswith(("SoftPrompt on demo with", "answers: ")) for line in before)
 
 
 @pytest.mark.parametrize(

@@ -235,3 +235,54 @@ def test_unbalanced_csv_with_six_queues(lm: FrozenLM, tmp_path: Path) -> None:
     text, label = rows[batch["rows"][5]]
     assert batch["texts"][5] == ("", f" {text} Queue:")
     assert batch["labels"][5] == list(queues).index(label)
+
+
+# ---- labels that are their own answers
+
+
+def test_without_a_verbalizer_labels_are_the_answers(
+    task: Task, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    rows = [{"text": f"text {i}", "label": (" good ", "bad", None)[i % 3]} for i in range(30)]
+    path = write(tmp_path / "train.jsonl", rows)
+    write(tmp_path / "validation.jsonl", labelled(4) + rows[:2])
+    data = task(tmp_path, verbalizer=None, skip_bad_rows=True)
+    assert data.verbalizer.labels == ("bad", "good")
+    assert data.verbalizer.words == (" bad", " good")
+    assert f"No verbalizer: the 2 labels of {path} are the answers" in caplog.text
+    assert data.read("train").labels == [1, 0] * 10
+    assert data.read("validation").labels == [1, 0]  # the others are none of training
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([10, 9, 2.0], [" 2", " 9", " 10"]),
+        ([True, False], [" false", " true"]),
+        ([["b"], ["a"], ["a", "b"]], [" a", " b"]),
+        (["10", "9"], [" 9", " 10"]),
+    ],
+)
+def test_labels_as_texts(lm: FrozenLM, labels: list[Any], expected: list[str]) -> None:
+    rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)]
+    data = TextClassification(lm, TEMPLATE, data={"train": rows})
+    assert list(data.verbalizer.words) == expected
+
+
+def test_names_of_classes_are_answers_in_their_order(lm: FrozenLM, tmp_path: Path) -> None:
+    names = ClassLabel(names=["World", "Art"])
+    features = Features({"text": Value("string"), "label": names})
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    rows.to_parquet(tmp_path / "train.parquet")
+    data = TextClassification(lm, TEMPLATE, path=str(tmp_path), validation=str(tmp_path))
+    assert data.verbalizer.words == (" World", " Art")
+    assert data.read("train").labels == [1, 0]
+
+
+def test_what_cannot_be_answers_is_refused(lm: FrozenLM) -> None:
+    rows = [{"text": f"text {i}", "label": "one", "x": f"free text {i}"} for i in range(1001)]
+    with pytest.raises(PromptError, match="train data has 1 different labels in the column"):
+        _ = TextClassification(lm, TEMPLATE, data={"train": rows}).verbalizer
+    with pytest.raises(PromptError, match=r"1001 different labels.*'x'.*verbalizer"):
+        _ = TextClassification(lm, TEMPLATE, data={"train": rows}, label_column="x").verbalizer

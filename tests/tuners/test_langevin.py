@@ -73,7 +73,7 @@ def test_the_noise_is_that_of_the_rate_at_its_step(lm: FrozenLM, tmp_path: Path)
         # From one token's row to the next nothing remains but the last step.
         watch = Iterates()
         tuner = make(lm, langevin_beta=beta, lr_scheduler=halving, perplexity_weight=0.0)
-        tuner.class_logits = lambda hidden: hidden[:, :2] * 0 + torch.zeros(2)
+        tuner.class_logits = lambda hidden, *_: hidden[:, :2] * 0 + torch.zeros(2)
         fit(tuner, tmp_path, 3, callbacks=[watch], limit_val_batches=0)
         seen.append(watch.seen)
     first = make(lm).prompt.detach()

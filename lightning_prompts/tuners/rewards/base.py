@@ -100,6 +100,10 @@ class Reward(ChecksOptions, ABC):
             reduce: Sums over processes, so that all of them get the same scores.
         """
 
+    def num_tokens(self, prompts: Tensor, batch: Batch) -> int:
+        """What [K, P] prompts on B examples read, each pair counting as a whole sequence."""
+        return prompts.numel() * len(batch["rows"]) + len(prompts) * batch["num_real_tokens"]
+
     @abstractmethod
     def measures(self, stage: Stage, reduce: Reduce) -> PromptMeasures:
         """Measures for the evaluation that begins."""

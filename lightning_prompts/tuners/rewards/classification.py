@@ -8,6 +8,7 @@ from lightning_prompts.files.numbers import in_double, wide
 from lightning_prompts.files.option_types import NotNegative
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.lm.batch import Batch, picked
+from lightning_prompts.lm.class_scores import class_scores, without_text
 from lightning_prompts.tuners.rewards.base import PromptMeasures, Reduce, Reward, Scores
 
 
@@ -59,11 +60,18 @@ class ClassificationGap(Reward):
         """Loss, accuracy and reward of K prompts."""
         return GapMeasures(self, reduce)
 
+    def num_tokens(self, prompts: Tensor, batch: Batch) -> int:
+        """With the answers behind each row; and with `pmi` each prompt's row without a text."""
+        words, (count, length) = self.verbalizer, prompts.shape
+        behind = words.num_read * len(batch["rows"])
+        if words.score == "pmi":
+            empty = without_text(self.lm, self.template, length)["num_tokens"]
+            behind += length + empty + words.num_read
+        return super().num_tokens(prompts, batch) + count * behind
+
     def class_logits(self, prompts: Tensor, batch: Batch) -> Tensor:
-        """[K, P] token ids and B examples to [K, B, C] float32 logits."""
-        hidden = self.lm.answers(prompts, batch)
-        class_ids = torch.tensor(self.verbalizer.token_ids, device=hidden.device)
-        return self.lm.logits(hidden, class_ids)
+        """[K, P] token ids and B examples to [K, B, C] scores, float32 or wider."""
+        return class_scores(self.lm, self.template, self.verbalizer, prompts, batch)
 
 
 class GapMeasures(PromptMeasures):

@@ -31,8 +31,8 @@ class FilterSettings:
         round_trip: Keep only prompts whose text gives the same tokens again, by itself and pasted
             between the texts of rows: whoever copies it then gets what was measured.
         ascii_only: Only tokens of printable ASCII characters.
-        forbid_verbalizer: No token that spells one of the answer words, in upper or lower case,
-            with a space or without.
+        forbid_verbalizer: No token that spells one of the answers or a word of one, but for words
+            that all labels' answers share; in upper or lower case, with a space or without.
     """
 
     round_trip: bool = True
@@ -67,7 +67,7 @@ class Allowed:
         if exclude_special:
             mask[lm.special_ids] = False
         if settings.ascii_only or settings.forbid_verbalizer:
-            words = {word.strip().lower() for word in verbalizer.words}
+            words = _telling_words(verbalizer)
             for i, text in enumerate(lm.token_strings(range(lm.vocab_size))):
                 if settings.ascii_only and not (text.isascii() and text.isprintable()):
                     mask[i] = False
@@ -159,3 +159,12 @@ class Allowed:
     def _share(self, ids: Sequence[int]) -> float:
         """Share of the tokens that survive their text."""
         return round_trip(list(ids), self.lm.tokenize([self.lm.decode(list(ids))])[0])
+
+
+def _telling_words(verbalizer: Verbalizer) -> set[str]:
+    """Answers and words of them, in lower case, that not all labels share."""
+    of_labels = [
+        {word.lower() for answer in answers for word in (answer.strip(), *answer.split())}
+        for answers in verbalizer.answers
+    ]
+    return of_labels[0].union(*of_labels) - of_labels[0].intersection(*of_labels)

@@ -17,8 +17,8 @@ from torch import Tensor
 from lightning_prompts.files.drawing import evenly
 from lightning_prompts.files.numbers import in_double
 from lightning_prompts.lm.batch import Batch, picked
-from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tuners.rewards.base import Reduce
+from lightning_prompts.tuners.rewards.classification import ClassificationGap
 from lightning_prompts.tuners.rewards.scrutability import log_perplexities
 from lightning_prompts.tuners.search.allowed import Ids
 
@@ -47,17 +47,16 @@ class Race:
     """Scores prompts in rounds, each on more rows than the last one.
 
     Args:
-        lm: The frozen language model.
-        class_ids: [C] The answer words' tokens.
+        reward: Scores classes, with the language model that it was given.
         weight: w of the objective.
         keep: Share of the candidates that survives a round.
         reduce: Sums over processes.
     """
 
     def __init__(
-        self, lm: FrozenLM, class_ids: Tensor, weight: float, keep: float, reduce: Reduce
+        self, reward: ClassificationGap, weight: float, keep: float, reduce: Reduce
     ) -> None:
-        self.lm, self.class_ids, self.weight = lm, class_ids, weight
+        self.lm, self.reward, self.weight = reward.lm, reward, weight
         self.keep, self.reduce = keep, reduce
         self.row_tokens = self.prompt_tokens = 0
         """Tokens of the (prompt, row) pairs on this process, and of the prompts by themselves."""
@@ -129,11 +128,11 @@ class Race:
             # In dictionary order those that begin alike are read together.
             group.sort(key=prompts.__getitem__)
             ids = torch.tensor([prompts[i] for i in group], device=labels.device)
-            logits = self.lm.logits(self.lm.answers(ids, rows), self.class_ids)  # (k, B, C)
+            logits = self.reward.class_logits(ids, rows)  # (k, B, C)
             targets = rows["labels"].expand(logits.shape[:2])
             nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
             sums[group] = in_double(nats.view(logits.shape[:2])).sum(1)
-            self.row_tokens += ids.numel() * len(places) + len(ids) * rows["num_real_tokens"]
+            self.row_tokens += self.reward.num_tokens(ids, rows)
         return sums
 
     def _nats(self, prompts: Sequence[Ids], device: torch.device, rough: bool = False) -> Tensor:

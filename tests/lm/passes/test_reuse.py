@@ -180,7 +180,7 @@ def test_parts_join_in_order(
 
 
 def test_attention_that_takes_no_block_masks(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(prefix_reuse, "_takes_block_masks", lambda lm: False)
+    monkeypatch.setattr(prefix_reuse, "takes_block_masks", lambda lm: False)
     masks = []
 
     def see(module, args, kwargs):
@@ -277,7 +277,7 @@ def test_ids_without_reuse(lm: FrozenLM, text: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_ids_where_attention_takes_no_block_masks(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(prefix_reuse, "_takes_block_masks", lambda lm: False)
+    monkeypatch.setattr(prefix_reuse, "takes_block_masks", lambda lm: False)
     ids = torch.tensor(BRANCHES)
     got = lm.answers(ids, make_batch(lm, MIDDLE))
     assert_close(got, one_by_one(lm, lm.embed(ids), MIDDLE))

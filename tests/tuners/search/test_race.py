@@ -7,6 +7,8 @@ import torch
 
 from lightning_prompts.lm.batch import unpadded
 from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.lm.template import Template
+from lightning_prompts.tuners.rewards import ClassificationGap
 from lightning_prompts.tuners.search.race import Race, by_length, deal, take
 
 FIRST, LAST, BOTH = "{prompt} {text} It was", "{text}{prompt}", "{text}{prompt} It was"
@@ -15,7 +17,9 @@ CANDIDATES = [(9, 30, 13), (60,), (9, 31, 12), (40, 42), (5, 6, 7, 8), (77, 41),
 
 
 def make(lm: FrozenLM, task, weight: float = 0.0, keep: float = 1.0) -> Race:
-    return Race(lm, torch.tensor(task.verbalizer.token_ids), weight, keep, lambda values: values)
+    reward = ClassificationGap()
+    reward.attach(lm, Template(LAST, lm), task.verbalizer)
+    return Race(reward, weight, keep, lambda values: values)
 
 
 def objective(lm: FrozenLM, task, text: str, ids, weight: float, places) -> float:
