@@ -231,4 +231,7 @@ def _own_code(function: Pass) -> Pass:
     other; so each shape has its own.
     """
     given = cast(FunctionType, function)
-    return cast(Pass, FunctionType(given.__code__.replace(), given.__globals__, given.__name__))
+    own = FunctionType(
+        given.__code__.replace(), given.__globals__, given.__name__, given.__defaults__
+    )
+    return cast(Pass, own)

@@ -26,7 +26,7 @@ def as_mask(lm: Backbone, seen: Tensor) -> Tensor:
     """[B, 1, N, S] whether a query sees a key, as the model's attention takes it."""
     if lm.model.config._attn_implementation != "eager":
         return seen
-    dtype = lm.embedding_table.dtype  # eager attention adds its mask
+    dtype = lm.ends.own_table.dtype  # eager attention adds its mask
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(
         ~seen, torch.finfo(dtype).min
     )

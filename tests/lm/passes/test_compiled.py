@@ -16,6 +16,7 @@ from lightning_prompts.lm.passes.compiled import CompiledPasses, padded_length
 from lightning_prompts.lm.passes.reuse import concatenated
 from lightning_prompts.lm.template import Template
 from tests.lm.passes.test_reuse import rotary_folder  # noqa: F401
+from tests.model_types import save_type
 
 FIRST, LAST, AROUND = "{prompt} {text} It was", "{text}{prompt}", "So:{prompt} {text}"
 SHORT = ["Dull", "A warm film", "No"]
@@ -111,6 +112,17 @@ def test_the_traced_pass_gives_the_eager_numbers(
     passes = CompiledPasses(lm)
     for text in (FIRST, LAST):
         assert_eager(passes, random_prompt(lm), make_batch(lm, text, SHORT))
+    assert compilations == ["prompts_first", "concatenated"]
+
+
+def test_a_model_that_scales_its_embeddings(
+    lm_folder: Path, tmp_path: Path, compilations: list[str]
+):
+    save_type("gemma3_text", lm_folder, tmp_path)
+    lm = FrozenLM(str(tmp_path))
+    passes, batch = CompiledPasses(lm), make_batch(lm, FIRST, SHORT)
+    assert_eager(passes, random_prompt(lm), batch)
+    assert_eager(passes, random_prompt(lm), batch, reuse=False)
     assert compilations == ["prompts_first", "concatenated"]
 
 
