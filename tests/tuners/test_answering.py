@@ -204,6 +204,7 @@ def fit(request, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypat
     return build
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_bit(fit, capsys: pytest.CaptureFixture[str]):
     fit("full")
     assert "' no doubt' = ' ' + 'n' + 'o' + ' ' + 'd'" in capsys.readouterr().err
