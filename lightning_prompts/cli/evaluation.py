@@ -16,6 +16,7 @@ class Evaluation(NamedTuple):
         baselines: Metrics of what every prompt has to beat, by name.
         stage: `val` or `test`.
         rows: Rows that were scored.
+        compared_rows: Those of them on which the prompt was compared with what it turns into.
         of_rows: Rows that there are; of these the longest are scored where not all are.
         cut: Those of the scored rows whose text was cut to fit.
         iterate: Whether there is a continuous iterate beside tokens in use (PEZ).
@@ -31,6 +32,7 @@ class Evaluation(NamedTuple):
     baselines: Mapping[str, Mapping[str, float]]
     stage: Stage
     rows: int | None = None
+    compared_rows: int | None = None
     of_rows: int | None = None
     cut: int = 0
     iterate: bool = False

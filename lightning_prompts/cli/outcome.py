@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 
 from lightning_prompts.callbacks import early_end
 from lightning_prompts.callbacks.base import callback_of
+from lightning_prompts.callbacks.faithfulness import Faithfulness
 from lightning_prompts.cli import table
 from lightning_prompts.cli.advice import convergence
 from lightning_prompts.cli.completion import read_step
@@ -37,6 +38,8 @@ DISK = {
     errno.EACCES: "change its permissions",
     errno.EIO: "look at the disk",
 }
+# Metrics of what a prompt turns into, which `--faithfulness.max_batches` may have of fewer rows.
+COMPARED = ("hard_accuracy", "hard_loss", "round_trip_accuracy")
 # How answers are scored, where it is not by the sum of their tokens' log-probabilities.
 SCORED = {"sum": "", "mean": " (mean of their tokens)", "pmi": " (less what they are without text)"}
 
@@ -195,7 +198,7 @@ def best_evaluation(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> E
     if not Path(callback_of(trainer, BestPrompt).best_model_path).is_file():
         return None
     prompt = read_prompt(folder(trainer) / PROMPT)
-    return _evaluation(prompt, tuner, task, "val", prompt.rows.get("validation"))
+    return _evaluation(trainer, prompt, tuner, task, "val", prompt.rows.get("validation"))
 
 
 def evaluated(trainer: Trainer, tuner: PromptTuner, task: PromptTask, stage: Stage) -> None:
@@ -214,7 +217,7 @@ def evaluated(trainer: Trainer, tuner: PromptTuner, task: PromptTask, stage: Sta
         return
     prompt.baselines = tuner.comparisons or prompt.baselines
     run = None if _rehearsed(trainer) else folder(trainer)
-    evaluation = _evaluation(prompt, tuner, task, stage, scored_rows(trainer, stage))
+    evaluation = _evaluation(trainer, prompt, tuner, task, stage, scored_rows(trainer, stage))
     path = None if run is None else run / PROMPT
     saved = path is not None and path.is_file() and read_prompt(path).ids == prompt.ids
     table.show(evaluation._replace(saved=saved), task.slug, tuner.lm.label, run)
@@ -237,7 +240,12 @@ def predicted(trainer: Trainer, task: PromptTask) -> None:
 
 
 def _evaluation(
-    prompt: RunRecord, tuner: PromptTuner, task: PromptTask, stage: Stage, rows: int | None
+    trainer: Trainer,
+    prompt: RunRecord,
+    tuner: PromptTuner,
+    task: PromptTask,
+    stage: Stage,
+    rows: int | None,
 ) -> Evaluation:
     prefix, split = f"{stage}/", SPLIT_OF[stage]
     metrics = {
@@ -245,12 +253,17 @@ def _evaluation(
         for name, value in prompt.metrics.items()
         if name.startswith(prefix)
     }
+    most = callback_of(trainer, Faithfulness).max_batches
+    compared = rows if most is None or not rows else task.scored_rows(split, most)
+    if rows and compared and compared < rows:  # beside numbers of all rows they would mislead
+        metrics = {name: value for name, value in metrics.items() if name not in COMPARED}
     return Evaluation(
         prompt,
         metrics,
         prompt.baselines,
         stage,
         rows,
+        compared_rows=compared,
         of_rows=task.report.rows.get(split),
         cut=task.cut_rows(split, rows) if rows else 0,
         iterate=tuner.has_soft_prompt and not tuner.soft_in_use,

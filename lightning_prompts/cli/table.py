@@ -151,6 +151,12 @@ def show(
         console.print(
             "The prompt in use is its tokens, so prompt and tokens agree by construction."
         )
+    if (evaluation.compared_rows or 0) < (evaluation.rows or 0) and evaluation.compared_rows:
+        console.print(
+            f"Its nearest tokens and its text were measured on {evaluation.compared_rows} of the "
+            f"{evaluation.rows} rows alone (--faithfulness.max_batches), and are not shown beside "
+            "them; prompt.json has the figures."
+        )
     if by := evaluation.prompt.averaged_by:
         console.print(f"It is the average that {by} keeps of the steps' prompts.")
     console.print(prompt_text(evaluation.prompt))

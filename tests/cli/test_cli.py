@@ -80,6 +80,15 @@ def test_fit_leaves_its_best_prompt(fit, capsys):
     assert answers == "answers: 'negative': ' terrible'; 'positive': ' great'"
 
 
+def test_what_was_compared_on_fewer_rows_is_not_shown_beside_the_others(fit, capsys):
+    fit("--faithfulness.max_batches", "1", "--data.val_batch_size", "4")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "its nearest tokens – – –" in said
+    assert "tokenized anew" not in said
+    assert "measured on 4 of the 12 rows alone (--faithfulness.max_batches)" in said
+    assert "val/hard_accuracy" in read("logs/soft-demo/version_0")["metrics"]
+
+
 def test_commands_meet_in_one_run(fit, review_folder: Path, capsys):
     fit()
     run = Path("logs/soft-demo/version_0")
