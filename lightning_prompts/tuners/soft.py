@@ -1,9 +1,11 @@
 """Soft prompt tuning (Lester et al. 2021, arXiv:2104.08691)."""
 
+import logging
 from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_prompts.files.option_names import for_reader
 from lightning_prompts.files.option_types import Length
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
@@ -11,6 +13,13 @@ from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.tuners.prompt_init import FromVocabulary, PromptInit
 from lightning_prompts.tuners.rows import task_rows
+
+log = logging.getLogger(__name__)
+
+# Standard deviation of the numbers in GPT-2's and SmolLM2's embeddings, for which the step sizes of
+# configs/tuner were tuned; where a model's are LARGE times as large a step hardly moves a prompt.
+USUAL, LARGE = 0.14, 3.0
+SAMPLED = 1024  # rows
 
 
 class SoftPrompt(PromptTuner):
@@ -49,6 +58,15 @@ class SoftPrompt(PromptTuner):
     def on_train_start(self) -> None:
         """Compile what training will ask for, where `--lm.compile` is on."""
         super().on_train_start()
+        times = float(self.lm.embedding_table[:SAMPLED].float().std()) / USUAL
+        if times > LARGE and not self.trainer.ckpt_path:
+            log.info(
+                for_reader(
+                    "The embeddings of %s are %.0f times as large as those that the shipped step "
+                    "sizes are for; to move as far give --model.optimizer that many times its lr."
+                ),
+                *(self.lm.label, times),
+            )
         rows = task_rows(self.trainer)
         if self.lm.compiles and rows is not None:
             with self.trainer.precision_plugin.train_step_context():

@@ -13,6 +13,7 @@ import lightning_prompts.tasks
 import lightning_prompts.tuners
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.main import main
+from lightning_prompts.files.amounts import NONE
 from lightning_prompts.runs import folder as run_folder
 
 
@@ -83,7 +84,7 @@ def test_fit_leaves_its_best_prompt(fit, capsys):
 def test_what_was_compared_on_fewer_rows_is_not_shown_beside_the_others(fit, capsys):
     fit("--faithfulness.max_batches", "1", "--data.val_batch_size", "4")
     said = " ".join(capsys.readouterr().out.split())
-    assert "its nearest tokens – – –" in said
+    assert f"its nearest tokens {NONE} {NONE} {NONE}" in said
     assert "tokenized anew" not in said
     assert "measured on 4 of the 10 rows alone (--faithfulness.max_batches)" in said
     assert "val/hard_accuracy" in read("logs/soft-demo/version_0")["metrics"]

@@ -313,3 +313,19 @@ def test_padding_is_a_share_of_the_batch(lm: FrozenLM, tmp_path: Path, name: str
         trainer.fit(tuner, DataLoader([batch], batch_size=None))
         assert padding > 0.2 * slots
         assert trainer.callback_metrics["train/padding"] == pytest.approx(padding / slots)
+
+
+@pytest.mark.parametrize(("spread", "said"), [(0.14, False), (1.03, True)])
+def test_a_model_of_large_embeddings_wants_larger_steps(
+    lm_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, spread: float, said: bool
+):
+    lm = FrozenLM(str(lm_folder))
+    table = lm.embedding_table.data
+    table.mul_(spread / table.std())
+    caplog.set_level("INFO", "lightning_prompts")
+    for name in ("soft", "pez", "manual"):
+        caplog.clear()
+        fit(build(name, lm), tmp_path, steps=1)
+        found = [r.getMessage() for r in caplog.records if "times as large" in r.getMessage()]
+        assert bool(found) is (said and name != "manual")
+        assert all("are 7 times as large" in message for message in found)
