@@ -8,11 +8,18 @@ from typing import Any
 import yaml
 
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.public_names import public_names
 from lightning_prompts.files.text import short_path
 from lightning_prompts.runs.folder import CONFIG, PROMPT, TEST
 from lightning_prompts.runs.history import read_history
 from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.tuners.record import VERSION
+
+# Options that runs of before did not have, and what they did without.
+LATER = {
+    **dict.fromkeys(["data.columns", "data.encoding", "data.header", "data.separator"]),
+    **{"data.skip_bad_rows": False, "data.answer_score": "sum", "lm.quantize": None},
+}
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -95,7 +102,7 @@ def _settings(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PromptError(f"{path}: not readable as YAML; run the fit again.") from error
-    return dict(_flat(content or {}))
+    return LATER | dict(_flat(content)) if content else {}
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -109,7 +116,7 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, inner in value.items():
         if key == "class_path":
-            yield prefix, inner
+            yield prefix, public_names(str(inner))
         elif key in ("init_args", "dict_kwargs"):
             yield from _flat(inner or {}, prefix)
         else:

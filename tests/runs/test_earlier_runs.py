@@ -49,3 +49,14 @@ def test_it_is_reported(run: Path):
     record = json.loads((run / "prompt.json").read_text())
     assert record["text"] in table
     assert f"{record['metrics']['val/accuracy']}" in table
+
+
+def test_it_is_of_one_problem_with_a_run_of_today(run: Path):
+    """Options that came since are what they were without them."""
+    run_again("fit", "--experiment", "today", "--seed_everything", "7")
+    main(["report", str(run), "logs/today", "--output", "report"])
+    told = Path("report/results.md").read_text()
+    assert "answer" not in told
+    assert "quantize" not in told
+    (row,) = [line for line in told.splitlines() if "SoftPrompt | " in line]
+    assert "| 2 |" in row  # two seeds of one setting
