@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import BatchSampler, DataLoader
 from tqdm import tqdm
@@ -22,6 +22,7 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer, Words
 from lightning_prompts.tasks import loading
+from lightning_prompts.tasks.encoded_splits import EncodedSplits
 from lightning_prompts.tasks.rows import Rows, TaskReport
 
 # The splits whose examples each stage of the trainer needs.
@@ -32,11 +33,10 @@ STAGE_SPLITS = {
     "predict": ("predict",),
 }
 PROGRESS_AFTER_SECONDS = 2.0
-LENGTHS_SHOWN = 64
 Workers = Annotated[int, Range(0, 1024)]  # processes, each with its own Python
 
 
-class PromptTask(ChecksOptions, LightningDataModule, ABC):
+class PromptTask(ChecksOptions, EncodedSplits, ABC):
     """Rows in a template, for training, validation, test and prediction.
 
     A subclass says where rows come from (`slug`, `read`). Every device takes its own rows, so the
@@ -94,7 +94,7 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
             )
         self.report = TaskReport()
         self._rows: dict[str, Rows] = {}
-        self._encoded: dict[str, loading.EncodedRows] = {}
+        self._encoded = {}
 
     # ---- for a subclass
 
@@ -225,40 +225,6 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
         ):
             yield loading.collate_rows([encoded[i] for i in indices])
 
-    def texts(self, *splits: str) -> list[tuple[str, str]]:
-        """What each row has before the prompt and behind it, all rows on every process.
-
-        Args:
-            splits: Of those that this stage has read.
-        """
-        return [(e.before, e.after) for split in splits for e in self._encoded[split].examples]
-
-    def scored_rows(self, split: str, batches: int) -> int:
-        """Rows of a split that so many batches on each process have; these are the longest."""
-        num_rows, num_ranks = len(self._encoded[split]), self._ranks()[1]
-        a_batch = loading.even_batch_size(num_rows, self.val_batch_size, num_ranks) * num_ranks
-        return min(num_rows, batches * a_batch)
-
-    def cut_rows(self, split: str, num_rows: int) -> int:
-        """How many of the longest rows of a split were cut to fit."""
-        rows = self._encoded[split]
-        longest = loading.LongestFirst(rows.lengths).order[:num_rows]
-        return sum(rows.examples[i].cut for i in longest)
-
-    def training_lengths(self) -> list[Batch]:
-        """Training batches of all lengths, from the longest rows to the shortest, on the CPU.
-
-        For what is prepared by length; at most `LENGTHS_SHOWN`, evenly over the sorted rows.
-        """
-        rows = self._encoded["train"]
-        order = sorted(range(len(rows)), key=rows.lengths.__getitem__, reverse=True)
-        starts = range(0, len(order), self.batch_size)
-        starts = starts[:: max(1, -(-len(starts) // LENGTHS_SHOWN))]
-        return [
-            loading.collate_rows([rows[i] for i in order[start : start + self.batch_size]])
-            for start in starts
-        ]
-
     # ---- steps
 
     def rows(self, split: str) -> Rows:
@@ -304,18 +270,6 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
         except PromptError as error:
             raise PromptError(f"{rows.place(index)}: {error}") from error
 
-    def _evaluation_loader(self, split: str) -> DataLoader[Any]:
-        rows = self._encoded[split]
-        rank, num_ranks = self._ranks()
-        # Keywords and a plain sampler: Lightning rebuilds the loader for `predict` from them.
-        return DataLoader(
-            dataset=rows,
-            sampler=loading.LongestFirst(rows.lengths, rank, num_ranks),
-            batch_size=loading.even_batch_size(len(rows), self.val_batch_size, num_ranks),
-            collate_fn=loading.collate_rows,
-            num_workers=self.num_workers,
-        )
-
     def _token_limit(self) -> int:
         """Tokens that an example may have beside the prompt."""
         module = getattr(self.trainer, "lightning_module", None)
@@ -347,8 +301,3 @@ class PromptTask(ChecksOptions, LightningDataModule, ABC):
                 "The task gives each device its own rows, and trainer.use_distributed_sampler "
                 "would divide them again; set --trainer.use_distributed_sampler false."
             )
-
-    def _ranks(self) -> tuple[int, int]:
-        """This process among those that share the rows, and their number."""
-        kwargs = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
-        return kwargs.get("rank", 0), kwargs.get("num_replicas", 1)

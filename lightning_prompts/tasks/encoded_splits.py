@@ -1,0 +1,71 @@
+"""The tokenized rows of a task's splits: what an evaluation reads of them, and what is asked."""
+
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from lightning_prompts.lm.batch import Batch
+from lightning_prompts.tasks import loading
+
+LENGTHS_SHOWN = 64
+
+
+class EncodedSplits(LightningDataModule):
+    """Rows by split, each process with its share."""
+
+    batch_size: int
+    val_batch_size: int
+    num_workers: int
+    _encoded: dict[str, loading.EncodedRows]
+
+    def texts(self, *splits: str) -> list[tuple[str, str]]:
+        """What each row has before the prompt and behind it, all rows on every process.
+
+        Args:
+            splits: Of those that this stage has read.
+        """
+        return [(e.before, e.after) for split in splits for e in self._encoded[split].examples]
+
+    def scored_rows(self, split: str, batches: int) -> int:
+        """Rows of a split that so many batches on each process have; these are the longest."""
+        num_rows, num_ranks = len(self._encoded[split]), self._ranks()[1]
+        a_batch = loading.even_batch_size(num_rows, self.val_batch_size, num_ranks) * num_ranks
+        return min(num_rows, batches * a_batch)
+
+    def cut_rows(self, split: str, num_rows: int) -> int:
+        """How many of the longest rows of a split were cut to fit."""
+        rows = self._encoded[split]
+        longest = loading.LongestFirst(rows.lengths).order[:num_rows]
+        return sum(rows.examples[i].cut for i in longest)
+
+    def training_lengths(self) -> list[Batch]:
+        """Training batches of all lengths, from the longest rows to the shortest, on the CPU.
+
+        For what is prepared by length; at most `LENGTHS_SHOWN`, evenly over the sorted rows.
+        """
+        rows = self._encoded["train"]
+        order = sorted(range(len(rows)), key=rows.lengths.__getitem__, reverse=True)
+        starts = range(0, len(order), self.batch_size)
+        starts = starts[:: max(1, -(-len(starts) // LENGTHS_SHOWN))]
+        return [
+            loading.collate_rows([rows[i] for i in order[start : start + self.batch_size]])
+            for start in starts
+        ]
+
+    def _evaluation_loader(self, split: str) -> DataLoader[Any]:
+        rows = self._encoded[split]
+        rank, num_ranks = self._ranks()
+        # Keywords and a plain sampler: Lightning rebuilds the loader for `predict` from them.
+        return DataLoader(
+            dataset=rows,
+            sampler=loading.LongestFirst(rows.lengths, rank, num_ranks),
+            batch_size=loading.even_batch_size(len(rows), self.val_batch_size, num_ranks),
+            collate_fn=loading.collate_rows,
+            num_workers=self.num_workers,
+        )
+
+    def _ranks(self) -> tuple[int, int]:
+        """This process among those that share the rows, and their number."""
+        kwargs = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
+        return kwargs.get("rank", 0), kwargs.get("num_replicas", 1)
