@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import lightning as L
 import pandas as pd
 import pytest
@@ -328,3 +329,24 @@ trainer.test(tuner, task, ckpt_path="best", verbose=False)
     assert ran.returncode == 0, ran.stderr
     (run,) = (tmp_path / "lightning_logs").iterdir()  # one folder for both
     assert {"test/accuracy", "val/perplexity"} <= load_prompt(run).metrics.keys()
+
+
+@pytest.mark.parametrize("kind", ["dataset", "splits", "named"])
+def test_data_of_datasets(kind: str, lm: FrozenLM, frame: pd.DataFrame):
+    """One table, which is cut, or one a split, under the names that `datasets` has for them."""
+    table = datasets.Dataset.from_pandas(frame)
+    data = {
+        "dataset": table,
+        "splits": datasets.DatasetDict({"train": table, "test": table}),
+        "named": {"train": table, "validation": table.select(range(4))},
+    }[kind]
+    words = {name: f" {name[0]}" for name in sorted(frame["queue"].unique())}
+    task = TextClassification(
+        lm, "{prompt} {text}", words, data=data, text_column="body", label_column="queue"
+    )
+    rows = task.rows("train")
+    texts = [row["text"] for row in rows.rows]
+    assert set(texts) <= set(frame["body"])
+    assert len(rows) > 20
+    labels = dict(zip(frame["body"], frame["queue"], strict=True))
+    assert [task.verbalizer.labels[i] for i in rows.labels] == [labels[text] for text in texts]

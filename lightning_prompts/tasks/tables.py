@@ -100,7 +100,8 @@ def _is_table(table: Any) -> bool:
     if isinstance(table, str | bytes | Path | Mapping):
         return False
     listed = isinstance(table, Sequence) and all(isinstance(row, Mapping) for row in table)
-    return listed or (hasattr(table, "columns") and hasattr(table, "to_dict"))
+    named = hasattr(table, "columns") or hasattr(table, "column_names")  # so `datasets`
+    return listed or (named and hasattr(table, "to_dict"))
 
 
 def _records(table: Any, reading: Reading) -> tuple[list[Row], tuple[str, ...]]:
