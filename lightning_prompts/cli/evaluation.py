@@ -16,7 +16,7 @@ class Evaluation(NamedTuple):
         baselines: Metrics of what every prompt has to beat, by name.
         stage: `val` or `test`.
         rows: Rows that were scored.
-        compared_rows: Those of them on which the prompt was compared with what it turns into.
+        compared_rows: Those on which it was compared with what it turns into, if not all of them.
         of_rows: Rows that there are; of these the longest are scored where not all are.
         cut: Those of the scored rows whose text was cut to fit.
         iterate: Whether there is a continuous iterate beside tokens in use (PEZ).

@@ -254,8 +254,9 @@ def _evaluation(
         if name.startswith(prefix)
     }
     most = callback_of(trainer, Faithfulness).max_batches
-    compared = rows if most is None or not rows else task.scored_rows(split, most)
-    if rows and compared and compared < rows:  # beside numbers of all rows they would mislead
+    compared = task.scored_rows(split, most) if most and rows else None
+    compared = compared if rows and compared and compared < rows else None
+    if compared:  # beside numbers of all rows they would mislead
         metrics = {name: value for name, value in metrics.items() if name not in COMPARED}
     return Evaluation(
         prompt,

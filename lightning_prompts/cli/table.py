@@ -151,7 +151,7 @@ def show(
         console.print(
             "The prompt in use is its tokens, so prompt and tokens agree by construction."
         )
-    if (evaluation.compared_rows or 0) < (evaluation.rows or 0) and evaluation.compared_rows:
+    if evaluation.compared_rows:
         console.print(
             f"Its nearest tokens and its text were measured on {evaluation.compared_rows} of the "
             f"{evaluation.rows} rows alone (--faithfulness.max_batches), and are not shown beside "

@@ -5,7 +5,6 @@ each evaluation, and for training before the first step and at each validation; 
 constant, which no gradient passes, and checkpoints have it.
 """
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -87,9 +86,10 @@ class Answering(ReadsBatches, Saved):
         if self.verbalizer.score != "pmi":
             return
         self.without_text = self.scored_without_text(self.prompt_embeddings())
-        averaging = self.averaging
-        with nullcontext() if averaging is None else averaging.in_place(False):
-            self.trained_without_text = self.scored_without_text(self.prompt_embeddings())
+        self.trained_without_text = self.without_text
+        if self.averaging is not None:
+            with self.averaging.in_place(False):
+                self.trained_without_text = self.scored_without_text(self.prompt_embeddings())
 
     # ---- checkpoints
 
