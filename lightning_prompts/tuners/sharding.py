@@ -123,7 +123,7 @@ def shard(lm: FrozenLM, mesh: "DeviceMesh") -> None:
     """
     from torch.distributed.fsdp import fully_shard  # no other run needs it
 
-    assert lm.fingerprint  # of the whole weights, remembered
+    _ = lm.fingerprint, lm.kin  # of the whole weights, remembered
     model = lm.body
     blocks = blocks_of(model)
     for block in blocks:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
 
 from lightning_prompts.cli.main import main
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.tuners.sharding import blocks_of
+from lightning_prompts.tuners.record import LMRecord
+from lightning_prompts.tuners.sharding import blocks_of, shard
 from soak.processes import CASES, ROWS, SHARDED, compare
 from tests.tiny import save_reviews
 
@@ -78,6 +80,16 @@ def test_what_does_not_go_with_it_is_refused(
         fit_sharded(lm_folder, review_folder, tuner, *options)
     assert refused.value.code == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_divided_model_is_still_known_by_its_whole_weights(lm_folder: Path):
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        lm = FrozenLM(str(lm_folder))
+        shard(lm, init_device_mesh("cpu", (1,)))
+        assert LMRecord.of(lm) == LMRecord.of(FrozenLM(str(lm_folder)))
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_the_blocks_are_the_largest_list():
