@@ -9,11 +9,11 @@ import inspect
 from typing import Any, NoReturn
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.files.numbers import wide
+from lightning_prompts.lm.linear import linear
 
 # What models do to the products with their head, by the names of it in their configurations:
 # Granite and Inkling divide; Cohere and Falcon-H1 multiply; Gemma, NanoChat, RecurrentGemma and
@@ -101,7 +101,7 @@ class Ends:
                     weight = wide(weight[token_ids])
                     bias = None if bias is None else bias[token_ids]
                 bias = None if bias is None else bias.to(weight.dtype)
-                products = wide(F.linear(hidden.to(weight.dtype), weight, bias))
+                products = wide(linear(hidden.to(weight.dtype), weight, bias))
         return _own_logits(products, self.model.config.get_text_config())
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lightning_prompts.files.numbers import wide
+from lightning_prompts.lm.linear import use_frozen_products
 
 ATTENTION = "lightning_prompts"
 # Scores of a layer that plain matrix products keep for the backward pass: 16 MiB in bfloat16 and
@@ -148,12 +149,13 @@ class _FrozenRMSNorm(torch.autograd.Function):
 
 
 def use_fast_kernels(model: nn.Module) -> None:
-    """Replace, in place, activations and norms by equal ones in fewer kernels.
+    """Replace, in place, activations, norms and linear layers by equal ones in faster kernels.
 
     GPT-2's activation is written out in eight operations; as one it takes a third of the time.
     """
     from transformers.activations import NewGELUActivation
 
+    use_frozen_products(model)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is NewGELUActivation:
