@@ -134,12 +134,8 @@ def lesson(found: Mapping[str, Evaluation]) -> list[str]:
         the nearest tokens of the vectors act like these, where that was measured.
     """
     soft = found["soft"]
-    rows, empty = soft.rows or 0, soft.baselines[CALIBRATED]["accuracy"]
-    accuracy: dict[str, float] = {}
-    for tuner, evaluation in found.items():
-        reached = evaluation.metrics["accuracy"]
-        assert reached is not None
-        accuracy[tuner] = reached
+    rows, empty = soft.rows, soft.baselines[CALIBRATED]["accuracy"]
+    accuracy = {tuner: evaluation.metrics["accuracy"] or 0.0 for tuner, evaluation in found.items()}
     better = [tuner for tuner in found if above(accuracy[tuner], empty, rows)]
     others = [tuner for tuner in found if tuner not in better]
 
@@ -147,22 +143,18 @@ def lesson(found: Mapping[str, Evaluation]) -> list[str]:
         return ", ".join(f"{CALLED[tuner]} ({share(accuracy[tuner])})" for tuner in tuners)
 
     bar = f"the calibrated empty prompt ({share(empty)})"
-    said = [f"Above {bar}: {named(better) or 'none'}."]
+    said = [f"Above {bar}: {named(better) or 'none of them'}."]
     if others:
-        learned = any(tuner != "manual" for tuner in others)
-        fix = "; train for longer with --trainer.max_steps" if learned else ""
-        chance = f"by more than chance on {count(rows, 'row')}"
-        said.append(f"Not above it {chance}: {named(others)}{fix}.")
+        of_rows = f" on {count(rows, 'row')}" if rows else ""
+        fix = "" if others == ["manual"] else "; train for longer with --trainer.max_steps"
+        said.append(f"Not above it by more than chance{of_rows}: {named(others)}{fix}.")
     if (tokens := soft.metrics.get("hard_accuracy")) is not None:
-        said.append(_read_off(tokens, "soft" in better, above(accuracy["soft"], tokens, rows)))
+        nearest = f"the vectors' nearest tokens ({share(tokens)})"
+        if "soft" not in better:
+            said.append(f"Whether {nearest} act like them shows once the vectors are above it.")
+        elif above(accuracy["soft"], tokens, rows):
+            read = "what was learned cannot be read off them"
+            said.append(f"But {nearest} do not act like them: {read}.")
+        else:
+            said.append(f"And {nearest} act like them: here the tokens stand for the vectors.")
     return said
-
-
-def _read_off(tokens: float, learned: bool, apart: bool) -> str:
-    """Whether the vectors' nearest tokens, with their accuracy, tell what the vectors learned."""
-    nearest = f"the vectors' nearest tokens ({share(tokens)})"
-    if not learned:
-        return f"What {nearest} say is open until the vectors are above it."
-    if apart:
-        return f"But {nearest} do not act like them: what was learned cannot be read off them."
-    return f"And {nearest} act like them: here the tokens stand for the vectors."
