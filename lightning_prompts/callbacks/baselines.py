@@ -1,8 +1,11 @@
 """What every prompt has to beat: the most frequent class, and the model without a prompt."""
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +15,10 @@ from tqdm import tqdm
 
 from lightning_prompts.callbacks.base import EvaluationCallback, task_of
 from lightning_prompts.files.amounts import count
+from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.stages import SPLIT_OF, Stage
+from lightning_prompts.files.version import __version__
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.metrics.task import add_answers, task_metrics
 from lightning_prompts.tasks.base import PromptTask
@@ -21,6 +26,7 @@ from lightning_prompts.tuners.base import PromptTuner
 
 MAJORITY, NO_PROMPT, CALIBRATED = "majority", "no prompt", "no prompt, calibrated"
 WRITTEN = "written prompt"
+KEPT = ".baselines"  # a folder of files named by all that they depend on
 PROGRESS_AFTER_SECONDS = 2.0
 
 
@@ -33,8 +39,9 @@ class Baselines(EvaluationCallback):
     learned which class is frequent.
 
     They do not change while a prompt is trained, so they are measured in the first evaluation, one
-    pass a batch, kept in the checkpoint, and measured again only where the data or the model are
-    others. Without a data module (plain loaders) there is only *no prompt*.
+    pass a batch, kept in the checkpoint and beside the runs, in the logger's own folder, for the
+    next run; and measured again only where the data, the model or their setting are others. Without
+    a data module (plain loaders) there is only *no prompt*.
 
     Args:
         text: A prompt that a person wrote, to stand beside them as *written prompt*.
@@ -64,9 +71,14 @@ class Baselines(EvaluationCallback):
         self._stage = stage
         self._identity = _identity(trainer, tuner, stage, self.text)
         known = self._known.get(stage)
-        if known is None or known["identity"] != self._identity:
+        if known is not None and known["identity"] == self._identity:
+            self.results = known["results"]
+            return False
+        found = _kept(trainer, self._identity)
+        if found is None:
             return True
-        self.results = known["results"]
+        self._take(found)
+        self._log(trainer)
         return False
 
     def begin(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> None:
@@ -99,13 +111,25 @@ class Baselines(EvaluationCallback):
 
     def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:
         """Keep the results and log them once, under `baseline/...`, apart from the prompt's own."""
-        self.results = {
+        results = {
             name: {key: value.item() for key, value in metrics.compute().items()}
             for name, metrics in self._metrics.items()
         }
-        if MAJORITY in self.results:
-            del self.results[MAJORITY]["loss"]  # a constant answer has no probabilities
-        self._known[self._stage] = {"identity": self._identity, "results": self.results}
+        if MAJORITY in results:
+            del results[MAJORITY]["loss"]  # a constant answer has no probabilities
+        self._take(results)
+        if trainer.is_global_zero and (path := _path(trainer, self._identity)) is not None:
+            with contextlib.suppress(OSError):  # to measure again costs less than to stop here
+                write_json(path, results)
+        self._log(trainer)
+        return {}
+
+    def _take(self, results: dict[str, dict[str, float]]) -> None:
+        self.results = results
+        self._known[self._stage] = {"identity": self._identity, "results": results}
+
+    def _log(self, trainer: Trainer) -> None:
+        """Give them to the loggers."""
         named = {
             f"baseline/{self._stage}_{name.replace(',', '').replace(' ', '_')}_{key}": value
             for name, values in self.results.items()
@@ -113,7 +137,6 @@ class Baselines(EvaluationCallback):
         }
         for logger in trainer.loggers:
             logger.log_metrics(named, step=trainer.global_step)
-        return {}
 
     def _written_logits(self, tuner: PromptTuner, batch: Batch) -> Tensor:
         """[B, C] Class logits of the written prompt."""
@@ -168,6 +191,7 @@ def _identity(trainer: Trainer, tuner: PromptTuner, stage: Stage, text: str | No
     batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
     parts: list[tuple[object, ...]] = [
         (tuner.lm.fingerprint, trainer.precision, tuner.template.text, tuner.verbalizer),
+        (tuner.lm.embedding_table.dtype, tuner.device.type, __version__),
         (stage, batches, trainer.world_size, text),
     ]
     if (task := task_of(trainer)) is not None:
@@ -176,3 +200,18 @@ def _identity(trainer: Trainer, tuner: PromptTuner, stage: Stage, text: str | No
         parts.append((task.slug, report.majority_label, report.max_tokens, task.seed))
         parts.append((task.truncate, task.val_batch_size, tuner.lm.prefix_ids, rows))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _path(trainer: Trainer, identity: str) -> Path | None:
+    """Where the runs of a folder keep these; None where they have no folder in common."""
+    folder = None if trainer.logger is None else trainer.logger.save_dir
+    return None if folder is None else Path(folder, KEPT, f"{identity}.json")
+
+
+def _kept(trainer: Trainer, identity: str) -> dict[str, dict[str, float]] | None:
+    """What another run of the same folder has measured, the same on every process."""
+    found = None
+    if trainer.is_global_zero and (path := _path(trainer, identity)) is not None:
+        with contextlib.suppress(OSError, ValueError):  # none, or no such file
+            found = json.loads(path.read_text(encoding="utf-8"))
+    return cast(dict[str, dict[str, float]] | None, trainer.strategy.broadcast(found))

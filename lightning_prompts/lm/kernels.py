@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lightning_prompts.files.numbers import wide
-from lightning_prompts.lm.linear import use_frozen_products
+from lightning_prompts.lm.linear import LEAST_WEIGHTS, FrozenLinear, by_onednn
 
 ATTENTION = "lightning_prompts"
 # Scores of a layer that plain matrix products keep for the backward pass: 16 MiB in bfloat16 and
@@ -155,7 +155,7 @@ def use_fast_kernels(model: nn.Module) -> None:
     """
     from transformers.activations import NewGELUActivation
 
-    use_frozen_products(model)
+    _use_frozen_products(model)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is NewGELUActivation:
@@ -175,3 +175,21 @@ def _equal_norm(module: nn.Module) -> RMSNorm | None:
     expected = module(probe)
     norms = (RMSNorm(weight, eps, offset) for offset in (0.0, 1.0))
     return next((n for n in norms if torch.allclose(n(probe), expected, 1e-5, 1e-6)), None)
+
+
+def _use_frozen_products(model: nn.Module) -> None:
+    """Let large linear layers multiply as `linear` does; they keep all that they hold."""
+    if not by_onednn():
+        return
+    from transformers.pytorch_utils import Conv1D
+
+    from lightning_prompts.lm.linear_of_gpt2 import FrozenConv1D
+
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if type(weight) is not nn.Parameter or weight.numel() < LEAST_WEIGHTS:
+            continue
+        if type(module) is nn.Linear:
+            module.__class__ = FrozenLinear
+        elif type(module) is Conv1D:
+            module.__class__ = FrozenConv1D

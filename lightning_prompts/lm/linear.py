@@ -90,21 +90,3 @@ class FrozenLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] to [..., N]."""
         return linear(x, self.weight, self.bias)
-
-
-def use_frozen_products(model: nn.Module) -> None:
-    """Let a model's large linear layers multiply as `linear` does; they keep all that they hold."""
-    if not by_onednn():
-        return
-    from transformers.pytorch_utils import Conv1D
-
-    from lightning_prompts.lm.linear_of_gpt2 import FrozenConv1D
-
-    for module in model.modules():
-        weight = getattr(module, "weight", None)
-        if type(weight) is not nn.Parameter or weight.numel() < LEAST_WEIGHTS:
-            continue
-        if type(module) is nn.Linear:
-            module.__class__ = FrozenLinear
-        elif type(module) is Conv1D:
-            module.__class__ = FrozenConv1D

@@ -202,6 +202,35 @@ def test_validate_trusts_what_fit_measured_and_test_is_its_own(
     assert callback.results == first.results
 
 
+def test_runs_of_one_folder_measure_them_once(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run(version: str, **change: Any) -> tuple[Baselines, list[int], str]:
+        task, callback = make_task(**change), Baselines()
+        tuner = learned(SoftPrompt, task)
+        passes = count_passes(tuner, monkeypatch)
+        logger = CSVLogger(tmp_path, name="soft", version=version)
+        trainer = quick_trainer(callbacks=[callback], logger=logger, **TWO)
+        trainer.fit(tuner, datamodule=task)
+        logger.save()
+        return callback, list(passes), (Path(logger.log_dir) / "metrics.csv").read_text()
+
+    first, passes, _ = run("a")
+    second, fewer, logged = run("b")
+    assert second.results == first.results
+    assert fewer == [8, 4, 4, 2] * 2  # the steps' own
+    assert len(passes) > len(fewer)
+    assert "baseline/val_no_prompt_calibrated_accuracy" in logged
+    (kept,) = (tmp_path / ".baselines").iterdir()
+    kept.write_text("half a fi")  # which no run of ours leaves
+    again, passes_again, _ = run("c")
+    assert again.results == first.results
+    assert passes_again == passes
+    other, _, _ = run("d", validation_rows=6)
+    assert other.results != first.results
+    assert len(list((tmp_path / ".baselines").iterdir())) == 2
+
+
 def test_plain_loaders_have_no_training_texts(make_task: MakeTask) -> None:
     task = make_task()
     task.setup("validate")

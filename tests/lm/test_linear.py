@@ -11,6 +11,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
+from lightning_prompts.lm import kernels
 from lightning_prompts.lm import linear as module
 from lightning_prompts.lm.kernels import use_fast_kernels
 from lightning_prompts.lm.linear import FrozenLinear, by_onednn, linear
@@ -70,7 +71,8 @@ def test_a_models_layers_are_replaced_and_keep_what_they_hold(monkeypatch: pytes
     model = GPT2LMHeadModel(config).eval().requires_grad_(False)
     ids = torch.arange(10)[None]
     names, expected = list(model.state_dict()), copy.deepcopy(model).double()(ids).logits
-    monkeypatch.setattr(module, "by_onednn", lambda: True)
+    for each in (module, kernels):
+        monkeypatch.setattr(each, "by_onednn", lambda: True)
     use_fast_kernels(model)
     layers = [m for m in model.modules() if isinstance(m, Conv1D)]
     changed = [m for m in layers if type(m) is not Conv1D]
