@@ -21,10 +21,11 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(folder: Path, *only: str) -> str:
     from benchmarks.__main__ import main
+    from benchmarks.sections import sections
 
     args = ["--small", "--repetitions", "1", "--only", ",".join(only)]
     main([*args, "--output", str(folder / "a.md")])
-    return (folder / "a.md").read_text(encoding="utf-8")
+    return sections((folder / "a.md").read_text(encoding="utf-8"))["bench"]
 
 
 def rows(report: str) -> list[list[str]]:
