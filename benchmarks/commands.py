@@ -5,6 +5,7 @@ from functools import partial
 
 from benchmarks.builds import Build
 from benchmarks.jobs import (
+    ONE_STEP,
     OURS,
     PEFT,
     THEIRS,
@@ -136,8 +137,8 @@ def first_step(place: Place) -> Iterator[Job]:
 
     def way(build: Build, _: int) -> Measure:
         folder = place.folder("first-step")
-        limits = ["--trainer.max_steps", "1", "--trainer.log_every_n_steps", "1"]
-        ran = place.fit(build, folder, "soft", *limits, *NO_VALIDATION)
+        logs = ("--trainer.log_every_n_steps", "1")
+        ran = place.fit(build, folder, "soft", *ONE_STEP, *logs)
         first = logged(folder, "train/loss")[0]
         return Measure({"seconds": first.when - ran.began}, {"loss": [first.value]})
 
@@ -146,7 +147,7 @@ def first_step(place: Place) -> Iterator[Job]:
         line = Line("fit: from its start to its first step's end", place.base, 0.6, cost=True)
         yield compared(line, records, "seconds", words)
 
-    yield Job("first_step", sides(place, way), lines, warm_up=True)
+    yield Job("first_step", sides(place, way), lines)
 
 
 GUIDED = {
@@ -226,7 +227,6 @@ def study(place: Place) -> Iterator[Job]:
 # ---- what several of them share
 
 FLOAT32 = ("--trainer.precision", "32-true")
-NO_VALIDATION = ("--trainer.limit_val_batches", "0")
 
 
 def sides(

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
+from benchmarks.installed import not_installed
 from benchmarks.lines import Line, alternate, apart
-from benchmarks.setting import PROMPT_LAST, WORDS, Setting, not_installed, verbalizer, words
+from benchmarks.setting import PROMPT_LAST, WORDS, Setting, verbalizer, words
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.template import Template
 from lightning_prompts.tuners import SoftPrompt

@@ -8,16 +8,15 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.builds import ROOT
+from benchmarks.exponents import Growth
 from benchmarks.gcg import edits, scores
 from benchmarks.growth_figure import draw
-from benchmarks.lines import Measured, alternate
+from benchmarks.lines import alternate
 from benchmarks.report import machine
 from benchmarks.sections import write_section
 from benchmarks.setting import (
@@ -32,7 +31,6 @@ from lightning_prompts.lm.nearest import EmbeddingIndex, nearest_tokens
 from lightning_prompts.lm.template import Template
 from lightning_prompts.tuners import SoftPrompt
 
-LARGEST = 4  # sizes that an exponent is fitted to: the smallest is mostly what does not grow
 HIDDEN = 640  # of Gemma 3 270M, whose vocabulary has 262,144 entries
 RESULTS = Path(__file__).with_name("results.md")
 FIGURE = ROOT / "docs/figures/growth.png"
@@ -41,37 +39,6 @@ Medians; each size is measured in turn with the others. The exponent e of cost =
 fitted by least squares of the logarithms over the four largest sizes: 1 is proportional, 0 does not
 grow. Prompt first where a soft step is timed, and last behind kept texts for the candidates.
 """
-
-
-@dataclass(frozen=True)
-class Growth:
-    """Costs at sizes of one kind.
-
-    Attributes:
-        name: The size's letter.
-        work: What was done.
-        costs: Of each size, ascending.
-    """
-
-    name: str
-    work: str
-    costs: Mapping[int, Measured]
-
-    @property
-    def exponent(self) -> float:
-        """How the cost grows at the largest sizes."""
-        return exponent({size: cost.median for size, cost in self.costs.items()})
-
-
-def exponent(costs: Mapping[int, float], largest: int = LARGEST) -> float:
-    """Slope of the logarithms by least squares, over the largest sizes.
-
-    >>> round(exponent({1: 9.0, 2: 4.0, 4: 16.0, 8: 64.0, 16: 256.0}), 6)
-    2.0
-    """
-    sizes = sorted(costs)[-largest:]
-    slope, _ = np.polyfit(np.log(sizes), np.log([costs[size] for size in sizes]), 1)
-    return float(slope)
 
 
 # ---- what grows
@@ -163,7 +130,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if output := given.output or (RESULTS if whole else None):
         write_section(output, "growth", text)
     if figure := given.figure or (FIGURE if whole else None):
-        draw(found, figure, LARGEST)
+        draw(found, figure)
 
 
 def measure(setting: Setting, names: Sequence[str], small: bool) -> Iterator[Growth]:

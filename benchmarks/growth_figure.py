@@ -1,35 +1,21 @@
 """The figure of how costs grow, in the look of the report's figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from benchmarks.lines import Measured
+from benchmarks.exponents import LARGEST, Growth
 from lightning_prompts.report.figures import looks
 
 
-class Shown(Protocol):
-    """What a panel shows: `benchmarks.growth.Growth`."""
-
-    name: str
-    work: str
-    costs: Mapping[int, Measured]
-
-    @property
-    def exponent(self) -> float:
-        """That was fitted."""
-
-
-def draw(growths: Sequence[Shown], path: Path, largest: int) -> None:
+def draw(growths: Sequence[Growth], path: Path) -> None:
     """A panel for each kind of size, on logarithmic axes.
 
     Args:
         growths: What was measured.
         path: The PNG.
-        largest: Sizes that the exponent was fitted to, where its line is drawn.
     """
     with looks.style():
         columns = min(3, len(growths))
@@ -41,9 +27,9 @@ def draw(growths: Sequence[Shown], path: Path, largest: int) -> None:
             sizes = list(growth.costs)
             seconds = [cost.median for cost in growth.costs.values()]
             axes.plot(sizes, seconds, look[1], color=look[0], ms=5)
-            fitted = sizes[-largest:]
+            fitted = sizes[-LARGEST:]
             # The least-squares line goes through the means of the logarithms.
-            middle = _mean(fitted), _mean(seconds[-largest:])
+            middle = _mean(fitted), _mean(seconds[-LARGEST:])
             line = [middle[1] * (size / middle[0]) ** growth.exponent for size in fitted]
             label = f"exponent {growth.exponent:.2f}"
             axes.plot(fitted, line, color=look[0], lw=1.2, alpha=0.7, label=label)

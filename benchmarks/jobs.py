@@ -14,7 +14,7 @@ from benchmarks.records import Record
 
 THEIRS, OURS = "theirs", "ours"
 PEFT = "PEFT as shipped"
-WARM = "import lightning_prompts, sys; lightning_prompts.FrozenLM(sys.argv[1])"
+ONE_STEP = ("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0")
 
 
 class Measure(NamedTuple):
@@ -33,7 +33,6 @@ class Job:
         ways: Of each side, by the number of a repetition.
         lines: Makes the lines of the table of all sides' repetitions.
         most: Repetitions at most.
-        warm_up: Whether each side runs once before, unmeasured.
         peer: `build` for the older build, `peft` for PEFT.
     """
 
@@ -41,7 +40,6 @@ class Job:
     ways: Mapping[str, Callable[[int], Measure]]
     lines: Callable[[Mapping[str, Sequence[Record]]], Iterator[Line]]
     most: int | None = None
-    warm_up: bool = False
     peer: Literal["build", "peft"] = "build"
 
 
@@ -67,6 +65,7 @@ class Place:
     weights: Callable[[], Path]
     small: bool = False
     count: int = field(default=0, init=False)
+    warmed: set[str] = field(default_factory=set, init=False)
 
     @property
     def builds(self) -> dict[str, Build]:
@@ -114,8 +113,10 @@ class Place:
         return run(command, self.folder(name), environment, **more)
 
     def warm(self, build: Build) -> None:
-        """Convert and read the model once, and compile the modules, unmeasured."""
-        run([sys.executable, "-c", WARM, self.model], self.folder("warm"), build.environment)
+        """Run a step of a build once, unmeasured: it fills caches and compiles modules."""
+        if build.name not in self.warmed:
+            self.fit(build, self.folder("warm"), "soft", *ONE_STEP)
+            self.warmed.add(build.name)
 
 
 def compared(

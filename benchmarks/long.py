@@ -16,13 +16,13 @@ from pathlib import Path
 
 from benchmarks import commands
 from benchmarks.builds import ROOT, Build, checked_out, working_tree
+from benchmarks.installed import not_installed
 from benchmarks.jobs import Job, Place
 from benchmarks.lines import Line
 from benchmarks.peaks import memory
 from benchmarks.records import Record, Records
 from benchmarks.report import EXPLANATIONS_OF_LONG, machine, table
 from benchmarks.sections import write_section
-from benchmarks.setting import not_installed
 from benchmarks.tiny import save_tiny
 
 PARTS: dict[str, Callable[[Place], Iterator[Job]]] = {
@@ -84,17 +84,12 @@ def measure(job: Job, place: Place, records: Records, repetitions: int) -> None:
         return
     group, key = group_of(job, place), key_of(job)
     sides = list(job.ways)
-    warm = False
     for repetition in range(min(repetitions, job.most or repetitions)):
         for side in sides if repetition % 2 == 0 else reversed(sides):
             if records.has(key, group, side, repetition):
                 continue
-            if not warm:
-                for build in place.builds.values() if job.peer == "build" else [place.ours]:
-                    place.warm(build)
-                for way in job.ways.values() if job.warm_up else ():
-                    way(repetition)
-                warm = True
+            for build in place.builds.values() if job.peer == "build" else [place.ours]:
+                place.warm(build)
             found = job.ways[side](repetition)
             records.add(Record(key, group, side, repetition, found.values, found.found))
             numbers = {name: round(value, 3) for name, value in found.values.items()}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUNNER = Path(__file__).with_name("runner.py")
-POLL_SECONDS = 2.0
+POLL_SECONDS = 1.0
 SHOWN = 3000  # characters of a failed command's last words
 
 

@@ -118,9 +118,9 @@ def index_of_zeros(count: int) -> object:
 def test_a_peer_that_is_not_installed_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import benchmarks.setting
+    import benchmarks.installed
 
-    monkeypatch.setattr(benchmarks.setting.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(benchmarks.installed.importlib.util, "find_spec", lambda name: None)
     lines = rows(run(tmp_path, "soft"))
     assert {line[5] for line in lines if "fp32" in line[0]} == {"not run: peft not installed"}
 
