@@ -28,15 +28,8 @@ ENOUGH = 0.84  # val/accuracy that [accuracy] waits for
 
 def demo(place: Place) -> Iterator[Job]:
     """`lightning-prompts demo`, and when it shows its first number."""
-    few = [
-        "--lm.name",
-        place.model,
-        "--trainer.max_steps",
-        "2",
-        "--trainer.val_check_interval",
-        "1",
-    ]
-    extra = [*few, "--trainer.accelerator", "cpu"] if place.small else []
+    few = ["--lm.name", place.model, "--trainer.accelerator", "cpu", "--trainer.max_steps", "2"]
+    extra = [*few, "--trainer.val_check_interval", "1"] if place.small else []
 
     def way(build: Build, _: int) -> Measure:
         folder = place.folder("demo")

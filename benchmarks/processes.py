@@ -84,10 +84,11 @@ def run(
         reader.join(timeout=10)
     if stopped:
         return Ran(began, lines)
-    took = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {"status": None}
-    if took["status"] != 0:
+    took = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
+    # Without a report the runner itself was killed.
+    if status := took.get("status", process.returncode):
         words = errors.read_text(encoding="utf-8", errors="replace")[-SHOWN:]
-        raise SystemExit(f"{' '.join(command)} ended with {took['status']}:\n{words}")
+        raise SystemExit(f"{' '.join(command)} ended with {status}:\n{words}")
     return Ran(began, lines, took["seconds"], took["peak_mib"])
 
 

@@ -185,9 +185,13 @@ def test_a_command_is_measured(tmp_path: Path) -> None:
         run([sys.executable, "-I", "-c", "raise SystemExit(3)"], tmp_path / "b", {})
 
 
-def test_a_command_is_stopped_when_enough_is_seen(tmp_path: Path) -> None:
+def test_a_command_is_stopped_when_enough_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import processes
     from benchmarks.processes import run
 
+    monkeypatch.setattr(processes, "POLL_SECONDS", 0.1)
     sleeps = [sys.executable, "-I", "-c", "import time; time.sleep(600)"]
     ran = run(sleeps, tmp_path, {}, until=lambda: True)
     assert ran.seconds is None
