@@ -16,7 +16,7 @@ STEPS, EVERY = 20, 5
 # one; in batches of 10 it has a single row, and the second process none. Of 9 rows to validate on,
 # one process has five and the other four.
 ROWS = {"train": 21, "validation": 9, "test": 9}
-SECONDS = 240  # a run that takes longer hangs
+SECONDS = 900  # a run that takes longer hangs
 
 DDP = ("--trainer.strategy", "ddp")
 SHARDED = ("--config", "configs/trainer/model_parallel.yaml")

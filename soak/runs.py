@@ -14,7 +14,7 @@ from tests.resuming import assert_same, last, logged
 from tests.tiny import save_model, save_reviews
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 300.0  # a process that takes longer hangs
+SECONDS = 900.0  # a process that takes longer hangs
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "forward_tokens", "global_step")
 
 

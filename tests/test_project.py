@@ -21,6 +21,8 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 GIVEN_PACKAGES = {
@@ -158,7 +160,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from the source distribution, so that both are known to be complete."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
     assert list(folder.glob("*.tar.gz"))
     (path,) = folder.glob("*.whl")
     return path
@@ -185,7 +187,7 @@ def test_wheel_trains_from_an_empty_folder(wheel: Path, lm_folder: Path, tmp_pat
     python = home / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python)]
     command = [*pip, "install", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
     # A .pth file adds a folder without reading that folder's own .pth files, so the editable
     # install that the tests run from stays out of sight.
     (site,) = home.glob("lib/python*/site-packages")
@@ -194,7 +196,7 @@ def test_wheel_trains_from_an_empty_folder(wheel: Path, lm_folder: Path, tmp_pat
     command = [str(home / "bin" / "lightning-prompts"), "fit"]
     command += ["--config", "configs/tuner/soft.yaml", "--config", "configs/task/demo.yaml"]
     command += ["--lm.name", str(lm_folder), "--trainer.max_steps", "2"]
-    run = subprocess.run(command, cwd=empty, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(command, cwd=empty, capture_output=True, text=True, timeout=PATIENCE)
     assert run.returncode == 0, run.stderr[-2000:]
     folder = empty / "logs" / "soft-demo" / "version_0"
     assert {"config.yaml", "prompt.json", "checkpoints"} <= {p.name for p in folder.iterdir()}

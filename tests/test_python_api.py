@@ -31,6 +31,7 @@ from lightning_prompts import (
     measures,
 )
 from lightning_prompts.cli.main import main
+from tests.patience import PATIENCE
 from tests.tiny import BAD, GOOD
 
 TEMPLATE, WORDS = "{prompt} {text} It was", {"bad": " terrible", "good": " great"}
@@ -321,7 +322,7 @@ trainer = L.Trainer(
 trainer.fit(tuner, task)
 trainer.test(tuner, task, ckpt_path="best", verbose=False)
 """)
-    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=PATIENCE)
     if sampler:
         assert "use_distributed_sampler" in ran.stderr
         assert ran.returncode != 0

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 # Imported by the processes from their working directory.
 WITNESS = """
 import json
@@ -53,7 +55,7 @@ def assert_two_agree(
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -1,23 +1,34 @@
 """Faithfulness at each validation: does the prompt behave like its nearest tokens, and its text?"""
 
+import math
 from collections.abc import Mapping
-from typing import Literal
+from itertools import islice
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, SumMetric
 
-from lightning_prompts.callbacks.base import EvaluationCallback
+from lightning_prompts.callbacks.base import EvaluationCallback, task_of
+from lightning_prompts.callbacks.part import Part
 from lightning_prompts.callbacks.remembered import RememberedPasses
 from lightning_prompts.files.option_types import Count
-from lightning_prompts.files.stages import Stage
+from lightning_prompts.files.stages import SPLIT_OF, Stage, fitting
 from lightning_prompts.lm.batch import Batch, on_device, unpadded, whole_batch
 from lightning_prompts.lm.class_scores import without_text
 from lightning_prompts.metrics import faithfulness
 from lightning_prompts.metrics.scrutability import round_trip
 from lightning_prompts.tuners.base import PromptTuner
 
+# What is measured on rows, and may be of some of them alone.
+OF_ROWS = frozenset(
+    {
+        *("hard_loss", "hard_accuracy", "soft_loss", "soft_accuracy"),
+        *("loss_differential", "accuracy_differential"),
+        *("output_differential", "round_trip_accuracy"),
+    }
+)
 # Full-vocabulary logits are made for as many rows at a time as fit in 64 MiB of float32.
 _LOGITS_AT_ONCE = 2**24
 
@@ -33,6 +44,11 @@ class Faithfulness(EvaluationCallback):
     Args:
         every_n_validations: In `fit`, measure at every n-th validation and at the last.
         max_batches: Measure only the first batches of each evaluation (of each process).
+        rows: In `fit`, about how many of the validation rows to compare the prompts on, before the
+            last validation; null is all. They are an even share of each class and of all lengths.
+            The last validation and the best prompt are measured on all rows, and so are all
+            validations where one of these measures chooses the prompt, ends the run or moves the
+            rate. `compared_rows` says how many they were.
         positions: Where `output_differential` compares logits: at the `answer`, mean over the
             examples, or at the `prompt`'s own positions, as the paper does for encoder-decoders.
     """
@@ -41,10 +57,14 @@ class Faithfulness(EvaluationCallback):
         self,
         every_n_validations: Count = 1,
         max_batches: Count | None = None,
+        rows: Count | None = 128,
         positions: Literal["answer", "prompt"] = "answer",
     ) -> None:
         super().__init__(every_n_validations, max_batches)
-        self.positions = positions
+        self.rows, self.positions = rows, positions
+        self.partial = False
+        """Whether the latest evaluation compared fewer rows than there were."""
+        self._part: Part | None = None
         self._passes = RememberedPasses()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -53,6 +73,8 @@ class Faithfulness(EvaluationCallback):
 
     def begin(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> None:
         """Read the prompts that all batches are measured with."""
+        share = self._share(trainer, tuner, stage)
+        self.partial, self._part = share < 1, Part(share) if share < 1 else None
         ids = tuner.hard_prompt()
         self._ids: list[int] = ids.tolist()
         self._text = tuner.lm.decode(self._ids)
@@ -64,16 +86,24 @@ class Faithfulness(EvaluationCallback):
         self._output = faithfulness.OutputDifferential().to(tuner.device)
         # Without its search for NaN, which waits for the device at each batch.
         self._round_trip_accuracy = MeanMetric(nan_strategy="disable").to(tuner.device)
+        self._compared = SumMetric(nan_strategy="disable").to(tuner.device)
         self._prompt_seen = False
         if self._of_hard is not None:
             with self.precision(trainer):
                 self._of_text = self._text_without_text(tuner)
 
     def measure(self, tuner: PromptTuner, outputs: Mapping[str, Tensor], batch: Batch) -> None:
-        """Compare the prompts on one batch."""
+        """Compare the prompts on one batch, or take some of its rows for a later comparison."""
         if not tuner.classifies:  # its text alone can be compared, once, at the end
             return
-        soft, hard = self._answers(tuner, outputs["hidden"], batch)
+        if self._part is None:
+            self._compare(tuner, outputs["hidden"], batch)
+        elif (found := self._part.add(outputs["hidden"], batch)) is not None:
+            self._compare(tuner, *found)
+
+    def _compare(self, tuner: PromptTuner, in_use: Tensor, batch: Batch) -> None:
+        """Compare the prompts on some rows."""
+        soft, hard = self._answers(tuner, in_use, batch)
         hard_logits = tuner.class_logits(hard, self._of_hard)
         soft_logits = tuner.class_logits(soft, self._of_soft)
         self._performance.update(soft_logits, hard_logits, batch["labels"])
@@ -90,12 +120,17 @@ class Faithfulness(EvaluationCallback):
         if not same:  # what the model cannot read, it does not answer
             right &= torch.tensor([*map(tuner.lm.reads, pasted)], device=right.device)
         self._round_trip_accuracy.update(right.float())
+        if not batch["borrowed"]:
+            self._compared.update(float(len(right)))
 
     def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:
         """All metrics; the soft prompt's own where it is not the prompt in use."""
         of_text = {"round_trip": round_trip(self._ids, tuner.lm.tokenize([self._text])[0])}
         if not tuner.classifies:
             return of_text
+        if self._part is not None and (rest := self._part.rest()) is not None:
+            with self.precision(trainer):
+                self._compare(tuner, *rest)
         performance = self._performance.compute()._asdict()
         if tuner.soft_in_use or not tuner.has_soft_prompt:
             del performance["soft_loss"], performance["soft_accuracy"]
@@ -107,8 +142,55 @@ class Faithfulness(EvaluationCallback):
                 "distance_differential_cosine": self._distance(tuner, "cosine"),
                 "distance_differential_euclidean": self._distance(tuner, "euclidean"),
                 "round_trip_accuracy": self._round_trip_accuracy.compute(),
+                "compared_rows": self._compared.compute(),
             }
         )
+
+    @torch.no_grad()
+    def of_all_rows(self, trainer: Trainer, tuner: PromptTuner) -> dict[str, float]:
+        """The measures of the tuner's present prompt on all validation rows; nothing is logged.
+
+        Call it on every process, in `fit`, at its end.
+
+        Returns:
+            By the names they are logged under.
+        """
+        rows, self.rows = self.rows, None
+        try:
+            self.begin(trainer, tuner, "val")
+            loaders: Any = trainer.val_dataloaders
+            most = self.max_batches or trainer.num_val_batches[0]
+            for batch in islice(loaders, int(most) if math.isfinite(most) else None):
+                moved = trainer.strategy.batch_to_device(batch)
+                with self.precision(trainer):
+                    hidden = tuner.answer_hidden(tuner.prompt_embeddings(), moved)
+                    self.measure(tuner, {"hidden": hidden}, moved)
+            found = self.values(trainer, tuner)
+        finally:
+            self.rows = rows
+        return {f"val/{name}": float(value) for name, value in found.items()}
+
+    def _share(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> float:
+        """Of the rows that this evaluation compares; 1 for all of them."""
+        task = task_of(trainer)
+        at_end = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
+        # A divided model is passed by all processes at once, which would take different rows; an
+        # average or what a class scores without a text is not the tuner's own after the run.
+        own = tuner.averaging is None and tuner.verbalizer.score != "pmi"
+        own = own and not tuner.lm.is_sharded
+        if self.rows is None or not fitting(trainer) or at_end or task is None or not own:
+            return 1.0
+        if self._decide(trainer, f"{stage}/"):
+            return 1.0
+        batches = sum(self.max_batches or n for n in trainer.num_val_batches)
+        total = task.scored_rows(SPLIT_OF[stage], int(batches)) if math.isfinite(batches) else 0
+        return min(1.0, self.rows / total) if total else 1.0
+
+    def _decide(self, trainer: Trainer, prefix: str) -> bool:
+        """Whether one of these measures decides over the run: noise of a part would as well."""
+        watchers: list[Any] = [*trainer.callbacks, *trainer.lr_scheduler_configs]  # type: ignore[attr-defined]
+        watched = {str(getattr(watcher, "monitor", None)) for watcher in watchers}
+        return any(name.removeprefix(prefix) in OF_ROWS for name in watched)
 
     def _distance(self, tuner: PromptTuner, metric: Literal["cosine", "euclidean"]) -> Tensor:
         return faithfulness.distance_differential(self._soft, tuner.lm.index, metric)

@@ -65,7 +65,7 @@ class PromptText(ChecksOptions, Callback):
         record = best[RECORD] if best else {}
         metrics = record.get("metrics", trainer.callback_metrics)
         step = record.get("step", trainer.global_step)
-        with _holding(tuner, best["state_dict"] if best else {}):
+        with holding(tuner, best["state_dict"] if best else {}):
             vectors, labels = prompt_neighbourhood(tuner, self.neighbours)
         # A resumed run whose best is an earlier one writes it anew; the writer would take that for
         # a step that was forgotten, and say so.
@@ -174,7 +174,7 @@ def _tensorboard(trainer: Trainer) -> TensorBoardLogger | None:
 
 
 @contextmanager
-def _holding(tuner: PromptTuner, state: Mapping[str, Tensor]) -> Iterator[None]:
+def holding(tuner: PromptTuner, state: Mapping[str, Tensor]) -> Iterator[None]:
     """Let the tuner hold another prompt for a while."""
     own = {name: value.clone() for name, value in tuner.state_dict().items() if name in state}
     tuner.load_state_dict(state, strict=False)  # the language model is not in a checkpoint

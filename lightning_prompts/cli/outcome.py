@@ -12,7 +12,6 @@ from lightning.pytorch import Trainer
 
 from lightning_prompts.callbacks import early_end
 from lightning_prompts.callbacks.base import callback_of
-from lightning_prompts.callbacks.faithfulness import Faithfulness
 from lightning_prompts.cli import table
 from lightning_prompts.cli.advice import convergence
 from lightning_prompts.cli.completion import read_step
@@ -38,7 +37,7 @@ DISK = {
     errno.EACCES: "change its permissions",
     errno.EIO: "look at the disk",
 }
-# Metrics of what a prompt turns into, which `--faithfulness.max_batches` may have of fewer rows.
+# Metrics of what a prompt turns into, which may be of fewer rows.
 COMPARED = ("hard_accuracy", "hard_loss", "round_trip_accuracy")
 # How answers are scored, where it is not by the sum of their tokens' log-probabilities.
 SCORED = {"sum": "", "mean": " (mean of their tokens)", "pmi": " (less what they are without text)"}
@@ -253,9 +252,8 @@ def _evaluation(
         for name, value in prompt.metrics.items()
         if name.startswith(prefix)
     }
-    most = callback_of(trainer, Faithfulness).max_batches
-    compared = task.scored_rows(split, most) if most and rows else None
-    compared = compared if rows and compared and compared < rows else None
+    compared = int(metrics.get("compared_rows") or 0)
+    compared = compared if rows and compared < rows else 0
     if compared:  # beside numbers of all rows they would mislead
         metrics = {name: value for name, value in metrics.items() if name not in COMPARED}
     return Evaluation(
@@ -264,7 +262,7 @@ def _evaluation(
         prompt.baselines,
         stage,
         rows,
-        compared_rows=compared,
+        compared_rows=compared or None,
         of_rows=task.report.rows.get(split),
         cut=task.cut_rows(split, rows) if rows else 0,
         iterate=tuner.has_soft_prompt and not tuner.soft_in_use,

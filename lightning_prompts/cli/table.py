@@ -154,8 +154,8 @@ def show(
     if evaluation.compared_rows:
         console.print(
             f"Its nearest tokens and its text were measured on {evaluation.compared_rows} of the "
-            f"{evaluation.rows} rows alone (--faithfulness.max_batches), and are not shown beside "
-            "them; prompt.json has the figures."
+            f"{evaluation.rows} rows alone (--faithfulness.rows and max_batches decide), and are "
+            "not shown beside them; prompt.json has the figures."
         )
     if by := evaluation.prompt.averaged_by:
         console.print(f"It is the average that {by} keeps of the steps' prompts.")

@@ -108,6 +108,36 @@ def picked(batch: Batch, places: Sequence[int]) -> Batch:
     return cast(Batch, found)
 
 
+def take(batch: Batch, places: Sequence[int]) -> Batch:
+    """Some rows of a batch, without the padding that only the others needed."""
+    taken = picked(batch, places)
+    before, after = taken["before_lengths"], taken["after_lengths"]
+    totals = before + after
+    return {
+        **taken,
+        "before_ids": taken["before_ids"][:, : int(before.max())],
+        "after_ids": taken["after_ids"][:, : int(after.max())],
+        "num_tokens": int(totals.max()),
+        "min_after": int(after.min()),
+        "num_real_tokens": int(totals.sum()),
+    }
+
+
+def joined_batch(batches: Sequence[Batch]) -> Batch:
+    """The rows of several batches as one, on their device; waits for it."""
+    first, pieces = batches[0], []
+    for name in ("before", "after"):
+        found = [unpadded(b[f"{name}_ids"], b[f"{name}_lengths"]) for b in batches]  # type: ignore[literal-required]
+        pieces.append([row for rows in found for row in rows])
+    given = {
+        "labels": torch.cat([batch["labels"] for batch in batches]),
+        "rows": torch.cat([batch["rows"] for batch in batches]),
+        "borrowed": first["borrowed"],
+        "texts": [texts for batch in batches for texts in batch["texts"]],
+    }
+    return on_device(cast(Batch, {**given, **_pieces(*pieces)}), first["labels"].device)
+
+
 def unpadded(ids: Tensor, lengths: Tensor) -> list[list[int]]:
     """Padded ids [B, T] as rows of `lengths` [B] tokens; waits for their device."""
     return [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]

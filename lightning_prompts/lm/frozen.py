@@ -19,6 +19,7 @@ from lightning_prompts.lm.passes.choice import ReuseChoice
 from lightning_prompts.lm.passes.compiled import CompiledPasses
 from lightning_prompts.lm.passes.gradients import gradients_pass
 from lightning_prompts.lm.passes.masks import takes_block_masks
+from lightning_prompts.lm.passes.recompute import recomputed
 from lightning_prompts.lm.passes.reuse import concatenated, encode_texts, prompts_first, texts_first
 from lightning_prompts.lm.passes.text_cache import TextCache
 from lightning_prompts.lm.quantised import (
@@ -60,6 +61,8 @@ class FrozenLM(ChecksOptions, Backbone):
             can do whatever you can: read it first, and pin it with `revision`.
         compile: Compile the pass for one prompt, on a GPU into CUDA graphs. Each of a few lengths
             takes up to a minute at first; where the compiler fails, a warning says so.
+        recompute: In training, keep the activations of a few rows at a time and make those of the
+            others again in the backward pass: less memory for a third more time.
 
     Raises:
         PromptError: If the model cannot be found, reached or read, or its head is not linear.
@@ -73,6 +76,8 @@ class FrozenLM(ChecksOptions, Backbone):
     """Of the hub, or of the file."""
     quantize: Quantisation | None = None
     """How its weights were quantised when it was read."""
+    recompute: bool = False
+    """Whether activations are made again in the backward pass."""
     gradients: bool
     """Whether the gradient of what it says reaches a prompt in front of a text."""
 
@@ -88,6 +93,7 @@ class FrozenLM(ChecksOptions, Backbone):
         text_cache: NotNegative = 1.0,
         compile: bool = False,
         trust_remote_code: bool = False,
+        recompute: bool = False,
     ) -> None:
         from lightning_prompts.lm.loading import load_model  # transformers takes seconds
 
@@ -106,6 +112,7 @@ class FrozenLM(ChecksOptions, Backbone):
             label = f"{label}, {quantize}"
         self._begin(model, tokenizer, label, add_bos, reuse_prompt, text_cache, compile)
         self.name, self.revision, self.quantize = name, source.revision, quantize
+        self.recompute = recompute
         if source.kind == "hub" and revision is None:
             self.revision = getattr(model.config, "_commit_hash", None)
 
@@ -121,6 +128,7 @@ class FrozenLM(ChecksOptions, Backbone):
         reuse_prompt: Literal["auto"] | bool = "auto",
         text_cache: float = 1.0,
         compile: bool = False,
+        recompute: bool = False,
     ) -> Self:
         """A causal language model that is already in memory, with the numbers of one that is read.
 
@@ -139,6 +147,7 @@ class FrozenLM(ChecksOptions, Backbone):
             reuse_prompt: Whether what rows share is encoded once.
             text_cache: GiB of texts' keys and values to keep.
             compile: Whether to compile the pass for one prompt.
+            recompute: Whether activations are made again in the backward pass.
 
         Raises:
             PromptError: If it is no causal language model with a linear head, or the tokenizer is
@@ -151,6 +160,7 @@ class FrozenLM(ChecksOptions, Backbone):
         lm = cls.__new__(cls)
         lm._begin(model, tokenizer, label, add_bos, reuse_prompt, text_cache, compile)
         lm.name, lm.revision = name, getattr(model.config, "_commit_hash", None)
+        lm.recompute = recompute
         return lm
 
     def _begin(
@@ -214,7 +224,11 @@ class FrozenLM(ChecksOptions, Backbone):
                 f"Prompt and text have {num_tokens} tokens but {self.label} has "
                 f"{self.max_positions} positions; lower --model.prompt_length or --data.max_tokens."
             )
-        return self._answers(prompts, batch, self._reuses(prompts, batch, tree), tree)
+        reuse = self._reuses(prompts, batch, tree)
+        again = self.recompute and self._compiled is None and not self.is_sharded
+        if again and prompts.requires_grad and torch.is_grad_enabled():
+            return recomputed(partial(self._answers, reuse=reuse, tree=tree), prompts, batch)
+        return self._answers(prompts, batch, reuse, tree)
 
     def read_texts(self, batch: Batch) -> None:
         """Encode what stands before the prompt ahead of passes over its parts, which find it kept.

@@ -1,5 +1,6 @@
 """When a run's two checkpoints are saved: best.ckpt with its prompt.json, and last.ckpt."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from lightning_prompts.callbacks.base import callback_of, find_callback
+from lightning_prompts.callbacks.faithfulness import Faithfulness
+from lightning_prompts.callbacks.prompt_text import holding
 from lightning_prompts.files import lightning_internals as internals
 from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.files.errors import PromptError
@@ -21,6 +25,7 @@ from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.tuners.prompt_init import RECORD
 
 DUE = "validation_due"  # its key in a checkpoint
+PARTIAL = "partial"  # its key in a checkpoint
 WITHIN = "within_step"  # its key in a checkpoint
 # Logged between a step and its checkpoint, or said apart from the other measures.
 NOT_OF_STEPS = ("train/padding", "train/forward_tokens")
@@ -89,6 +94,8 @@ class BestPrompt(_RunCheckpoint):
         self._old_metrics: dict[str, Tensor] = {}
         self._of_step: dict[str, Any] = {}
         """What the training step before a validation logged."""
+        self._partial = False
+        """Whether some measures of the best prompt are of a part of the rows."""
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -137,10 +144,14 @@ class BestPrompt(_RunCheckpoint):
             record.rows = {"validation": rows}
         if trainer.is_global_zero:
             write_json(Path(filepath).parents[1] / PROMPT, record.to_json())
+        faithfulness = find_callback(trainer, Faithfulness)
+        self._partial = faithfulness is not None and faithfulness.partial
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note where the run ends."""
+        """Measure the best prompt on all rows, where it was not, and note where the run ends."""
         super().on_train_end(trainer, pl_module)
+        if self._partial and isinstance(pl_module, PromptTuner):
+            self._complete(trainer, pl_module)
         self._measures.end(trainer.global_step, _tokens(pl_module))
 
     def on_exception(
@@ -149,6 +160,24 @@ class BestPrompt(_RunCheckpoint):
         """Note where it was stopped."""
         super().on_exception(trainer, pl_module, exception)
         self._measures.end(trainer.global_step, _tokens(pl_module))
+
+    def _complete(self, trainer: Trainer, tuner: PromptTuner) -> None:
+        """Put measures of all rows in the place of those of a part, in the best prompt's files."""
+        path = Path(self.best_model_path)
+        if not path.is_file():
+            return
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        with holding(tuner, content["state_dict"]):
+            found = callback_of(trainer, Faithfulness).of_all_rows(trainer, tuner)
+        self._partial = False
+        content[RECORD]["metrics"] |= found
+        content["callbacks"][self.state_key][PARTIAL] = False
+        trainer.strategy.save_checkpoint(content, path)
+        if trainer.is_global_zero:
+            described = path.parents[1] / PROMPT
+            record = json.loads(described.read_text(encoding="utf-8"))
+            record["metrics"] = dict(sorted({**record["metrics"], **found}.items()))
+            write_json(described, record)
 
     def _measured(self, trainer: Trainer) -> dict[str, float]:
         """What this validation logged: the last values of a callback that skips it are old."""
@@ -160,13 +189,14 @@ class BestPrompt(_RunCheckpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's state, the history, and the seconds that the run took."""
-        own = {"history": self.history, "seconds": self._measures.seconds}
+        own = {"history": self.history, "seconds": self._measures.seconds, PARTIAL: self._partial}
         return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As saved."""
         super().load_state_dict(state_dict)
         self.history = [list(entry) for entry in state_dict["history"]]
+        self._partial = state_dict.get(PARTIAL, False)
         self._measures.resume(state_dict.get("seconds", 0.0))
 
 

@@ -27,11 +27,11 @@ class Reports(Callback):
     """
 
     def __init__(self, trial: optuna.Trial, metric: str) -> None:
-        self.trial, self.metric = trial, metric
+        self.trial, self.monitor = trial, metric
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report."""
-        value = trainer.callback_metrics.get(self.metric)
+        value = trainer.callback_metrics.get(self.monitor)
         if not fitting(trainer) or value is None:
             return
         self.trial.report(float(value), trainer.global_step)

@@ -86,7 +86,7 @@ def test_what_was_compared_on_fewer_rows_is_not_shown_beside_the_others(fit, cap
     said = " ".join(capsys.readouterr().out.split())
     assert f"its nearest tokens {NONE} {NONE} {NONE}" in said
     assert "tokenized anew" not in said
-    assert "measured on 4 of the 10 rows alone (--faithfulness.max_batches)" in said
+    assert "measured on 4 of the 10 rows alone (--faithfulness.rows and max_batches decide)" in said
     assert "val/hard_accuracy" in read("logs/soft-demo/version_0")["metrics"]
 
 

@@ -8,6 +8,7 @@ import pytest
 from lightning_prompts import __version__
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.commands import COMMANDS, NO_COMMAND, RUNS, answer, command_of
+from tests.patience import PATIENCE
 
 # Lightning itself loads transformers, torch's compiler and scipy.
 SLOW = {"torch", "lightning", "transformers", "datasets", "peft", "matplotlib", "scipy"}
@@ -19,7 +20,7 @@ def run(*args: str) -> tuple[str, set[str]]:
         [sys.executable, "-X", "importtime", *args],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=True,
     )
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]

@@ -16,6 +16,7 @@ from lightning_prompts.metrics.faithfulness import (
     distance_differential,
     output_differential,
 )
+from tests.patience import PATIENCE
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 UNEVEN = (5, 1, 3)
@@ -151,7 +152,7 @@ def test_two_processes_with_uneven_batches_agree_with_one(tmp_path: Path) -> Non
         run_rank, args=(port, str(tmp_path)), nprocs=2, join=False, start_method="fork"
     )
     for process in ranks.processes:
-        process.join(timeout=60)
+        process.join(timeout=PATIENCE)
         assert process.exitcode == 0
     expected = values_of_rank(0, 1)
     for rank in (0, 1):

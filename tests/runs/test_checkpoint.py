@@ -13,6 +13,7 @@ from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.main import main
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, restore_prompt
+from lightning_prompts.runs.history import read_history
 from lightning_prompts.runs.reading import read_run
 from lightning_prompts.runs.results_of_test import Tested
 from lightning_prompts.tasks.demo import Demo
@@ -157,6 +158,46 @@ def test_metrics_of_skipped_validations_are_left_out(fit):
     assert "val/loss" in described["metrics"]
     assert "val/hard_loss" not in described["metrics"]
     assert "val/hard_loss" not in saved["lightning_prompts"]["metrics"]
+
+
+@pytest.mark.parametrize("tuner", ["SoftPrompt", "PEZ"])
+def test_the_best_is_measured_on_all_rows_at_the_end(fit, tuner: str):
+    part = ("--faithfulness.rows", "4", "--data.val_batch_size", "3", "--model", tuner)
+    fit([3.0, 1.0, 2.0], *part)
+    described, saved = best(run_of("version_0"))
+    history = read_history(run_of("version_0"))
+    compared = [validation.metrics["val/compared_rows"] for validation in history]
+    assert compared == [4.0, 4.0, 10.0]  # of ten rows
+    assert described["step"] == saved["global_step"] == 2
+    assert described["metrics"]["val/compared_rows"] == 10.0
+    partly, whole = history[1].metrics, described["metrics"]
+    in_checkpoint = saved["lightning_prompts"]["metrics"]
+    assert {name: in_checkpoint[name] for name in whole} == pytest.approx(whole)
+    for name in ("accuracy", "loss", "perplexity", "scripted"):  # of all rows in both
+        assert partly[f"val/{name}"] == whole[f"val/{name}"]
+    assert partly["val/output_differential"] != whole["val/output_differential"]
+    # What a run finds that measures all rows at each validation.
+    fit([3.0, 1.0, 2.0], *part, "--faithfulness.rows", "null")
+    other = best(run_of("version_1"))[0]
+    assert whole == pytest.approx(other["metrics"], rel=1e-5, abs=1e-6)
+
+
+def run_of(version: str) -> Path:
+    (found,) = Path("logs").glob(f"*/{version}")
+    return found
+
+
+@pytest.mark.parametrize(
+    "watcher",
+    [
+        ("--checkpoint.monitor", "val/hard_accuracy"),
+        ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss_differential"),
+    ],
+)
+def test_what_decides_over_a_run_is_of_all_rows(fit, watcher: tuple[str, ...]):
+    fit([3.0, 1.0], "--faithfulness.rows", "4", *watcher)
+    history = read_history(run_of("version_0"))
+    assert [validation.metrics["val/compared_rows"] for validation in history] == [10.0, 10.0]
 
 
 def test_a_checkpoint_is_the_prompt_alone(fit, lm_folder: Path):

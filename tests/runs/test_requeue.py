@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.patience import PATIENCE
 from tests.resuming import assert_same
 
 # Sends SLURM's signal to one process alone, within a step: the other one learns of it.
@@ -53,7 +54,7 @@ def job(folder: Path, *args: str) -> list[tuple[int, str]]:
         for rank in ("0", "1")
     ]
     try:
-        said = [task.communicate(timeout=120) for task in tasks]
+        said = [task.communicate(timeout=PATIENCE) for task in tasks]
     finally:
         for task in tasks:
             task.kill()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.main import main
+from tests.patience import PATIENCE
 from tests.resuming import logged
 
 STEPS = 8  # of 3 an epoch, so that 3 and 6 end epochs; validations at 5 and 8
@@ -147,7 +148,7 @@ def start(folder: Path, options: list[str], steps: int) -> subprocess.Popen[str]
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not (folder / RUN / "checkpoints" / "last.ckpt").exists():
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[1]
@@ -163,7 +164,7 @@ def test_ctrl_c_in_a_process(presses: int, options: list[str], tmp_path: Path):
         for _ in range(presses):
             process.send_signal(signal.SIGINT)
             time.sleep(0.001)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     if presses == 1:
@@ -179,7 +180,7 @@ def test_sigterm_in_a_process(options: list[str], tmp_path: Path, monkeypatch):
     steps = 150
     with start(tmp_path, options, steps) as process:
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143, err
     monkeypatch.chdir(tmp_path)
     stopped = torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from lightning_prompts.cli.main import main
 from lightning_prompts.studies.storage import open_storage, open_study, planned
+from tests.patience import PATIENCE
 
 SAME = ("ids", "tokens", "token_nats", "metrics", "correct", "step", "steps", "baselines")
 
@@ -60,12 +61,12 @@ def test_twelve_runs_survive_three_kills(study_file, configure, content):
     blocks = {"study": {"name": "x", "seeds": [0, 1, 2, 3]}}
     path = study_file(**blocks)
     straight = start(path, "straight")
-    assert straight.wait(timeout=500) == 0
+    assert straight.wait(timeout=PATIENCE) == 0
 
     config = configure({"study.name": "killed"}, **blocks)
     process = start(path, "killed")
     killed: list[int] = []
-    deadline = time.monotonic() + 500
+    deadline = time.monotonic() + PATIENCE
     while len(killed) < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.5)
         # One that is within a run: a checkpoint is newer than the latest kill.
@@ -74,7 +75,7 @@ def test_twelve_runs_survive_three_kills(study_file, configure, content):
         if saved > 2 * len(killed) and len(alive) == 2:
             killed.append(alive[len(killed) % 2])
             os.kill(killed[-1], signal.SIGKILL)
-    _, said = process.communicate(timeout=500)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     assert len(set(killed)) == 3
     assert len(re.findall(r"died \(SIGKILL\); another one goes on", said)) == 3
@@ -102,7 +103,7 @@ def test_a_whole_study_is_killed_and_started_again(study_file, configure, conten
     content["set"] |= {"trainer.max_steps": 300, "trainer.val_check_interval": 20}
     path, config = study_file(), configure({"study.name": "killed"})
     process = start(path, "killed")
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         time.sleep(0.5)
         if len(list(config.folder.glob("trials/*/test.json"))) >= 2:
@@ -113,7 +114,7 @@ def test_a_whole_study_is_killed_and_started_again(study_file, configure, conten
     before = {p: p.stat().st_mtime_ns for p in config.folder.glob("trials/*/test.json")}
     assert before
     again = start(path, "killed")
-    _, said = again.communicate(timeout=500)
+    _, said = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0, said
     runs = planned(open_study(config, open_storage(config)))
     assert [run.state for run in runs] == [TrialState.COMPLETE] * 6
@@ -125,13 +126,13 @@ def test_a_signal_stops_all_workers(study_file, configure, content):
     content["set"] |= {"trainer.max_steps": 300, "trainer.val_check_interval": 20}
     path, config = study_file(), configure({"study.name": "stopped"})
     process = start(path, "stopped")
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         time.sleep(0.5)
         if list(config.folder.glob("trials/*/checkpoints/last.ckpt")):
             break
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM
     assert "the same command goes on" in said
     runs = planned(open_study(config, open_storage(config)))
@@ -140,6 +141,6 @@ def test_a_signal_stops_all_workers(study_file, configure, content):
         TrialState.WAITING,
         TrialState.RUNNING,
     }
-    assert start(path, "stopped").wait(timeout=500) == 0
+    assert start(path, "stopped").wait(timeout=PATIENCE) == 0
     runs = planned(open_study(config, open_storage(config)))
     assert [run.state for run in runs] == [TrialState.COMPLETE] * 6

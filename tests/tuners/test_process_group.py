@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lightning_prompts.tuners.process_group import leave_group, leave_group_at_exit
+from tests.patience import PATIENCE
 
 # Registered before all others, so it runs after them, when only threads of C++ are left.
 LOOK = """
@@ -85,7 +86,7 @@ def test_each_way_out_leaves_the_group(
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == status, done.stderr

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_prompts.files.drawing import evenly
 from lightning_prompts.files.numbers import in_double
-from lightning_prompts.lm.batch import Batch, picked
+from lightning_prompts.lm.batch import Batch, take
 from lightning_prompts.tuners.rewards.base import Reduce
 from lightning_prompts.tuners.rewards.classification import ClassificationGap
 from lightning_prompts.tuners.rewards.scrutability import log_perplexities
@@ -172,21 +172,6 @@ def deal(
     ends = [*(size for size in sizes if size < len(order)), len(order)]
     parts = (order[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
     return [[place - own.start for place in part if place in own] for part in parts]
-
-
-def take(batch: Batch, places: Sequence[int]) -> Batch:
-    """Some rows of a batch, without the padding that only the others needed."""
-    taken = picked(batch, places)
-    before, after = taken["before_lengths"], taken["after_lengths"]
-    totals = before + after
-    return {
-        **taken,
-        "before_ids": taken["before_ids"][:, : int(before.max())],
-        "after_ids": taken["after_ids"][:, : int(after.max())],
-        "num_tokens": int(totals.max()),
-        "min_after": int(after.min()),
-        "num_real_tokens": int(totals.sum()),
-    }
 
 
 def by_length(prompts: Sequence[Ids]) -> list[list[int]]:

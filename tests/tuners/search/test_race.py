@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from lightning_prompts.lm.batch import unpadded
+from lightning_prompts.lm.batch import take, unpadded
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.tuners.rewards import ClassificationGap
-from lightning_prompts.tuners.search.race import Race, by_length, deal, take
+from lightning_prompts.tuners.search.race import Race, by_length, deal
 
 FIRST, LAST, BOTH = "{prompt} {text} It was", "{text}{prompt}", "{text}{prompt} It was"
 BEAM = [(9, 30, 12), (40, 41)]
