@@ -99,14 +99,13 @@ def accuracy(place: Place) -> Iterator[Job]:
         limits = [*small, "--seed_everything", str(seed)]
         ran = place.fit(build, folder, "soft", *limits, until=arrived)
         events = logged(folder, "val/accuracy")
-        at = next((e.when - ran.began for e in events if e.value >= enough), None)
-        return arrival(at, ran, [(e.step, e.value) for e in events])
+        return arrival(ran, [(e.when - ran.began, e.step, e.value) for e in events], enough)
 
     def theirs(seed: int) -> Measure:
         ran = peft_loop(place, steps, every, 4 if place.small else 32, seed, enough)
-        events = json_lines(ran.lines)
-        at = next((e["seconds"] for e in events if e["accuracy"] >= enough), None)
-        return arrival(at, ran, [(int(e["step"]), e["accuracy"]) for e in events])
+        said = json_lines(ran.lines)
+        events = [(e["seconds"], int(e["step"]), e["accuracy"]) for e in said]
+        return arrival(ran, events, enough)
 
     def lines(records: Found, peer: str, asked: float) -> Iterator[Line]:
         words = "; ".join(
@@ -190,18 +189,30 @@ def guided(place: Place, name: str) -> Iterator[Job]:
     yield Job(name, sides(place, way), lines)
 
 
+SMALL_STUDY = """
+study: {name: tiny, sampler: grid}
+base: [configs/task/sst2.yaml]
+variants:
+  soft: {configs: [configs/tuner/soft.yaml]}
+  pez: {configs: [configs/tuner/pez.yaml]}
+"""
+
+
 def study(place: Place) -> Iterator[Job]:
     """A reduced study: one seed, two settings a tuner, two workers."""
     few = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "2"]
-    few += ["--trainer.accelerator", "cpu", "--data.batch_size", "4", "--data.shots", "null"]
+    few += ["--trainer.accelerator", "cpu", "--data.batch_size", "4"]
 
     def way(build: Build, _: int) -> Measure:
         folder = place.folder("study")
         configs = build.folder / "configs/study"
-        files = ("demo.yaml",) if place.small else ("sst2_tradeoff.yaml", "reduced.yaml")
-        args = [part for file in files for part in ("--config", str(configs / file))]
+        files = [configs / "sst2_tradeoff.yaml", configs / "reduced.yaml"]
+        if place.small:
+            files = [place.scratch / "study.yaml"]
+            files[0].write_text(SMALL_STUDY, encoding="utf-8")
+        args = [part for file in files for part in ("--config", str(file))]
         args += ["--study.seeds", "[0]", "--workers", "2", "--lm.name", place.model]
-        args += few if place.small else ["--data.path", str(place.data)]
+        args += ["--data.path", str(place.data), *(few if place.small else ())]
         ran = run(build.command("study", *args), folder, build.environment)
         return Measure({"seconds": whole(ran)}, {"prompts": prompts(folder)})
 
@@ -249,13 +260,20 @@ def peft_loop(
     )
 
 
-def arrival(at: float | None, ran: Ran, events: list[tuple[int, float]]) -> Measure:
-    """Seconds until enough, or of the whole run; and where it stood then, in words."""
-    step, value = events[-1]
-    said = f"{value:.3f} at step {step}"
-    if at is None:
-        return Measure({"seconds": whole(ran)}, {"said": f"not yet ({said}), counts in whole"})
-    return Measure({"seconds": at}, {"said": said})
+def arrival(ran: Ran, events: list[tuple[float, int, float]], enough: float) -> Measure:
+    """Seconds until enough, or of the whole run; and where it stood then, in words.
+
+    Args:
+        ran: The command.
+        events: Seconds, step and accuracy of each validation.
+        enough: The accuracy to reach.
+    """
+    for seconds, step, value in events:
+        if value >= enough:
+            return Measure({"seconds": seconds}, {"said": f"{value:.3f} at step {step}"})
+    _, step, value = events[-1]
+    words = f"not yet ({value:.3f} at step {step}), counts in whole"
+    return Measure({"seconds": whole(ran)}, {"said": words})
 
 
 def whole(ran: Ran) -> float:

@@ -85,7 +85,7 @@ def measure(job: Job, place: Place, records: Records, repetitions: int) -> None:
     group, key = group_of(job, place), key_of(job)
     sides = list(job.ways)
     for repetition in range(min(repetitions, job.most or repetitions)):
-        for side in sides if repetition % 2 == 0 else reversed(sides):
+        for side in sides if repetition % 2 else reversed(sides):
             if records.has(key, group, side, repetition):
                 continue
             for build in place.builds.values() if job.peer == "build" else [place.ours]:

@@ -68,13 +68,13 @@ def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
 
     path, here = tmp_path / "long.jsonl", place(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        measure(job(way, stops_at="theirs 1"), here, Records(path), 3)
-    assert calls == ["theirs 0", "ours 0", "ours 1"]
+        measure(job(way, stops_at="ours 1"), here, Records(path), 3)
+    assert calls == ["ours 0", "theirs 0", "theirs 1"]
     with path.open("a") as file:
         file.write('{"line": "a", "gro')  # killed while it wrote
     records = Records(path)
     measure(job(way), here, records, 3)
-    assert calls == ["theirs 0", "ours 0", "ours 1", "theirs 1", "theirs 2", "ours 2"]
+    assert calls == ["ours 0", "theirs 0", "theirs 1", "ours 1", "ours 2", "theirs 2"]
     assert [json.loads(line)["repetition"] for line in path.read_text().splitlines()] == [
         *(0, 0, 1, 1, 2, 2)
     ]
@@ -161,6 +161,18 @@ def test_the_first_number_of_the_demo() -> None:
     }
     assert first_number([(0.1, "Study demo: 0.5"), (0.2, "no prompt: 0.61")]) == 0.2
     assert first_number([(0.1, "no prompt reads 46 tokens"), (0.2, "majority")]) is None
+
+
+def test_who_does_not_arrive_counts_in_whole() -> None:
+    from benchmarks.commands import arrival
+    from benchmarks.processes import Ran
+
+    ran = Ran(0.0, [], seconds=90.0)
+    events = [(10.0, 20, 0.5), (20.0, 40, 0.9), (30.0, 60, 0.8)]
+    assert arrival(ran, events, 0.84) == ({"seconds": 20.0}, {"said": "0.900 at step 40"})
+    late = arrival(ran, events, 0.95)
+    assert late.values == {"seconds": 90.0}
+    assert late.found["said"].startswith("not yet (0.800 at step 60)")
 
 
 def test_differences() -> None:
