@@ -25,7 +25,7 @@ COMMANDS = {
     "style": "Train the two classifiers of style transfer.",
     "study": "Run many fits, a grid or a search, and go on where they were stopped.",
     "report": "Show studies and runs as a page, figures and tables.",
-    "demo": "Fit a written, a soft and a PEZ prompt on a small model, and compare them.",
+    "demo": "Compare a written, a soft, a PEZ and a searched prompt on a small model.",
 }
 *_FIRST, _LAST = COMMANDS
 NO_COMMAND = f"Say what to do: {PROGRAM} {', '.join(_FIRST)} or {_LAST} (or --help)."

@@ -2,9 +2,11 @@
 
 import logging
 import re
+import sys
 import warnings
 
 from lightning.pytorch.utilities import rank_zero_only
+from tqdm import tqdm
 
 from lightning_prompts.files.console import notice
 
@@ -59,7 +61,9 @@ class _Notices(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(rank_zero_only, "rank", 0) == 0:
-            notice(record.getMessage())
+            # Bars stand aside meanwhile: the line would go on where they end.
+            with tqdm.external_write_mode(sys.stderr):
+                notice(record.getMessage())
 
 
 def _wanted(record: logging.LogRecord) -> bool:

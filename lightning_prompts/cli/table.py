@@ -17,6 +17,10 @@ from lightning_prompts.files.text import short_path
 from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG, PROMPT, PROMPTS
 from lightning_prompts.runs.record import RunRecord
 
+HEADINGS = ("accuracy", "macro-F1", "loss", "perplexity")
+# Of a name such as "written prompt (10 tokens)" and of the numbers; 76 columns with their margins.
+PART_WIDTHS = (28, 8, 8, 8, 10)
+
 
 class Row(NamedTuple):
     """One line of the table; None where a value is not defined or was not measured."""
@@ -75,12 +79,32 @@ def baseline_rows(baselines: Mapping[str, Mapping[str, float]]) -> list[Row]:
 
 def table(rows: Sequence[Row], title: str) -> Table:
     """The rows, with losses in nats."""
-    drawn = _empty_table(title, ("accuracy", "macro-F1", "loss", "perplexity"))
+    drawn = _empty_table(title, HEADINGS)
+    _add(rows, drawn)
+    return drawn
+
+
+def part(rows: Sequence[Row], title: str | None = None) -> Table:
+    """The next rows of a table that is printed as its numbers come.
+
+    Args:
+        rows: In columns of one width in every part, and without empty lines around them.
+        title: Of the first part, which alone has headings.
+    """
+    drawn = _empty_table(title or "", HEADINGS)
+    drawn.show_header, drawn.show_edge = title is not None, False
+    drawn.title = drawn.title if title is not None else None
+    for column, width in zip(drawn.columns, PART_WIDTHS, strict=True):
+        column.width = width
+    _add(rows, drawn)
+    return drawn
+
+
+def _add(rows: Sequence[Row], drawn: Table) -> None:
     for row in rows:
         shares = map(share, (row.accuracy, row.macro_f1, row.loss))
         cells = (*shares, _large(row.perplexity))
         drawn.add_row(Text(row.name), *cells, style="bold" if row.own else None)
-    return drawn
 
 
 def measures_table(evaluation: Evaluation, title: str) -> Table:

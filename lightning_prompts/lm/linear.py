@@ -1,10 +1,10 @@
 """Products with frozen float32 weights on CPUs: by oneDNN where MKL is slow.
 
-torch multiplies float32 matrices by Intel's MKL, which on other makers' processors does not use all
-of their instructions; oneDNN, which is in the same wheel, does. On an AMD EPYC with AVX-512 and two
-threads torch 2.13's `linear` made 8 to 29 GFLOPS, the same product by oneDNN 19 to 63: between 1.5
-and 2.6 times as many in each of twelve shapes of SmolLM2's. Weights stay as they are: nothing is
-packed, so nothing is held twice.
+torch multiplies float32 matrices by Intel's MKL, which on AMD's processors with AVX-512 makes about
+half of what they can do; oneDNN, which is in the same wheel, knows their instructions. On an AMD
+EPYC (family 26) with two threads torch 2.13's `linear` made 8 to 29 GFLOPS where others shared the
+machine, and the same product by oneDNN 19 to 63: 1.5 to 2.6 times as many in each of SmolLM2's
+shapes from 64 rows on. Weights stay as they are: nothing is packed, so nothing is held twice.
 """
 
 import platform
@@ -28,7 +28,8 @@ def by_onednn() -> bool:
     By its maker and not by a measurement: a resumed run has to round as the run before it.
     """
     known = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
-    return known and torch.backends.mkl.is_available() and "AuthenticAMD" in _processor()
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"  # else both know the same ones
+    return known and wide and torch.backends.mkl.is_available() and "AuthenticAMD" in _processor()
 
 
 def _processor() -> str:

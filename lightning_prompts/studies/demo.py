@@ -1,7 +1,8 @@
-"""`lightning-prompts demo`: written, soft and PEZ prompts for one small model, in one table."""
+"""`lightning-prompts demo`: written, soft, PEZ and searched prompts for one small model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.text import Text
 
@@ -18,91 +19,142 @@ from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.text import short_path
 from lightning_prompts.runs.checkpoint import BestPrompt
-from lightning_prompts.studies.shared import SharedBaselines
+from lightning_prompts.studies.shared import SharedBaselines, SharedLM
 
-# Steps that fit into five minutes on two cores, three validations each. Tokens take longer to find
-# than vectors.
-STEPS = {"manual": 1, "soft": 60, "pez": 75}
+WRITTEN_TEXT = " In one word, it was"
+# Tokens take longer to find than vectors. A step of the search scores all its candidates.
+STEPS = {"manual": 1, "soft": 60, "pez": 75, "guided_search": 12}
+VALIDATIONS = 3  # of each run
+OPTIONS = {
+    "manual": (f"--model.text={WRITTEN_TEXT}",),
+    "guided_search": (
+        *("--model.init=FromText", f"--model.init.text={WRITTEN_TEXT}"),
+        "--model.prompt_length=null",
+        # Room for the text as the single characters of another model's tokenizer.
+        "--model.max_length=20",
+        # Half of the default, so that there is time for twice as many steps.
+        "--model.candidates=32",
+    ),
+}
+# Prompt last: what the model makes of a text is then the same whatever the prompt, and is kept.
+BASE = (
+    *("--config", "configs/task/demo.yaml", "--lm.name", "smollm2"),
+    *("--data.template", "{text}{prompt}"),
+)
+# How the lesson calls what each tuner finds.
+CALLED = {
+    "manual": "the written text",
+    "soft": "the vectors",
+    "pez": "PEZ's tokens",
+    "guided_search": "the searched text",
+}
 REPORT = "demo-report"
-BASE = ("--config", "configs/task/demo.yaml", "--lm.name", "smollm2")
+
+
+class Fitted(NamedTuple):
+    """What one run of the demo leaves."""
+
+    evaluation: Evaluation
+    title: str
+    """What was scored."""
+    rows: list[table.Row]
+    notes: list[Text]
+    run: Path
 
 
 def demo(extra: Sequence[str]) -> None:
-    """Fit the three tuners on the package's own reviews and show what they show.
+    """Fit the tuners on the package's own reviews and show what they show, as soon as it is there.
 
     Args:
-        extra: Options for all three runs, e.g. `--lm.name gpt2` or `--trainer.max_steps 300`.
+        extra: Options for all runs, e.g. `--lm.name gpt2` or `--trainer.max_steps 150`.
+
+    Raises:
+        PromptError: If a run cannot be made, or validates nothing.
     """
-    found: dict[str, Evaluation] = {}
-    notes: list[Text] = []
-    runs: list[Path] = []
-    title, baselines = "", SharedBaselines()
-    for tuner, steps in STEPS.items():
-        limits = (f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={-(-steps // 3)}")
-        config = f"configs/tuner/{tuner}.yaml"
-        cli = PromptCLI(["fit", "--config", config, *BASE, *limits, *extra], False, False)
-        baselines.start(cli)  # the same for all three
-        evaluation = best_evaluation(cli.trainer, cli.model, cli.datamodule)
-        if evaluation is None:
-            raise PromptError("The demo validated nothing; leave validation and checkpoints on.")
-        found[tuner] = evaluation
-        runs.append(folder(cli.trainer))
-        title = table.title(evaluation, cli.datamodule.slug, cli.model.lm.label)
-        notes.append(table.prompt_text(evaluation.prompt, type(cli.model).__name__))
-        if cli.model.learns:
-            best = callback_of(cli.trainer, BestPrompt)
-            outcome = progress(best.history, best.mode, limit_reached(cli.trainer))
-            steps_made = count(cli.trainer.global_step, "step")
-            where = short_path(runs[-1])
-            notes.append(Text(f"  {steps_made}. {outcome} Files: {where}"))
-    rows = table.baseline_rows(found["manual"].baselines)
-    for tuner, evaluation in found.items():
-        name = "written prompt" if tuner == "manual" else None
-        rows += table.prompt_rows(evaluation, name, brief=True)
+    fitted: dict[str, Fitted] = {}
+    rows: list[table.Row] = []
+    lm, baselines = SharedLM(), SharedBaselines()  # texts too are read once, for all runs
+    for tuner in STEPS:
+        fitted[tuner] = new = _fit(tuner, extra, lm, baselines)
+        first = not rows
+        now = [*(table.baseline_rows(new.evaluation.baselines) if first else ()), *new.rows]
+        console.print(table.part(now, new.title if first else None))
+        rows += now
+    title = fitted["manual"].title
     console.print()
     console.print(table.table(rows, title))
-    for note in notes:
-        console.print(note, soft_wrap=True)
+    for run in fitted.values():
+        for note in run.notes:
+            console.print(note, soft_wrap=True)
     console.print()
-    console.print(Text(lesson(found), style="bold"))
+    for sentence in lesson({tuner: run.evaluation for tuner, run in fitted.items()}):
+        console.print(Text(sentence, style="bold"))
     from lightning_prompts.report.writing import write_report  # loads matplotlib
 
+    runs = [run.run for run in fitted.values()]
     page = write_report(
         [str(run) for run in runs], runs[0].parents[1] / REPORT, f"Demo: prompts for {title}"
     )
     console.print(Text(f"Open in a browser: {short_path(page)}"), soft_wrap=True)
 
 
-def lesson(found: dict[str, Evaluation]) -> str:
-    """One sentence on what the numbers show.
+def _fit(tuner: str, extra: Sequence[str], lm: SharedLM, baselines: SharedBaselines) -> Fitted:
+    steps = STEPS[tuner]
+    limits = (
+        f"--trainer.max_steps={steps}",
+        f"--trainer.val_check_interval={-(-steps // VALIDATIONS)}",
+    )
+    config = ("--config", f"configs/tuner/{tuner}.yaml")
+    args = ["fit", *config, *BASE, *OPTIONS.get(tuner, ()), *limits, *extra]
+    cli = PromptCLI(args, run=False, show=False, make_lm=lm)
+    baselines.start(cli)
+    evaluation = best_evaluation(cli.trainer, cli.model, cli.datamodule)
+    if evaluation is None:
+        raise PromptError("The demo validated nothing; leave validation and checkpoints on.")
+    run = folder(cli.trainer)
+    notes = [table.prompt_text(evaluation.prompt, type(cli.model).__name__)]
+    if cli.model.learns:
+        best = callback_of(cli.trainer, BestPrompt)
+        outcome = progress(best.history, best.mode, limit_reached(cli.trainer))
+        steps_made = count(cli.trainer.global_step, "step")
+        notes.append(Text(f"  {steps_made}. {outcome} Files: {short_path(run)}"))
+    title = table.title(evaluation, cli.datamodule.slug, cli.model.lm.label)
+    name = None if cli.model.learns else "written prompt"
+    return Fitted(evaluation, title, table.prompt_rows(evaluation, name, brief=True), notes, run)
+
+
+def lesson(found: Mapping[str, Evaluation]) -> list[str]:
+    """What the numbers show, in a few sentences.
 
     Args:
-        found: Evaluations of the tuners manual, soft and pez.
+        found: Evaluation of each tuner's prompt.
+
+    Returns:
+        Which prompts are above the calibrated empty one, which are not and what to do, and whether
+        the nearest tokens of the vectors act like these, where that was measured.
     """
-    written, soft, pez = (found[name].metrics for name in ("manual", "soft", "pez"))
-    vectors, tokens = soft["accuracy"], soft.get("hard_accuracy")
-    assert vectors is not None
-    empty = found["manual"].baselines.get(CALIBRATED, {}).get("accuracy")
-    rows = found["soft"].rows
-    others = (
-        f"a written text reaches {share(written['accuracy'])}, PEZ's tokens "
-        f"{share(pez['accuracy'])}"
-    )
-    calibrated = "" if empty is None else f", no prompt, calibrated, {share(empty)}"
-    if empty is not None and not above(vectors, empty, rows):
-        return (
-            f"The learned vectors ({share(vectors)}) do not beat the calibrated empty prompt "
-            f"({share(empty)}) yet by more than chance: train for longer with "
-            f"--trainer.max_steps; {others}."
-        )
-    if tokens is None:
-        return f"The learned vectors reach {share(vectors)}; {others}{calibrated}."
-    if above(vectors, tokens, rows):
-        return (
-            f"The learned vectors reach {share(vectors)} but their nearest tokens only "
-            f"{share(tokens)}: what was learned cannot be read off them; {others}{calibrated}."
-        )
-    return (
-        f"The learned vectors reach {share(vectors)} and their nearest tokens {share(tokens)}: "
-        f"here the tokens stand for the vectors; {others}{calibrated}."
-    )
+    soft = found["soft"]
+    rows, empty = soft.rows, soft.baselines[CALIBRATED]["accuracy"]
+    accuracy = {tuner: evaluation.metrics["accuracy"] or 0.0 for tuner, evaluation in found.items()}
+    better = [tuner for tuner in found if above(accuracy[tuner], empty, rows)]
+    others = [tuner for tuner in found if tuner not in better]
+
+    def named(tuners: Sequence[str]) -> str:
+        return ", ".join(f"{CALLED[tuner]} ({share(accuracy[tuner])})" for tuner in tuners)
+
+    bar = f"the calibrated empty prompt ({share(empty)})"
+    said = [f"Above {bar}: {named(better) or 'none of them'}."]
+    if others:
+        of_rows = f" on {count(rows, 'row')}" if rows else ""
+        fix = "" if others == ["manual"] else "; train for longer with --trainer.max_steps"
+        said.append(f"Not above it by more than chance{of_rows}: {named(others)}{fix}.")
+    if (tokens := soft.metrics.get("hard_accuracy")) is not None:
+        nearest = f"the vectors' nearest tokens ({share(tokens)})"
+        if "soft" not in better:
+            said.append(f"Whether {nearest} act like them shows once the vectors are above it.")
+        elif above(accuracy["soft"], tokens, rows):
+            read = "what was learned cannot be read off them"
+            said.append(f"But {nearest} do not act like them: {read}.")
+        else:
+            said.append(f"And {nearest} act like them: here the tokens stand for the vectors.")
+    return said

@@ -1,8 +1,10 @@
 """Notices of the package are shown, by one process, and the libraries' hints are not."""
 
 import logging
+import sys
 
 import pytest
+from tqdm import tqdm
 
 from lightning_prompts.cli.quiet import silence
 
@@ -14,6 +16,15 @@ def test_notices_go_to_the_error_output(capsys: pytest.CaptureFixture[str]):
     captured = capsys.readouterr()
     assert captured.err == "Converting x[/b], once\n"
     assert captured.out == ""
+
+
+def test_a_bar_stands_aside_for_a_notice(capsys: pytest.CaptureFixture[str]):
+    silence()
+    with tqdm(total=2, desc="Training", file=sys.stderr):
+        logging.getLogger("lightning_prompts").info("About 3 s a step")
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    assert "About 3 s a step" in lines
+    assert "Training" in lines[-1]
 
 
 def test_other_ranks_say_nothing(

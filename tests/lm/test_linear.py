@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from itertools import product
 
 import pytest
 import torch
@@ -85,11 +86,14 @@ def test_a_models_layers_are_replaced_and_keep_what_they_hold(monkeypatch: pytes
 
 def test_only_where_torch_is_slow(monkeypatch: pytest.MonkeyPatch):
     chosen = {}
-    for maker in ("AuthenticAMD", "GenuineIntel", ""):
+    for maker, width in product(("AuthenticAMD", "GenuineIntel", ""), ("AVX512", "AVX2")):
         monkeypatch.setattr(module, "_processor", lambda maker=maker: maker)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda width=width: width)
         by_onednn.cache_clear()
-        chosen[maker] = by_onednn()
+        chosen[maker, width] = by_onednn()
     monkeypatch.undo()
     by_onednn.cache_clear()
     mkl = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
-    assert chosen == {"AuthenticAMD": mkl, "GenuineIntel": False, "": False}
+    assert {which for which, yes in chosen.items() if yes} == (
+        {("AuthenticAMD", "AVX512")} if mkl else set()
+    )
