@@ -18,7 +18,8 @@ PEERS := .venv/.set-up-bench
 FOUND := $(or $(wildcard $(BIN)/python),$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gemma demo demo-study test test-slow test-gpus test-all lint fit validate tensorboard bench soak
+.PHONY: help setup gemma demo demo-study test test-slow test-gpus test-all lint fit validate tensorboard \
+    bench bench-long soak
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -74,6 +75,9 @@ tensorboard: $(STAMP)  ## Open http://localhost:6006 on everything in logs/
 
 bench: $(PEERS)  ## Time each way against its peers', side by side: benchmarks/results.md, 12 minutes
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-long: $(PEERS)  ## Time whole commands against an older build and PEFT, in hours; goes on where it was stopped
+	$(BIN)/python -m benchmarks.long $(ARGS)
 
 soak: $(STAMP)  ## Kill runs, fill disks, run for long: docs/reliability.md, half an hour (ARGS="kills disk")
 	$(BIN)/python -m soak $(ARGS)

@@ -17,11 +17,13 @@ import torch
 import transformers
 from transformers import GPT2LMHeadModel
 
+from benchmarks.gcg import gcg
 from benchmarks.lines import Line
 from benchmarks.loop import loop
 from benchmarks.projection import projection
 from benchmarks.report import report, row
 from benchmarks.reward import reward
+from benchmarks.sections import write_section
 from benchmarks.setting import Setting, save_random_model
 from benchmarks.start import start
 from benchmarks.steps import memory, pez, soft
@@ -34,6 +36,7 @@ PARTS: dict[str, Callable[[Setting], Iterator[Line]]] = {
     "pez": pez,
     "projection": projection,
     "reward": reward,
+    "gcg": gcg,
     "validation": validation,
     "help": start,
 }
@@ -76,7 +79,7 @@ def main(args: Sequence[str] | None = None) -> None:
             lines.append(line)
     text = report(lines, f"{count / 1e6:.3g}M")
     if output is not None:
-        output.write_text(text, encoding="utf-8")
+        write_section(output, "bench", text)
     sys.stdout.write(text)
 
 

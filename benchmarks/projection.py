@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.installed import not_installed
 from benchmarks.lines import Line, NotTheSameError, alternate
-from benchmarks.setting import Setting, nearby, not_installed, words
+from benchmarks.setting import Setting, nearby, words
 from lightning_prompts.lm.nearest import nearest_tokens
 
 LENGTHS = (10, 100)

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.lines import Line
 
-PACKAGES = ("torch", "transformers", "lightning", "peft", "sentence-transformers")
+PACKAGES = ("torch", "transformers", "lightning", "peft", "sentence-transformers", "nanogcg")
 HEAD = ("work", "against", "n", "theirs", "ours", "ratio", "asked", "met", "the same")
 EXPLANATIONS = """\
 Times and memory are medians over the n repetitions, the least and the greatest in brackets; the two
@@ -44,7 +44,22 @@ P prompt tokens, T text tokens, B rows.
   (which writes in `fit` alone), against none. The baselines (no prompt, calibrated, majority) are
   not counted: they are computed once a run. The prompt is another one at each repetition, so
   nothing is remembered from the last.
+- **GCG step**: the gradient at the prompt's tokens and the losses of the same 64 candidates, each
+  with one token replaced, behind one text of 128 tokens; drawing candidates and filters are not in
+  it. Ours takes both over the verbalizer's two words, nanoGCG over the vocabulary at the target
+  word; for "the same", ours takes the peer's loss. The text's keys and values are kept from step to
+  step in ours; nanoGCG has a prefix cache for that, but it fails under transformers 5 and is off.
 - **--help**: whole processes.
+"""
+EXPLANATIONS_OF_LONG = """\
+Each repetition is a command of its own, the two sides in turn (ours, theirs, theirs, ours). Times
+and memory as above; a command's memory is the peak of its largest process. *This project at* a
+commit is that commit's package and configurations under the same Python and packages. *PEFT, plain
+loop* is `get_peft_model` with `PromptTuningConfig`, a `DataLoader` that pads a batch to its longest
+row, AdamW with the same learning rate and schedule, and plain passes over the validation rows for
+their accuracy; its loss is over the vocabulary at the answer, and it measures nothing else. Who has
+not reached the accuracy counts with the whole run, a lower bound. A step of guided search is timed
+between the first and the last step's log entries.
 """
 
 
@@ -55,21 +70,24 @@ def report(lines: Iterable[Line], parameters: str) -> str:
         lines: In the order of the table.
         parameters: The model's size in words.
     """
-    head = f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"
     return "\n".join(
         [
             "# Benchmarks",
             "",
             f"GPT-2 of {parameters} parameters with random weights. {machine()}",
             "",
-            *head,
-            *map(row, lines),
+            *table(lines),
             "",
             EXPLANATIONS,
             "Written by `make bench`.",
             "",
         ]
     )
+
+
+def table(lines: Iterable[Line]) -> list[str]:
+    """All lines with the names of the columns."""
+    return [f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}", *map(row, lines)]
 
 
 def row(line: Line) -> str:

@@ -1,8 +1,6 @@
 """The ground that all lines share: device, random model, texts, and what is installed."""
 
-import importlib.util
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -136,9 +134,3 @@ def nearby(rows: Tensor, seed: int = 0) -> Tensor:
 def verbalizer(lm: FrozenLM) -> Verbalizer:
     """Of the two classes."""
     return Verbalizer(WORDS, lm)
-
-
-def not_installed(packages: Sequence[str]) -> str | None:
-    """Why a peer cannot be measured, or None."""
-    absent = [name for name in packages if importlib.util.find_spec(name) is None]
-    return f"{' and '.join(absent)} not installed" if absent else None

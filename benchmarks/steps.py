@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 
+from benchmarks.installed import not_installed
 from benchmarks.lines import Line, Measured, alternate, apart
-from benchmarks.setting import PROMPT_FIRST, Setting, nearby, not_installed, verbalizer
+from benchmarks.setting import PROMPT_FIRST, Setting, nearby, verbalizer
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template

@@ -21,10 +21,11 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(folder: Path, *only: str) -> str:
     from benchmarks.__main__ import main
+    from benchmarks.sections import sections
 
     args = ["--small", "--repetitions", "1", "--only", ",".join(only)]
     main([*args, "--output", str(folder / "a.md")])
-    return (folder / "a.md").read_text(encoding="utf-8")
+    return sections((folder / "a.md").read_text(encoding="utf-8"))["bench"]
 
 
 def rows(report: str) -> list[list[str]]:
@@ -117,9 +118,9 @@ def index_of_zeros(count: int) -> object:
 def test_a_peer_that_is_not_installed_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import benchmarks.setting
+    import benchmarks.installed
 
-    monkeypatch.setattr(benchmarks.setting.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(benchmarks.installed.importlib.util, "find_spec", lambda name: None)
     lines = rows(run(tmp_path, "soft"))
     assert {line[5] for line in lines if "fp32" in line[0]} == {"not run: peft not installed"}
 
