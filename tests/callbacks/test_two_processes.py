@@ -51,7 +51,7 @@ def test_two_processes_measure_what_one_does(
     alone = json.loads((tmp_path / "1/0.json").read_text())
     assert first == second
     assert first == pytest.approx(alone, abs=1e-6)
-    assert len(alone) == {SoftPrompt: 4 + 11 + 8, PEZ: 4 + 13 + 8}[kind]
+    assert len(alone) == {SoftPrompt: 4 + 12 + 8, PEZ: 4 + 14 + 8}[kind]
 
 
 class Each(Callback):
