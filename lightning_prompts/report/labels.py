@@ -12,7 +12,8 @@ from lightning_prompts.runs.record import RunRecord
 _OUTPUT = (
     *("experiment", "ckpt_path", "weights_only", "prompt_text", "checkpoint.dirpath"),
     *("trainer.logger", "trainer.default_root_dir", "trainer.enable_", "trainer.log_every_n_steps"),
-    *("data.num_workers", "data.id_column", "lm.text_cache"),
+    *("data.num_workers", "data.id_column", "lm.text_cache", "lm.recompute"),
+    "faithfulness.rows",  # of validations that are not the best prompt's
 )
 # Of the data's settings those that say what is learned from, not what is asked.
 _TRAINING = {"batch_size", "val_batch_size", "shots", "train", "train_rows"}
