@@ -97,7 +97,7 @@ def test_it_refuses_ways_that_differ(
 
     honest = FrozenLM.answer_hidden
     wrong = {
-        "soft": lambda lm, prompt, batch: 1.001 * honest(lm, prompt, batch),
+        "soft": lambda *given: 1.001 * honest(*given),
         "pez": lambda continuous, projected: continuous,
         "projection": lambda prompt, index: index_of_zeros(len(prompt)),
         "reward": lambda way, prompts, batch: torch.zeros(len(prompts)),

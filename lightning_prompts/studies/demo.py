@@ -1,6 +1,6 @@
 """`lightning-prompts demo`: written, soft, PEZ and searched prompts for one small model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,17 +131,20 @@ def lesson(found: Mapping[str, Evaluation]) -> list[str]:
 
     Returns:
         Which prompts are above the calibrated empty one, which are not and what to do, and whether
-        the nearest tokens of the vectors act like these, where that was measured.
+        the nearest tokens of the vectors act like these, where that was measured; of what was not
+        calibrated only what was reached.
     """
     soft = found["soft"]
-    rows, empty = soft.rows, soft.baselines[CALIBRATED]["accuracy"]
+    rows, empty = soft.rows, soft.baselines.get(CALIBRATED, {}).get("accuracy")
     accuracy = {tuner: evaluation.metrics["accuracy"] or 0.0 for tuner, evaluation in found.items()}
-    better = [tuner for tuner in found if above(accuracy[tuner], empty, rows)]
-    others = [tuner for tuner in found if tuner not in better]
 
-    def named(tuners: Sequence[str]) -> str:
+    def named(tuners: Iterable[str]) -> str:
         return ", ".join(f"{CALLED[tuner]} ({share(accuracy[tuner])})" for tuner in tuners)
 
+    if empty is None:
+        return [f"Reached: {named(found)}; there is no calibrated empty prompt to compare with."]
+    better = [tuner for tuner in found if above(accuracy[tuner], empty, rows)]
+    others = [tuner for tuner in found if tuner not in better]
     bar = f"the calibrated empty prompt ({share(empty)})"
     said = [f"Above {bar}: {named(better) or 'none of them'}."]
     if others:
