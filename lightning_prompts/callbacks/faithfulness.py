@@ -177,7 +177,7 @@ class Faithfulness(EvaluationCallback):
         # A divided model is passed by all processes at once, which would take different rows; an
         # average or what a class scores without a text is not the tuner's own after the run.
         own = tuner.averaging is None and tuner.verbalizer.score != "pmi"
-        own = own and not tuner.lm.is_sharded
+        own = own and tuner.classifies and not tuner.lm.is_sharded
         if self.rows is None or not fitting(trainer) or at_end or task is None or not own:
             return 1.0
         if self._decide(trainer, f"{stage}/"):
