@@ -46,6 +46,11 @@ def callback_of(trainer: Any, kind: type[C]) -> C:
     return found
 
 
+def ends(trainer: Trainer) -> bool:
+    """Whether the validation that a fit is at is its last, as far as is known before it."""
+    return trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
+
+
 def gathered(trainer: Trainer, own: Any) -> list[Any]:
     """What each process has; all of them ask, and all know it."""
     if trainer.world_size == 1:
@@ -83,8 +88,7 @@ class EvaluationCallback(ChecksOptions, Callback):
         """Whether to measure in the evaluation that begins."""
         if not fitting(trainer):
             return True
-        last = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
-        return last or self._validations % self.every_n_validations == 0
+        return ends(trainer) or self._validations % self.every_n_validations == 0
 
     def begin(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> None:
         """Prepare for an evaluation."""

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import MeanMetric, SumMetric
 
-from lightning_prompts.callbacks.base import EvaluationCallback, task_of
+from lightning_prompts.callbacks.base import EvaluationCallback, ends, task_of
 from lightning_prompts.callbacks.part import Part
 from lightning_prompts.callbacks.remembered import RememberedPasses
 from lightning_prompts.files.option_types import Count
@@ -20,6 +20,7 @@ from lightning_prompts.lm.class_scores import without_text
 from lightning_prompts.metrics import faithfulness
 from lightning_prompts.metrics.scrutability import round_trip
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.rows import validation_batches
 
 # What is measured on rows, and may be of some of them alone.
 OF_ROWS = frozenset(
@@ -158,13 +159,10 @@ class Faithfulness(EvaluationCallback):
         rows, self.rows = self.rows, None
         try:
             self.begin(trainer, tuner, "val")
-            loaders: Any = trainer.val_dataloaders
-            most = self.max_batches or trainer.num_val_batches[0]
-            for batch in islice(loaders, int(most) if math.isfinite(most) else None):
-                moved = trainer.strategy.batch_to_device(batch)
+            for batch in islice(validation_batches(trainer), self.max_batches):
                 with self.precision(trainer):
-                    hidden = tuner.answer_hidden(tuner.prompt_embeddings(), moved)
-                    self.measure(tuner, {"hidden": hidden}, moved)
+                    hidden = tuner.answer_hidden(tuner.prompt_embeddings(), batch)
+                    self.measure(tuner, {"hidden": hidden}, batch)
             found = self.values(trainer, tuner)
         finally:
             self.rows = rows
@@ -173,12 +171,11 @@ class Faithfulness(EvaluationCallback):
     def _share(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> float:
         """Of the rows that this evaluation compares; 1 for all of them."""
         task = task_of(trainer)
-        at_end = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
         # A divided model is passed by all processes at once, which would take different rows; an
         # average or what a class scores without a text is not the tuner's own after the run.
         own = tuner.averaging is None and tuner.verbalizer.score != "pmi"
         own = own and tuner.classifies and not tuner.lm.is_sharded
-        if self.rows is None or not fitting(trainer) or at_end or task is None or not own:
+        if self.rows is None or not fitting(trainer) or ends(trainer) or task is None or not own:
             return 1.0
         if self._decide(trainer, f"{stage}/"):
             return 1.0

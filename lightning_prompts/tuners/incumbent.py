@@ -1,7 +1,5 @@
 """What tuners share whose prompt is the best of many that were tried: the *incumbent*."""
 
-import itertools
-import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,6 +11,7 @@ from torch import Tensor
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.stages import fitting
 from lightning_prompts.lm.batch import Batch
+from lightning_prompts.tuners.rows import validation_batches
 from lightning_prompts.tuners.search.ledger import Ids, Ledger
 from lightning_prompts.tuners.search.scoring import PromptScorer
 from lightning_prompts.tuners.tokens import TokenTuner
@@ -93,10 +92,8 @@ class IncumbentTuner(TokenTuner):
         return values["loss"].new_tensor(known.objective(self.perplexity_weight))
 
     def _validation_batches(self) -> Iterator[Batch]:
-        loader: Any = self.trainer.val_dataloaders
-        most = self.trainer.num_val_batches[0]
-        for batch in itertools.islice(loader, int(most) if math.isfinite(most) else None):
-            yield self.trainer.strategy.batch_to_device(batch)
+        for batch in validation_batches(self.trainer):
+            yield batch
             if self.leaves_validation():
                 raise SIGTERMException
 

@@ -1,5 +1,8 @@
 """What a tuner may ask of the data that it is trained on."""
 
+import math
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 from lightning_prompts.lm.batch import Batch
@@ -20,3 +23,10 @@ def task_rows(trainer: Any) -> TaskRows | None:
     """The trainer's data module; None for plain loaders, or a data module without these."""
     found = getattr(trainer, "datamodule", None)
     return found if isinstance(found, TaskRows) else None
+
+
+def validation_batches(trainer: Any) -> Iterator[Batch]:
+    """The batches that a validation of this fit has, on the process's device."""
+    most = trainer.num_val_batches[0]
+    for batch in islice(trainer.val_dataloaders, int(most) if math.isfinite(most) else None):
+        yield trainer.strategy.batch_to_device(batch)
