@@ -196,8 +196,11 @@ def _identity(trainer: Trainer, tuner: PromptTuner, stage: Stage, text: str | No
     ]
     if (task := task_of(trainer)) is not None:
         report = task.report
-        rows = [task.rows(name).fingerprint for name in ("train", SPLIT_OF[stage])]
-        parts.append((task.slug, report.majority_label, report.max_tokens, task.seed))
+        split = SPLIT_OF[stage]
+        rows = [task.rows(name).fingerprint for name in ("train", split)]
+        # The limit leaves room for the prompt: where it cuts nothing, prompts of all lengths share.
+        limit = report.max_tokens if task.cuts(split) else None
+        parts.append((task.slug, report.majority_label, limit, task.seed))
         parts.append((task.truncate, task.val_batch_size, tuner.lm.prefix_ids, rows))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 

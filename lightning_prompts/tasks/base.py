@@ -215,15 +215,22 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
         Yields:
             Batches with label -1, the same on every rank.
         """
-        rows = self._reference_rows()
-        generator = torch.Generator().manual_seed(self.seed)
-        drawn = rows.take(torch.randperm(len(rows), generator=generator)[:n].tolist())
-        examples = [self._encode_row(drawn, i) for i in range(len(drawn))]
-        encoded = loading.EncodedRows(examples, [-1] * len(drawn), drawn.numbers)
+        encoded = self._drawn(n)
         for indices in BatchSampler(
             loading.LongestFirst(encoded.lengths), self.val_batch_size, False
         ):
             yield loading.collate_rows([encoded[i] for i in indices])
+
+    def cuts(self, split: str) -> bool:
+        """Whether the limit of tokens cuts a text of a split, or of those to calibrate on."""
+        return self.report.cut.get(split, 0) > 0 or any(row.cut for row in self._drawn().examples)
+
+    def _drawn(self, n: int = 256) -> loading.EncodedRows:
+        rows = self._reference_rows()
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = rows.take(torch.randperm(len(rows), generator=generator)[:n].tolist())
+        examples = [self._encode_row(drawn, i) for i in range(len(drawn))]
+        return loading.EncodedRows(examples, [-1] * len(drawn), drawn.numbers)
 
     # ---- steps
 

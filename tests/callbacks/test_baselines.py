@@ -205,9 +205,9 @@ def test_validate_trusts_what_fit_measured_and_test_is_its_own(
 def test_runs_of_one_folder_measure_them_once(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def run(version: str, **change: Any) -> tuple[Baselines, list[int], str]:
+    def run(version: str, length: int = 3, **change: Any) -> tuple[Baselines, list[int], str]:
         task, callback = make_task(**change), Baselines()
-        tuner = learned(SoftPrompt, task)
+        tuner = learned(SoftPrompt, task, length)
         passes = count_passes(tuner, monkeypatch)
         logger = CSVLogger(tmp_path, name="soft", version=version)
         trainer = quick_trainer(callbacks=[callback], logger=logger, **TWO)
@@ -226,9 +226,14 @@ def test_runs_of_one_folder_measure_them_once(
     again, passes_again, _ = run("c")
     assert again.results == first.results
     assert passes_again == passes
-    other, _, _ = run("d", validation_rows=6)
+    longer, _, _ = run("d", length=5)  # less room for texts, and all still fit
+    assert longer.results == first.results
+    assert [kept] == list((tmp_path / ".baselines").iterdir())
+    other, _, _ = run("e", validation_rows=6)
     assert other.results != first.results
-    assert len(list((tmp_path / ".baselines").iterdir())) == 2
+    run("f", max_tokens=12)
+    run("g", max_tokens=11)  # both cut texts
+    assert len(list((tmp_path / ".baselines").iterdir())) == 4
 
 
 def test_plain_loaders_have_no_training_texts(make_task: MakeTask) -> None:
