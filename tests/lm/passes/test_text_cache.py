@@ -168,11 +168,12 @@ def test_a_bound_that_is_none(lm_folder: Path, gib: float):
 
 
 @pytest.mark.slow
-# A processor without instructions for bfloat16 makes its products twenty times as slowly.
-@pytest.mark.parametrize(("mixed", "longest"), [(False, 60), (True, 24)])
-def test_a_real_model_s_states_do_not_depend_on_the_company(mixed: bool, longest: int):
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_real_model_s_states_do_not_depend_on_the_company(mixed: bool):
+    if mixed and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("no instructions for bfloat16: its products take twenty times as long here")
     lm, generator = FrozenLM("smollm2"), torch.Generator().manual_seed(0)
-    lengths = torch.randint(1, longest, (14,), generator=generator).tolist()
+    lengths = torch.randint(1, 60, (14,), generator=generator).tolist()
     texts = [torch.randint(1, 40_000, (n,), generator=generator) for n in lengths]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         assert_same_in_any_company(lm, texts, generator)
