@@ -1,6 +1,7 @@
 """Fixtures that every test may use: a tiny language model, a few reviews, real data if any."""
 
 import importlib.util
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,21 @@ if TYPE_CHECKING:
     from lightning_prompts.lm.frozen import FrozenLM
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+BEGAN = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--seconds`: a run on a slow machine ends with what it has, and names the rest."""
+    parser.addoption("--seconds", type=float, help="skip what has not begun after so many seconds")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose time is over before it begins."""
+    seconds = item.config.getoption("--seconds")
+    if seconds is not None and time.monotonic() - BEGAN > seconds:
+        pytest.skip(f"not begun: the {seconds:.0f} s for these tests are over")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
