@@ -66,6 +66,12 @@ class Template:
     def __repr__(self) -> str:
         return f"Template({self.given!r})"
 
+    @property
+    def trims(self) -> dict[str, Callable[[str], str]]:
+        """By name, what columns and prompt pass through where a chat template trims them."""
+        parts = [*self._before, *self._after, Part("", PROMPT, self._trim_prompt)]
+        return {p.name: p.trim for p in parts if p.name is not None and p.trim is not str}
+
     def encode(
         self, row: Mapping[str, Any], max_tokens: int | None = None, truncate: str | None = None
     ) -> Example:
