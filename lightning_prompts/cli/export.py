@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from rich.text import Text
 
@@ -26,9 +27,12 @@ def export(args: Sequence[str]) -> None:
     from lightning_prompts.report import export as writing
     from lightning_prompts.runs.prompt import load_prompt
 
-    if not args:
-        raise PromptError(f"Say which prompt: {PROGRAM} export RUN --format text (--help).")
     given = parser().parse_args(list(args))
+    if given.run is None or given.format is None:
+        what = "which prompt" if given.run is None else "as what"
+        raise PromptError(
+            f"Say {what}: {PROGRAM} export RUN --format {', '.join(get_args(Format))} (--help)."
+        )
     run, kind = Path(given.run), given.format
     output = Path(given.output) if given.output else _inside(run) / f"export-{kind}"
     writing.require_empty(output)
@@ -56,11 +60,18 @@ def parser() -> PromptParser:
         "plain transformers, or of PEFT, that was run on them.",
         allow_abbrev=False,
     )
-    known.add_argument("run", metavar="RUN", help="A run's folder, its prompt.json, a checkpoint.")
+    known.add_argument(
+        "run",
+        nargs="?",
+        type=str | None,
+        default=None,
+        metavar="RUN",
+        help="A run's folder, its prompt.json, a checkpoint.",
+    )
     known.add_argument(
         "--format",
-        type=Format,
-        required=True,
+        type=Format | None,
+        default=None,
         help="peft: an adapter, where the prompt comes first. text: what a user pastes. "
         "safetensors, json: the vectors, or the tokens, for any template.",
     )

@@ -136,7 +136,7 @@ def snippet(prompt: Prompt, kind: Format) -> str:
     plain = single and verbalizer.score != "pmi"
     if plain:
         answers = {label: words[0] for label, words in answers.items()}
-    empty = 'scores(row) - scores(dict.fromkeys(row, ""))'
+    empty = '(scores(row) - scores(dict.fromkeys(row, "")))'
     scoring = (
         ONE_TOKEN
         if plain
