@@ -16,7 +16,12 @@ from lightning_prompts.report.card import card
 from lightning_prompts.report.snippet import EXAMPLE, Format, run, snippet
 from lightning_prompts.runs.folder import require_writable
 from lightning_prompts.runs.prompt import Prompt
-from lightning_prompts.tuners.vectors import ADAPTER_CONFIG, ADAPTER_KEY, ADAPTER_WEIGHTS
+from lightning_prompts.tuners.vectors import (
+    ADAPTER_CONFIG,
+    ADAPTER_KEY,
+    ADAPTER_WEIGHTS,
+    BOS_FIRST,
+)
 
 CARD = "README.md"
 
@@ -103,7 +108,8 @@ def _write(prompt: Prompt, kind: Format, folder: Path) -> None:
     else:
         rows = torch.cat([_before(prompt), rows])
         write_json(folder / ADAPTER_CONFIG, _adapter(prompt, len(rows)))
-        _write_tensors(folder / ADAPTER_WEIGHTS[0], rows, {})
+        known = {BOS_FIRST: "true"} if prompt.template.prefix_ids else {}
+        _write_tensors(folder / ADAPTER_WEIGHTS[0], rows, known)
 
 
 def _write_tensors(path: Path, rows: Tensor, known: dict[str, str]) -> None:

@@ -27,9 +27,9 @@ TEXTS = ("A warm and funny film.", "Dull, and far too long.")
 CLOSE = 2e-3  # between probabilities; passes in float32 of other shapes differ by 1e-5
 
 BEGINNING = """\
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-{imports}
+{standard}import torch
+{imports}from transformers import AutoModelForCausalLM, AutoTokenizer
+
 {name}
 tokenizer = AutoTokenizer.from_pretrained(name{revision})
 model = AutoModelForCausalLM.from_pretrained(name{revision}, dtype=torch.float32).eval()
@@ -103,7 +103,7 @@ def snippet(prompt: Prompt, kind: Format) -> str:
             "mean something else; rename it in data and template, and train again."
         )
     text, prefix = template.text, template.prefix_ids
-    imports = load = ""
+    standard, imports, load = [], "", ""
     if kind == "peft":
         imports = "from peft import PeftModel\n"
         load = 'model = PeftModel.from_pretrained(model, ".")'
@@ -123,7 +123,7 @@ def snippet(prompt: Prompt, kind: Format) -> str:
             imports = "from safetensors.torch import load_file\n"
             load += 'prompt = load_file("prompt.safetensors")["prompt_embeddings"]  # [P, H]'
         else:
-            imports = "import json\n"
+            standard.append("import json\n")
             load += 'prompt = json.load(open("prompt.json", encoding="utf-8"))\n'
             vectors = 'torch.tensor(prompt["embeddings"])'
             rows = 'embed(torch.tensor(prompt["ids"])).detach()'
@@ -146,7 +146,10 @@ def snippet(prompt: Prompt, kind: Format) -> str:
         )
     )
     name, revision = _model(prompt)
+    if name.startswith("name = os."):
+        standard.append("import os\n")
     program = BEGINNING.format(
+        standard="".join([*standard, "\n"]) if standard else "",
         imports=imports,
         name=name,
         revision=f", revision={revision!r}" if revision else "",
@@ -210,7 +213,7 @@ def _model(prompt: Prompt) -> tuple[str, str | None]:
     note = f"  # {source.label}"
     if place.is_relative_to(Path.home()):
         inside = "~/" + place.relative_to(Path.home()).as_posix()
-        return f"import os\n\nname = os.path.expanduser({inside!r}){note}", None
+        return f"name = os.path.expanduser({inside!r}){note}", None
     return f"name = {str(place)!r}{note}", None
 
 

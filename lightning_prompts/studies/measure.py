@@ -243,7 +243,10 @@ def _fitted_to(given: Sequence[Given], options: list[str], make_lm: SharedLM) ->
         lengths.append(len(fitting_rows(found, each.name, lm)))
         if not found.adapter:
             continue
-        if found.base and Path(found.base).name != Path(str(config.lm.name)).name:
+        base = Path(found.base).name if found.base else ""
+        # A converted file's folder is named by its digest, which is its revision here.
+        same = base == Path(lm.name).name or base.startswith(str(lm.revision)[:16])
+        if base and not same:
             notice(f"{each.name} was learned for {found.base}, its file says, not {lm.label}.")
         wanted = adapter_template(found, lm, template)
         if wanted != template:

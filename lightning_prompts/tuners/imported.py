@@ -13,7 +13,6 @@ from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners.base import PromptTuner
 from lightning_prompts.tuners.vectors import (
     Vectors,
-    begins_with_bos,
     fitting_rows,
     read_vectors,
 )
@@ -86,6 +85,6 @@ def adapter_template(found: Vectors, lm: FrozenLM, template: Any) -> Any:
         )
     bos = lm.decode(lm.prefix_ids) if lm.prefix_ids else ""
     rest = template.removeprefix(start)
-    if begins_with_bos(found, lm):
+    if found.bos_first:
         return start + rest.removeprefix(bos)
     return template if rest.startswith(bos) else start + bos + rest

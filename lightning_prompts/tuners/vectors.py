@@ -17,6 +17,7 @@ from lightning_prompts.lm.frozen import FrozenLM
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTER_KEY = "prompt_embeddings"  # of the vectors in PEFT's file
+BOS_FIRST = "begins_with_bos"  # in the metadata of an adapter that `export` wrote
 TENSORS = (".safetensors", ".pt", ".pth", ".bin")
 # Whose file has the vectors that stand before the text, whatever made them.
 VECTORS = ("PROMPT_TUNING", "P_TUNING", "CPT")
@@ -37,11 +38,14 @@ class Vectors:
         rows: [P, H] float32.
         adapter: Whether PEFT made them, which puts them before everything, BOS too.
         base: The language model that they were learned for, where the file says so.
+        bos_first: Whether the first is BOS, as `export` writes it where a model's texts begin with
+            one: then texts have none behind the prompt. PEFT's own text start may look the same.
     """
 
     rows: Tensor
     adapter: bool = False
     base: str | None = None
+    bos_first: bool = False
 
 
 def is_hub_id(given: str) -> bool:
@@ -108,15 +112,7 @@ def fitting_rows(found: Vectors, where: str, lm: FrozenLM) -> Tensor:
             f"{where}: a prompt of {len(rows)} vectors leaves no room in the {lm.max_positions} "
             f"positions of {lm.label}; give a shorter one."
         )
-    return rows[1:] if begins_with_bos(found, lm) else rows
-
-
-def begins_with_bos(found: Vectors, lm: FrozenLM) -> bool:
-    """Whether an adapter's first vector is BOS, as `export` writes it: then the prompt follows."""
-    if not (found.adapter and lm.prefix_ids and len(found.rows) > 1):
-        return False
-    bos = lm.embedding_table[lm.bos_id].float().cpu()
-    return found.rows.shape[1:] == bos.shape and torch.allclose(found.rows[0], bos, 1e-3, 1e-4)
+    return rows[1:] if found.bos_first and lm.prefix_ids else rows
 
 
 def _read_adapter(folder: Path, where: str) -> Vectors:
@@ -153,7 +149,7 @@ def _read_adapter(folder: Path, where: str) -> Vectors:
             f"and {file.name} has {len(rows)}; copy both files of one adapter."
         )
     base = config.get("base_model_name_or_path")
-    return Vectors(rows, adapter=True, base=str(base) if base else None)
+    return Vectors(rows, True, str(base) if base else None, _says_bos(file))
 
 
 def _config(path: Path, where: str) -> Mapping[str, Any]:
@@ -201,6 +197,16 @@ def _tensors(path: Path) -> Mapping[str, Any]:
         inner = content.get("state_dict")
         return inner if isinstance(inner, Mapping) else content
     return {"": content}
+
+
+def _says_bos(path: Path) -> bool:
+    """Whether a readable file of an adapter says that its first vector is BOS."""
+    if path.suffix != ".safetensors":
+        return False
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get(BOS_FIRST) == "true"
 
 
 def _only(tensors: Mapping[str, Any], where: str) -> Any:

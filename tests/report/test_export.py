@@ -19,6 +19,7 @@ from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.report import snippet
 from lightning_prompts.report.export import export
 from lightning_prompts.runs.prompt import Prompt, load_prompt
+from lightning_prompts.tuners.vectors import read_vectors
 from tests.records import make_record
 from tests.tiny import END
 
@@ -131,6 +132,7 @@ def test_an_adapter_has_what_stands_before_the_prompt(lm_folder: Path, tmp_path:
     rows = load_file(folder / "adapter_model.safetensors")["prompt_embeddings"]
     before = lm.embed(torch.tensor([lm.bos_id, *lm.encode("So:")]))
     assert torch.equal(rows, torch.cat([before, prompt.embeddings]))
+    assert read_vectors(str(folder)).bos_first
     assert (config["num_virtual_tokens"], config["token_dim"]) == (len(rows), 16)
     text = lm.embed(torch.tensor(lm.encode("Fine. It was")))
     with torch.no_grad():

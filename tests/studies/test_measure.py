@@ -57,17 +57,17 @@ def test_prompts_of_every_kind(
     options += ["--data.template", "{prompt}{text} It was", "--trainer.precision", "32-true"]
     options += ["--trainer.enable_progress_bar", "false"]
     # The model is the one that the adapter names.
-    args = ["measure", "--prompt", "mine", "other.pt", "list.txt", "--prompt=--odd", *options]
+    args = ["measure", "--prompt", "mine", "other.pt", "list.txt", *options]
     assert main(args) is None
-    assert loaded == [1] * 6
+    assert loaded == [1] * 5
     out = capsys.readouterr().out
 
     rows = [json.loads(line) for line in (review_folder / "validation.jsonl").open()]
-    texts = [" A  b ", " In one word", "--odd"]
+    texts = [" A  b ", " In one word"]
     expected = [vectors, -vectors[:2], *(lm.embed(torch.tensor(lm.encode(t))) for t in texts)]
     runs = [f"imported-demo/version_{i}" for i in range(2)]
-    runs += [f"manual-demo/version_{i}" for i in range(3)]
-    names = ["mine", "other.pt", "' A  b '", "' In one word'", "'--odd'"]
+    runs += [f"manual-demo/version_{i}" for i in range(2)]
+    names = ["mine", "other.pt", "' A  b '", "' In one word'"]
     for run, prompt, name in zip(runs, expected, names, strict=True):
         record = json.loads(Path("logs", run, "prompt.json").read_text())
         accuracy = by_hand(lm, prompt, rows)
@@ -79,7 +79,7 @@ def test_prompts_of_every_kind(
         assert f" {accuracy:.3f} " in line
         assert f"{name}: logs/{run}\n" in out
     assert out.count("Faithfulness: cosine distance") == 2
-    assert out.count("Scrutability: perplexity") == 5
+    assert out.count("Scrutability: perplexity") == 4
     # Rows are read alike for all, so that what no prompt changes was measured once.
     assert out.count("no prompt, calibrated") == 1
     assert len(list(Path("logs").glob(f"{KEPT}/*.json"))) == 1

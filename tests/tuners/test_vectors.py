@@ -39,8 +39,10 @@ def adapter(tmp_path: Path, rows: Tensor) -> Callable[..., Path]:
         folder.mkdir(exist_ok=True)
         config = {"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 3}
         config |= {"base_model_name_or_path": "tiny"}
+        said = {name: changed.pop(name) for name in ("begins_with_bos",) if name in changed}
         (folder / "adapter_config.json").write_text(json.dumps(config | changed))
-        save_file(tensors or {"prompt_embeddings": rows}, folder / "adapter_model.safetensors")
+        file = folder / "adapter_model.safetensors"
+        save_file(tensors or {"prompt_embeddings": rows}, file, {"format": "pt", **said})
         return folder
 
     return write
@@ -167,7 +169,7 @@ def test_of_a_model_with_a_bos_it_is_read_before_it(
     assert ids == [*lm.encode(" a"), lm.bos_id, *lm.encode("Fine. It was")]
 
     # As `export` writes it: BOS is the first vector, and the prompt follows.
-    own = str(adapter({"prompt_embeddings": torch.cat([bos, rows[1:]])}))
+    own = str(adapter({"prompt_embeddings": torch.cat([bos, rows[1:]])}, begins_with_bos="true"))
     prompt = ImportedPrompt(lm, usual, verbalizer, own)
     assert torch.equal(prompt.soft_prompt(), rows[1:])
     expected = plain(lm, [bos, rows[1:], text], verbalizer)
