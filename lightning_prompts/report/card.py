@@ -8,6 +8,7 @@ import yaml
 from lightning_prompts.files.amounts import NONE, count, share
 from lightning_prompts.files.escaping import visible
 from lightning_prompts.files.stages import SPLIT_OF, Stage
+from lightning_prompts.lm.packaged import PACKAGED
 from lightning_prompts.lm.sources import find_model
 from lightning_prompts.report.snippet import Format
 from lightning_prompts.report.statistics import estimate
@@ -85,6 +86,8 @@ def notes(prompt: Prompt, kind: Format) -> Iterator[str]:
                 "tokens (add_special_tokens=False)."
             )
         yield "Pad batches on the right: PEFT gives the model no positions."
+    if packaged := PACKAGED.get(prompt.lm.name):
+        yield from filter(None, [packaged.terms.strip("()")])
     if record.lm.quantize:
         yield (
             f"The numbers below were measured with the model quantised ({record.lm.quantize}); "
