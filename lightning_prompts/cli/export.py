@@ -38,7 +38,7 @@ def export(args: Sequence[str]) -> None:
     writing.require_empty(output)
     if given.push_to_hub:
         require_token(given.push_to_hub)
-    lm = None if given.lm_name is None else FrozenLM(given.lm_name)
+    lm = None if given.lm.name is None else FrozenLM(given.lm.name)
     prompt = load_prompt(run, lm)
     if prompt.record.lm.quantize and lm is None:  # the program reads the model whole
         prompt = load_prompt(run, FrozenLM(prompt.record.lm.name, prompt.record.lm.revision))
@@ -93,7 +93,7 @@ def parser() -> PromptParser:
         help="Repository of the Hugging Face hub, owner/name; wants a token (hf auth login).",
     )
     known.add_argument(
-        "--lm_name",
+        "--lm.name",
         type=str | None,
         default=None,
         help="Where the language model is now, if not where the run had it.",

@@ -8,7 +8,7 @@ import contextlib
 import io
 import runpy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -231,7 +231,7 @@ def _filled(prompt: Prompt, kind: Format) -> str:
 
 
 @torch.no_grad()
-def _pasted(prompt: Prompt, rows: list[Mapping[str, str]]) -> list[dict[str, float]]:
+def _pasted(prompt: Prompt, rows: Sequence[Mapping[str, str]]) -> list[dict[str, float]]:
     """What the text says for rows, pasted into the template."""
     scores = torch.stack([_pasted_scores(prompt, row) for row in rows])
     if prompt.verbalizer.score == "pmi":

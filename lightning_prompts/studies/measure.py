@@ -159,6 +159,8 @@ def find(given: str) -> Iterator[Given]:
     Raises:
         PromptError: If it is a path that is not there, a run, or cannot be read.
     """
+    if not given.strip():
+        raise PromptError("--prompt is empty; give a folder, a file or a text.")
     path = Path(given).expanduser()
     run = path if path.is_dir() else path.parent
     if path.exists() and ((path / PROMPT).is_file() or path.suffix in RUNS):

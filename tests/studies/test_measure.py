@@ -106,6 +106,7 @@ def test_what_a_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     [
         ([], "Say which prompts to measure"),
         (["--prompt"], "Say which prompts to measure"),
+        (["--prompt", " "], "--prompt is empty"),
         (["--prompt", "a", "--model.lr", "1"], "--model.lr: a prompt that is measured has no"),
         (["--prompt", "./nowhere"], "./nowhere: no such file or folder"),
         (["--prompt", "gone.txt"], "gone.txt: no such file or folder"),
