@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.errors import PromptError, first_line
+from lightning_prompts.files.escaping import one_line
 from lightning_prompts.files.hub import offline_unless_reachable
 from lightning_prompts.lm.batch import Example, collate, on_device
 from lightning_prompts.lm.sources import converted_folder, find_model
@@ -210,7 +211,7 @@ def _model(prompt: Prompt) -> tuple[str, str | None]:
     if source.kind == "hub":
         return f"name = {source.location!r}", prompt.lm.revision
     place = converted_folder(source) if source.kind == "gguf" else Path(source.location).absolute()
-    note = f"  # {source.label}"
+    note = f"  # {one_line(source.label)}"
     if place.is_relative_to(Path.home()):
         inside = "~/" + place.relative_to(Path.home()).as_posix()
         return f"name = os.path.expanduser({inside!r}){note}", None

@@ -11,6 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from lightning_prompts.cli.export import push, require_token
 from lightning_prompts.cli.main import main
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
@@ -21,11 +22,10 @@ from lightning_prompts.report.export import export
 from lightning_prompts.runs.prompt import Prompt, load_prompt
 from lightning_prompts.tuners.vectors import read_vectors
 from tests.records import make_record
-from tests.tiny import END
+from tests.tiny import CHATML, END, save_chat_model
 
 WORDS = {"bad": " bad", "good": " good"}
 SEVERAL: dict[str, Any] = {"bad": [" bad", "no way"], "good": " fine, {really}"}
-CHAT = {"chat": {"system": "{prompt}", "user": " {text} "}}
 
 
 def made(
@@ -114,12 +114,17 @@ def pasted(prompt: Prompt, row: dict[str, str], answer: str) -> torch.Tensor:
     return steps.mean() if prompt.record.answer_score == "mean" else steps.sum()
 
 
-def test_a_conversation(chat_folder: Path, tmp_path: Path, monkeypatch):
-    lm = FrozenLM(str(chat_folder))
-    prompt = made(lm, CHAT)
+def test_a_conversation_is_trimmed_as_its_template_does(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "lm # 1\nraise SystemExit"
+    save_chat_model(folder, CHATML.replace("m.content", "m.content | trim"))
+    prompt = made(FrozenLM(str(folder)), {"chat": {"system": "{prompt}", "user": "{text}"}})
     for kind in ("json", "text"):
         export(prompt, kind, tmp_path / kind)
-        assert program(tmp_path / kind, monkeypatch)({"text": "x"}).keys() == WORDS.keys()
+        probabilities = program(tmp_path / kind, monkeypatch)
+        assert probabilities({"text": " x \n"}) == probabilities({"text": "x"})
+        if kind == "json":
+            (own,) = prompt.probabilities([" x \n"])
+            assert probabilities({"text": " x \n"}) == pytest.approx(own, abs=1e-5)
 
 
 def test_an_adapter_has_what_stands_before_the_prompt(lm_folder: Path, tmp_path: Path, monkeypatch):
@@ -217,3 +222,29 @@ def test_the_text_of_a_run_has_its_round_trip_accuracy(
         assert stop.value.code == 2
         assert said in capsys.readouterr().err
     assert not (run / "export-json").exists()
+
+
+def test_a_folder_goes_to_the_hub(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "out"
+    said: list[Any] = []
+    folder.mkdir()
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "a token")
+    monkeypatch.setattr("lightning_prompts.cli.export.hub_reachable", lambda: len(said) > 0)
+    with pytest.raises(PromptError, match="the Hugging Face hub cannot be reached"):
+        require_token("me/x")
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.create_repo", lambda *a, **k: said.append((a[1:], k))
+    )
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.upload_folder", lambda *a, **k: said.append(k) or "https://there"
+    )
+    assert push(folder, "me/x") == "https://there"
+    assert said == [(("me/x",), {"exist_ok": True}), {"repo_id": "me/x", "folder_path": folder}]
+    require_token("me/x")
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise ValueError("403: not yours\nmore")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
+    with pytest.raises(PromptError, match=r"did not take it \(403: not yours\); the files are in"):
+        push(folder, "me/x")
