@@ -33,6 +33,7 @@ from lightning_prompts.tasks.yelp import Yelp as Yelp
 from lightning_prompts.tasks.yelp import YelpTransfer as YelpTransfer
 from lightning_prompts.tuners.base import PromptTuner as PromptTuner
 from lightning_prompts.tuners.guided_search import GuidedSearch as GuidedSearch
+from lightning_prompts.tuners.imported import ImportedPrompt as ImportedPrompt
 from lightning_prompts.tuners.manual import ManualPrompt as ManualPrompt
 from lightning_prompts.tuners.pez import PEZ as PEZ
 from lightning_prompts.tuners.prompt_init import FromCheckpoint as FromCheckpoint

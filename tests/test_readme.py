@@ -78,17 +78,20 @@ def folder_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_subcommand_is_shown():
     assert {args[0] for args in ours(README)} >= {"fit", "validate", "test", "report"}
     shown = {args[0] for args in OURS}
-    assert shown == {"fit", "validate", "test", "predict", "demo", "style", "study", "report"}
+    others = {"demo", "style", "study", "report", "measure", "export"}
+    assert shown == {"fit", "validate", "test", "predict"} | others
 
 
 @pytest.mark.parametrize("args", OURS, ids=" ".join)
 def test_commands_parse(args: tuple[str, ...], folder_of_a_user: Path):
+    from lightning_prompts.cli.export import parser as export_parser
     from lightning_prompts.cli.parser import find_configs
     from lightning_prompts.cli.report import parser as report_parser
     from lightning_prompts.cli.style import parser as style_parser
     from lightning_prompts.studies.command import parse as parse_study
     from lightning_prompts.studies.demo import BASE
     from lightning_prompts.studies.files import read_config
+    from lightning_prompts.studies.measure import divide
     from lightning_prompts.studies.needs import OnlyParses
 
     command, *options = args
@@ -102,6 +105,13 @@ def test_commands_parse(args: tuple[str, ...], folder_of_a_user: Path):
         asked = parse_study(options)
         assert read_config(asked.configs, asked.options).name
         return
+    if command == "export":
+        assert export_parser().parse_args(options).format
+        return
+    if command == "measure":
+        prompts, options = divide(options)
+        assert prompts
+        command, options = "fit", ["--model=ImportedPrompt", "--model.path=a", *options]
     if command == "demo":
         command, options = "fit", ["--config", "configs/tuner/soft.yaml", *BASE, *options]
     config = OnlyParses([command, *options], run=False).config[command]

@@ -224,7 +224,7 @@ class Faithfulness(EvaluationCallback):
         """Hidden states at the answer after whole rows of token ids."""
         # A text can take more tokens than the prompt it came from, and then no longer fit. Its
         # beginning goes, as in any program that keeps the latest tokens.
-        fixed, most = tuner.lm.prefix_ids, tuner.lm.max_positions - tuner.verbalizer.depth
+        fixed, most = tuner.template.prefix_ids, tuner.lm.max_positions - tuner.verbalizer.depth
         room = most - len(fixed)
         rows = [row if len(row) <= most else fixed + row[-room:] for row in pasted]
         if not all(map(tuner.lm.reads, rows)):  # such rows count as wrong, whatever is read

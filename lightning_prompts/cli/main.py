@@ -21,6 +21,8 @@ OTHERS: Mapping[str, str] = {
     "demo": "lightning_prompts.studies.demo:demo",
     "style": "lightning_prompts.cli.style:style",
     "study": "lightning_prompts.studies.command:study",
+    "measure": "lightning_prompts.studies.measure:measure",
+    "export": "lightning_prompts.cli.export:export",
     "report": "lightning_prompts.cli.report:report",
 }
 

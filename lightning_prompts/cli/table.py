@@ -103,7 +103,7 @@ def part(rows: Sequence[Row], title: str | None = None) -> Table:
 def _add(rows: Sequence[Row], drawn: Table) -> None:
     for row in rows:
         shares = map(share, (row.accuracy, row.macro_f1, row.loss))
-        cells = (*shares, _large(row.perplexity))
+        cells = (*shares, large(row.perplexity))
         drawn.add_row(Text(row.name), *cells, style="bold" if row.own else None)
 
 
@@ -131,7 +131,7 @@ def _empty_table(title: str, headings: Iterable[str]) -> Table:
 def _measure(metric: str, value: float | None) -> str:
     """Perplexities have no upper end; the other measures are between 0 and 100."""
     if value is None or metric.endswith("perplexity"):
-        return _large(value)
+        return large(value)
     return f"{value:.1f}"
 
 
@@ -185,7 +185,7 @@ def show(
         console.print(f"It is the average that {by} keeps of the steps' prompts.")
     console.print(prompt_text(evaluation.prompt))
     if evaluation.columns:  # the table's perplexities are of rewrites
-        console.print(f"Its perplexity: {_large(evaluation.metrics.get('perplexity'))}.")
+        console.print(f"Its perplexity: {large(evaluation.metrics.get('perplexity'))}.")
     console.print(Text(advice(evaluation), style="bold"))
     _end(run, notes)
 
@@ -218,7 +218,7 @@ def _end(run: Path | None, notes: Sequence[str | None]) -> None:
         console.print(Text(f"Files: {short_path(run)}{listed}"), soft_wrap=True)
 
 
-def _large(value: float | None) -> str:
+def large(value: float | None) -> str:
     """A perplexity: three digits are all that is meant."""
     if value is None:
         return NONE

@@ -27,6 +27,9 @@ class Template:
 
     Attributes:
         text: The string; of a conversation what its chat template wrote.
+        prefix_ids: What stands before every text: the BOS of a model that wants one, but where the
+            template itself writes it right behind a prompt that comes first (`{prompt}<bos>{text}`,
+            as PEFT puts the two).
 
     Raises:
         PromptError: If `{prompt}` is not there exactly once, follows white space, or no column is
@@ -50,6 +53,10 @@ class Template:
         self._before, self._after = [*parts[:at], Part(parts[at].text)], parts[at + 1 :]
         self._trim_prompt = parts[at].trim
         self.columns = tuple(dict.fromkeys(_columns(self._before) + _columns(self._after)))
+        bos = lm.decode(lm.prefix_ids) if lm.prefix_ids else ""
+        behind = bool(bos) and self.text.startswith("{" + PROMPT + "}" + bos)
+        self._bos_behind = bos if behind else ""
+        self.prefix_ids = [] if behind else lm.prefix_ids
         self.shared_before = not _columns(self._before)
         if not self.columns:
             raise PromptError(
@@ -58,6 +65,12 @@ class Template:
 
     def __repr__(self) -> str:
         return f"Template({self.given!r})"
+
+    @property
+    def trims(self) -> dict[str, Callable[[str], str]]:
+        """By name, what columns and prompt pass through where a chat template trims them."""
+        parts = [*self._before, *self._after, Part("", PROMPT, self._trim_prompt)]
+        return {p.name: p.trim for p in parts if p.name is not None and p.trim is not str}
 
     def encode(
         self, row: Mapping[str, Any], max_tokens: int | None = None, truncate: str | None = None
@@ -79,8 +92,8 @@ class Template:
         cut = False
         while True:
             before, after = _filled(self._before, values), _filled(self._after, values)
-            before_ids = self._lm.prefix_ids + (self._lm.encode(before) if before else [])
-            after_ids = self._lm.encode(after) if after else []
+            before_ids = self.prefix_ids + (self._lm.encode(before) if before else [])
+            after_ids = self._after_ids(after)
             excess = len(before_ids) + len(after_ids) - max_tokens if max_tokens is not None else 0
             if excess <= 0:
                 return Example(before, after, before_ids, after_ids, cut)
@@ -106,7 +119,13 @@ class Template:
         prompt_text = self._trim_prompt(prompt_text)
         strings = [before + prompt_text + after for before, after in texts]
         # All at once: one call a string takes twice as long.
-        return [self._lm.prefix_ids + ids for ids in self._lm.tokenize(strings)]
+        return [self.prefix_ids + ids for ids in self._lm.tokenize(strings)]
+
+    def _after_ids(self, after: str) -> list[int]:
+        """Token ids of the piece after the prompt; a BOS there is one, as before any other text."""
+        text = after.removeprefix(self._bos_behind)
+        ids = self._lm.encode(text) if text else []
+        return [*self._lm.prefix_ids, *ids] if self._bos_behind else ids
 
 
 def _checked(texts: Sequence[str], template: object) -> list[list[Part]]:

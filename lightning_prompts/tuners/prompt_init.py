@@ -17,6 +17,7 @@ from lightning_prompts.files.option_types import ChecksOptions, Count, Length, P
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners.record import LMRecord, current
+from lightning_prompts.tuners.vectors import TENSORS, fitting_rows, read_vectors
 
 # Under this key a checkpoint says what its prompt belongs to.
 RECORD = "lightning_prompts"
@@ -157,8 +158,11 @@ class FromVerbalizer(PromptInit):
 class FromCheckpoint(PromptInit):
     """The prompt of an earlier run: vectors from a `.ckpt`, tokens from a `prompt.json`.
 
+    Or one that was learned elsewhere: an adapter of PEFT, or a tensor in a file.
+
     Args:
-        path: A checkpoint of the same language model, or a `prompt.json`.
+        path: A checkpoint of the same language model, or a `prompt.json`; the folder of an adapter,
+            or a file of tensors (.safetensors, .pt).
     """
 
     def __init__(self, path: str) -> None:
@@ -169,6 +173,8 @@ class FromCheckpoint(PromptInit):
     ) -> Tensor:
         """[n, H] for a prompt of n tokens."""
         path = Path(self.path).expanduser()
+        if path.is_dir() or path.suffix in TENSORS:
+            return fitting_rows(read_vectors(self.path), self.path, lm)
         if not path.is_file():
             raise PromptError(
                 f"Initial prompt {path}: no such file; give a .ckpt or a prompt.json."

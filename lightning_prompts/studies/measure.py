@@ -1,0 +1,293 @@
+"""`lightning-prompts measure`: prompts that were learned elsewhere, measured like our own."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.text import Text
+
+from lightning_prompts.cli import table
+from lightning_prompts.cli.advice import advice
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.evaluation import Evaluation
+from lightning_prompts.cli.outcome import best_evaluation, folder
+from lightning_prompts.cli.parser import PromptParser
+from lightning_prompts.files.amounts import share
+from lightning_prompts.files.console import console, notice
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.text import (
+    PROGRAM,
+    command,
+    looks_like_path,
+    short_path,
+    shorten_middle,
+)
+from lightning_prompts.lm.verbalizer import Verbalizer
+from lightning_prompts.runs.folder import CONFIG, PROMPT
+from lightning_prompts.studies.needs import OnlyParses, inner
+from lightning_prompts.studies.shared import SharedBaselines, SharedLM
+from lightning_prompts.tuners.imported import adapter_template
+from lightning_prompts.tuners.prompt_init import text_ids
+from lightning_prompts.tuners.vectors import (
+    ADAPTER_CONFIG,
+    TENSORS,
+    Vectors,
+    fitting_rows,
+    is_hub_id,
+    read_vectors,
+)
+
+LISTS = (".txt", ".jsonl")  # a text a line
+RUNS = (".ckpt", ".json")  # what runs of our own leave
+NAME = 14  # characters of a prompt's name in a table of 76 columns
+EXAMPLE = f"{PROGRAM} measure --prompt FOLDER --config configs/task/sst2.yaml --lm.name gpt2"
+# The parts of the answer, with the metrics that they are of.
+FAITHFULNESS = {
+    "cosine distance to the nearest tokens": "distance_differential_cosine",
+    "output differential": "output_differential",
+    "accuracy differential": "accuracy_differential",
+}
+
+
+@dataclass
+class Given:
+    """One prompt that was asked for.
+
+    Attributes:
+        name: In the table.
+        options: Of the run that measures it.
+        text: Where it is one.
+        vectors: What its file has, where it is none.
+    """
+
+    name: str
+    options: list[str]
+    text: str = ""
+    vectors: Vectors | None = None
+
+
+class Measured(NamedTuple):
+    """One prompt that was measured."""
+
+    given: Given
+    evaluation: Evaluation
+    run: Path
+    title: str
+
+
+def measure(args: Sequence[str]) -> None:
+    """Measure prompts on a task's validation rows and show what they are worth.
+
+    Args:
+        args: As on the command line: `--prompt` with one or more, then options of `fit`.
+
+    Raises:
+        PromptError: If a prompt cannot be read or is not of this model, before any is measured.
+        SystemExit: After `--help`.
+    """
+    prompts, options = divide(args)
+    given = [prompt for each in prompts for prompt in find(each)]
+    lm, baselines = SharedLM(), SharedBaselines()
+    options = _fitted_to(given, options, lm)
+    measured = []
+    for prompt in given:
+        cli = PromptCLI(["fit", *options, *prompt.options], run=False, show=False, make_lm=lm)
+        baselines.start(cli)
+        evaluation = best_evaluation(cli.trainer, cli.model, cli.datamodule)
+        if evaluation is None:
+            raise PromptError("Nothing was validated; leave validation and checkpoints on.")
+        title = table.title(evaluation, cli.datamodule.slug, cli.model.lm.label)
+        measured.append(Measured(prompt, evaluation, folder(cli.trainer), title))
+    show(measured)
+
+
+def divide(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The prompts, and the options of their runs.
+
+    Raises:
+        PromptError: If there is no prompt, or an option says what the prompt says.
+        SystemExit: After `--help`.
+    """
+    prompts: list[str] = []
+    options: list[str] = []
+    taking = False
+    for arg in args:
+        if arg in ("--help", "-h"):
+            parser().print_help()
+            raise SystemExit(0)
+        flag, equals, value = arg.partition("=")
+        if flag == "--prompt":
+            taking = not equals
+            prompts += [value] if equals else []
+        elif taking and not arg.startswith("--") and arg != "-c":
+            prompts.append(arg)
+        else:
+            taking = False
+            options.append(arg)
+            if flag == "--model" or flag.startswith("--model."):
+                raise PromptError(f"{flag}: a prompt that is measured has no tuner; leave it out.")
+    if not prompts:
+        raise PromptError(f"Say which prompts to measure: {EXAMPLE} (--help says more).")
+    return prompts, options
+
+
+def parser() -> PromptParser:
+    """The command's own options, for its help."""
+    known = PromptParser(
+        prog=f"{PROGRAM} measure",
+        description="Measure prompts that were learned elsewhere as validations measure our own: "
+        "accuracy, faithfulness, scrutability, round trip. All other options are those of fit "
+        f"({PROGRAM} fit --help): --config, --data.*, --lm.*, --trainer.*.",
+        allow_abbrev=False,
+    )
+    known.add_argument(
+        "--prompt",
+        nargs="+",
+        metavar="FOLDER|FILE|TEXT",
+        help="Each an adapter of PEFT (its folder, or owner/name on the hub), a file of tensors "
+        "(.safetensors, .pt), a file with a text a line (.txt; .jsonl with 'text'), or a text.",
+    )
+    return known
+
+
+def find(given: str) -> Iterator[Given]:
+    """What a prompt on the command line means; several where it is a file of texts.
+
+    Raises:
+        PromptError: If it is a path that is not there, a run, or cannot be read.
+    """
+    if not given.strip():
+        raise PromptError("--prompt is empty; give a folder, a file or a text.")
+    path = Path(given).expanduser()
+    run = path if path.is_dir() else path.parent
+    if path.exists() and ((path / PROMPT).is_file() or path.suffix in RUNS):
+        again = command("validate", "--config", short_path(run / CONFIG), "--ckpt_path", "best")
+        raise PromptError(f"{given} is a run of {PROGRAM}; to measure it again: {again}")
+    if path.is_file() and path.suffix in LISTS:
+        yield from (_text(text) for text in _texts(path))
+    elif path.exists() or is_hub_id(given) or path.suffix in TENSORS or _missing(given):
+        name = path.resolve().name if path.exists() else given
+        if path.is_file() and (path.parent / ADAPTER_CONFIG).is_file():
+            name = path.resolve().parent.name
+        yield Given(
+            _name(name),
+            ["--model=lightning_prompts.ImportedPrompt", f"--model.path={given}"],
+            vectors=read_vectors(given),
+        )
+    else:
+        yield _text(given)
+
+
+def show(measured: Sequence[Measured]) -> None:
+    """Print the table, then of each prompt its text, what was measured of it, and one sentence."""
+    first = measured[0]
+    rows = table.baseline_rows(first.evaluation.baselines)
+    for prompt in measured:
+        rows += table.prompt_rows(prompt.evaluation, prompt.given.name)
+    console.print()
+    console.print(table.table(rows, first.title))
+    for prompt in measured:
+        console.print(Text(f"{prompt.given.name}: {short_path(prompt.run)}"), soft_wrap=True)
+        text = table.prompt_text(prompt.evaluation.prompt)
+        console.print(Text("  ").append_text(text), soft_wrap=True)
+        for line in lines(prompt.evaluation):
+            console.print(Text(f"  {line}"), soft_wrap=True)
+        console.print(Text(f"  {advice(prompt.evaluation)}", style="bold"), soft_wrap=True)
+    from lightning_prompts.report.writing import write_report  # loads matplotlib
+
+    runs = [str(prompt.run) for prompt in measured]
+    page = write_report(runs, first.run / "report", f"Measured: prompts for {first.title}")
+    console.print(Text(f"Open in a browser: {short_path(page)}"), soft_wrap=True)
+
+
+def lines(evaluation: Evaluation) -> Iterator[str]:
+    """Faithfulness and scrutability of a prompt, a line each."""
+    metrics = evaluation.metrics
+    if evaluation.vectors:
+        parts = [
+            f"{name} {value:.3g}"
+            for name, metric in FAITHFULNESS.items()
+            if (value := metrics.get(metric)) is not None
+        ]
+        yield f"Faithfulness: {', '.join(parts) or 'not measured'}."
+    else:
+        yield "Faithfulness: complete, as its tokens are what the model reads."
+    perplexity, whole = metrics.get("perplexity"), metrics.get("round_trip")
+    known = "not measured" if perplexity is None else f"perplexity {table.large(perplexity)}"
+    yield f"Scrutability: {known}, round trip {share(whole)}."
+
+
+def _fitted_to(given: Sequence[Given], options: list[str], make_lm: SharedLM) -> list[str]:
+    """Options that all runs share: the model that adapters name, and how much of a text is read.
+
+    An adapter's own options are given the template by which it is read as PEFT does.
+
+    Raises:
+        PromptError: If a prompt does not fit the model or the template.
+    """
+    first = given[0].options
+    parsed = OnlyParses(["fit", *options, *first], run=False)
+    bases = [each.vectors.base for each in given if each.vectors and each.vectors.base]
+    if "lm.name" not in parsed.given and bases:
+        options = [*options, f"--lm.name={bases[0]}"]
+        parsed = OnlyParses(["fit", *options, *first], run=False)
+    config = parsed.config["fit"]
+    lm = make_lm(**config.lm.as_dict())
+    template, words = (inner(config, "data", name) for name in ("template", "verbalizer"))
+    lengths = []
+    for each in given:
+        if (found := each.vectors) is None:
+            lengths.append(len(text_ids(each.text, lm)))
+            continue
+        lengths.append(len(fitting_rows(found, each.name, lm)))
+        if not found.adapter:
+            continue
+        base = Path(found.base).name if found.base else ""
+        # A converted file's folder is named by its digest, which is its revision here.
+        same = base == Path(lm.name).name or base.startswith(str(lm.revision)[:16])
+        if base and not same:
+            notice(f"{each.name} was learned for {found.base}, its file says, not {lm.label}.")
+        wanted = adapter_template(found, lm, template)
+        if wanted != template:
+            each.options.append(f"--data.template={wanted}")
+            notice(f"{each.name} is read as PEFT reads it: --data.template {wanted!r}.")
+    if "data.max_tokens" in parsed.given or len(set(lengths)) == 1:
+        return options
+    # The same rows for all, and what no prompt changes is measured once.
+    depth = Verbalizer(words, lm).depth if isinstance(words, dict) else 0
+    return [*options, f"--data.max_tokens={max(1, lm.max_positions - max(lengths) - depth)}"]
+
+
+def _text(text: str) -> Given:
+    return Given(
+        _name(repr(text)), ["--model=lightning_prompts.ManualPrompt", f"--model.text={text}"], text
+    )
+
+
+def _name(whole: str) -> str:
+    return shorten_middle(whole, NAME)
+
+
+def _texts(path: Path) -> list[str]:
+    """The texts of a file, spaces at their ends and all; empty lines are left out."""
+    try:
+        lines = [re.sub(r"\r$", "", line) for line in path.read_text("utf-8").split("\n")]
+        found = [line for line in lines if line.strip()]
+        if path.suffix == ".jsonl":
+            found = [str(json.loads(line)["text"]) for line in found]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PromptError(
+            f"{path}: not readable as {path.suffix} ({error!r}); write a text a line, in .jsonl an "
+            "object with 'text'."
+        ) from error
+    if not found:
+        raise PromptError(f"{path}: has no text; write one a line.")
+    return found
+
+
+def _missing(given: str) -> bool:
+    """Whether it was meant as a path that is not there."""
+    return looks_like_path(given) or Path(given).suffix in (*LISTS, *RUNS)
