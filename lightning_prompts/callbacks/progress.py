@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from lightning_prompts.callbacks.base import task_of
 from lightning_prompts.callbacks.early_end import planned_steps
 
 # Reading a loss waits for a GPU, so not at each step; into a file, not so often that it fills.
@@ -62,14 +63,32 @@ class StepProgress(ProgressBar):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open a bar."""
-        self._evaluate("Predicting", trainer.num_predict_batches)
+        task = task_of(trainer)
+        if task is None or task.windows is None:
+            self._evaluate("Predicting", trainer.num_predict_batches)
+        else:
+            share = 1 / max(1, trainer.world_size)  # other processes take as many
+            done = task.windows.num_rows - task.windows.wanted_rows / share
+            self._evaluation = self._open(
+                *("Predicting", "row", task.windows.num_rows),
+                done=max(0, int(done)),
+                leave=False,
+            )
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Count a batch."""
         if self._evaluation is not None:
             self._evaluation.update()
 
-    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        """Count a batch, or its rows."""
+        if self._evaluation is not None:
+            of_rows = self._evaluation.unit == "row"
+            self._evaluation.update(len(outputs["rows"]) * trainer.world_size if of_rows else 1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the bar away."""
