@@ -128,7 +128,7 @@ class PredictionFile:
 
     def _csv(self, rows: Iterable[Mapping[str, Any]]) -> str:
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n", extrasaction="ignore")
         writer.writerows(rows)
         return text.getvalue()
 

@@ -82,6 +82,7 @@ class Predictions(ChecksOptions, Callback):
         self._answers: AnswersOf | None = None
         self._scored: dict[int, dict[str, Any]] = {}
         self._windows: Windows | None = None
+        """None until a file of one's own was begun."""
         self._held = contextlib.ExitStack()
 
     @property
@@ -120,16 +121,15 @@ class Predictions(ChecksOptions, Callback):
         require_writable(path.absolute().parent, "choose another with --predictions.path")
         if path.is_dir():
             raise PromptError(f"--predictions.path {path}: a folder; give the name of a file.")
-        self._windows = task.windows = Windows(task, self.window)
-        self._windows.look(trainer.is_global_zero)
+        windows = task.windows = Windows(task, self.window)
+        windows.look(trainer.is_global_zero)
         ways = [
             n for n, o in ((NEAREST, "nearest_tokens"), (TEXT, "pasted_text")) if self._asked[o]
         ]
         columns = columns_of(tuner.verbalizer.labels, ways, self._asked["calibrate"])
-        kinds = self._windows.kinds
-        named = kinds if getattr(task, "id_column", None) else None
+        named = windows.kinds if getattr(task, "id_column", None) else None
         self._file = PredictionFile(path, columns, named)
-        self._digests = [window.digest for window in self._windows.plan]
+        self._digests = [window.digest for window in windows.plan]
         if trainer.is_global_zero:
             fix = "or give another --predictions.path"
             self._held.enter_context(locked(parts_folder(path), "predict", fix))
@@ -137,12 +137,13 @@ class Predictions(ChecksOptions, Callback):
         trainer.strategy.barrier("predictions")
         done = self._file.parts(self._digests)
         missing = [index for index in range(len(self._digests)) if index not in done]
-        self.kept_rows = sum(self._windows.plan[index].rows for index in done)
+        self.kept_rows = sum(windows.plan[index].rows for index in done)
         if done and trainer.is_global_zero:
-            notice(f"{self.kept_rows:,} of {self._windows.num_rows:,} rows are there; going on")
-        self._windows.want(missing[trainer.global_rank :: trainer.world_size])
+            notice(f"{self.kept_rows:,} of {windows.num_rows:,} rows are there; going on")
+        windows.want(missing[trainer.global_rank :: trainer.world_size])
+        self._windows = windows
         if trainer.is_global_zero:
-            for of_window in self._windows.without_rows:
+            for of_window in windows.without_rows:
                 if of_window.index in missing:
                     self._write(of_window)
         # No text comes back, so what is kept of it would only take room.
