@@ -1,4 +1,4 @@
-"""Predictions of a file of any size: read in windows, written in parts, gone on with after a kill."""
+"""Predictions of a file of any size: read in windows, written in parts, resumed after a kill."""
 
 import csv
 import json
@@ -119,9 +119,7 @@ def test_every_format_is_read_in_parts(ending: str, packed: bool, predict: Run):
     path = Path(f"rows.{ending}")
     if ending == "csv":
         with path.open("w", newline="") as file:
-            csv.writer(file).writerows(
-                [row.values() for row in ({"id": "id", "text": "text"}, *rows)]
-            )
+            csv.writer(file).writerows([["id", "text"], *(row.values() for row in rows)])
             file.write("\r\n,\r\n,\r\n")
     elif ending == "parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=10)
@@ -205,8 +203,8 @@ def test_mistakes_are_one_sentence(predict: Run):
     with pytest.raises(PromptError, match="is there and whole"):
         predict("there.csv")
     predict("o.csv", batches=1)
-    with pytest.raises(PromptError, match=r"begun with another prompt \(--ckpt_path\); go on"):
-        predict("o.csv", resume=True, text="Hm:")
+    with pytest.raises(PromptError, match=r"begun with another prompt \(ckpt_path\); go on"):
+        predict("o.csv", resume=True, text="Hmm.:")
     with Path("new.jsonl").open("a") as file:
         file.write('{"id": "x"}\n')
     with pytest.raises(PromptError, match="row 41 has no column 'text'"):
