@@ -167,7 +167,8 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
     def setup(self, stage: str) -> None:
         """Read and tokenize what `stage` needs."""
         self._check_sampler()
-        max_tokens = self._token_limit()
+        module = getattr(self.trainer, "lightning_module", None)
+        max_tokens = self.token_limit(getattr(module, "prompt_length", 0))
         if max_tokens != self.report.max_tokens:
             self._encoded.clear()
             self.report.max_tokens = max_tokens
@@ -254,10 +255,12 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
             return self.rows("train")
         return next(iter(self._rows.values()))
 
-    def _token_limit(self) -> int:
-        """Tokens that an example may have beside the prompt."""
-        module = getattr(self.trainer, "lightning_module", None)
-        prompt_length = getattr(module, "prompt_length", 0)
+    def token_limit(self, prompt_length: int) -> int:
+        """Tokens that an example may have beside a prompt.
+
+        Raises:
+            PromptError: If there is no room.
+        """
         depth = self.verbalizer.depth
         room = self.lm.max_positions - prompt_length - depth
         if room < 1:

@@ -164,7 +164,7 @@ def test_what_is_there_stays_and_the_rest_is_added(predict: Run, monkeypatch: py
     with pytest.raises(PromptError, match="power"):
         predict("o.jsonl", window=8)
     assert not Path("o.jsonl").exists()
-    with pytest.raises(PromptError, match=r"go on with --predictions.resume true"):
+    with pytest.raises(PromptError, match=r"go on with Predictions\(resume=True\)"):
         predict("o.jsonl", window=8)
     predict("o.jsonl", window=8, resume=True)
     assert written == [0, 1, 2, 2, 3, 4]
@@ -220,7 +220,7 @@ def test_options_are_checked_when_they_are_given():
         Predictions("a.jsonl", window=0)
     with pytest.raises(PromptError, match="says no format"):
         Predictions("a.txt")
-    with pytest.raises(PromptError, match=r"give --predictions.path"):
+    with pytest.raises(PromptError, match=r"give Predictions\(path"):
         Predictions(resume=True)
 
 

@@ -1,0 +1,201 @@
+"""What a fit will take: a few steps of it, and what follows from them for the whole."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_prompts.callbacks.base import callback_of
+from lightning_prompts.callbacks.baselines import Baselines
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.files.amounts import count
+from lightning_prompts.files.console import notice
+from lightning_prompts.lm.batch import Batch
+from lightning_prompts.studies.estimate import Clock
+from lightning_prompts.studies.progress import duration
+from lightning_prompts.studies.shared import SharedLM
+
+STEPS = 2  # of which the faster counts: the first one finds its kernels
+PROBED_ROWS = 8  # of the validation that is timed
+PROBED_BATCHES = 16  # of training rows, so that batches are as mixed as in the whole
+CALIBRATED_ON = 256  # training texts, in a fit
+ONE_DEVICE = ("--trainer.devices=1", "--trainer.strategy=auto")
+PROBE = (
+    *(f"--trainer.max_steps={STEPS}", f"--trainer.val_check_interval={STEPS}"),
+    *("--trainer.enable_progress_bar=false", "--trainer.accumulate_grad_batches=1"),
+    *("--trainer.logger=false", *ONE_DEVICE),
+)
+GIB = 2**30
+LONG = 600.0  # seconds of validations that are worth a warning where they are most of a fit
+ROOM = 0.9  # of a device's memory
+
+Line = tuple[str, str | None]
+"""What is said, and the warning that it deserves."""
+
+
+class Measured(NamedTuple):
+    """What the steps of a probe took.
+
+    Attributes:
+        step: Seconds of a training step.
+        row: Seconds of a validation row, with all measures.
+        peak: Bytes of memory at most.
+        tokens: Of the largest batch among the steps, padding and all.
+    """
+
+    step: float
+    row: float
+    peak: int
+    tokens: int
+
+
+class _Probe(Clock):
+    """Times steps, and counts the tokens of their batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens: list[int] = []
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, *args: Any
+    ) -> None:
+        """Begin a batch."""
+        self.tokens.append(len(batch["rows"]) * batch["num_tokens"])
+        super().on_train_batch_start(trainer, pl_module, batch, *args)
+
+
+def probe(args: Sequence[str], cli: PromptCLI, lm: SharedLM, folder: Path) -> Measured:
+    """Take a few steps and validate a few rows, as a fit does.
+
+    Args:
+        args: Options of the fit.
+        cli: Of these, built.
+        lm: Gives its language model again.
+        folder: For what the probe leaves.
+    """
+    notice(f"Timing {count(STEPS, 'step')} and a validation of {PROBED_ROWS} rows")
+    options = cli.config["fit"].data.init_args
+    few = ["--trainer.limit_val_batches=1"]
+    if "validation_rows" in options:
+        few = [f"--data.validation_rows={PROBED_ROWS}"]
+    if "train_rows" in options and options.shots is None:
+        rows = min(len(cli.datamodule.rows("train")), PROBED_BATCHES * cli.datamodule.batch_size)
+        few.append(f"--data.train_rows={rows}")
+    probing = PromptCLI(
+        ["fit", *args, *PROBE, *few], run=False, show=False, make_lm=lm, folder=folder
+    )
+    # They cost a pass over training texts, which is counted on its own.
+    callback_of(probing.trainer, Baselines).wanted = lambda *_: False  # type: ignore[method-assign]
+    clock = _Probe()
+    probing.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
+    probing.trainer.fit(probing.model, datamodule=probing.datamodule)
+    scored = min(PROBED_ROWS, len(probing.datamodule.rows("validation")))
+    if len(few) < 2 and few[0].startswith("--trainer"):
+        scored = probing.datamodule.scored_rows("validation", 1)
+    return Measured(min(clock.steps), clock.batch / scored, _peak(), max(clock.tokens))
+
+
+def costs(
+    cli: PromptCLI, rows: Mapping[str, int], longest: int, measured: Measured
+) -> Iterator[Line]:
+    """Sentences on what is kept, on time and on memory.
+
+    Args:
+        cli: The fit, built.
+        rows: Of each split.
+        longest: Tokens of the longest training row.
+        measured: What a few steps took.
+    """
+    lm = cli.model.lm
+    weights = sum(weight.nbytes for weight in lm.parameters())
+    yield f"Kept in memory: the model's weights, {weights / GIB:.2f} GiB", None
+    if lm.text_cache.num_texts:
+        yield _of_texts(lm.text_cache, rows["train"] + rows["validation"])
+    yield _of_time(cli, rows, measured)
+    tokens = cli.datamodule.batch_size * longest
+    # What a batch needs grows with its tokens; the weights do not.
+    of_batches = max(0, measured.peak - weights) * max(1.0, tokens / max(1, measured.tokens))
+    most, there = weights + of_batches, _of_device(cli.trainer.strategy.root_device)
+    line = (
+        f"Memory: {measured.peak / GIB:.1f} GiB at a batch of {measured.tokens:,} tokens; where a "
+        f"batch has the longest rows ({tokens:,} tokens) at most about {most / GIB:.1f} GiB"
+    )
+    warning = (
+        f"A batch of the longest rows may need {most / GIB:.1f} GiB, and there are "
+        f"{there / GIB:.1f}; lower --data.batch_size or --data.max_tokens, or give "
+        "--lm.recompute true."
+    )
+    yield line, warning if most > ROOM * there else None
+
+
+def _of_texts(cache: Any, texts: int) -> Line:
+    """Texts before a prompt, whose keys and values are kept."""
+    needed = cache.used / cache.num_texts * texts / GIB
+    line = f"keys and values of {count(texts, 'text')}, {needed:.2f} GiB"
+    if needed <= cache.gib:
+        return f"  and {line}", None
+    return f"  and of the {line} the latest {cache.gib:g}", (
+        f"To keep the {line} would take, --lm.text_cache {cache.gib:g} has room for "
+        f"{cache.gib / needed:.0%}, so that most are read anew at each step; give --lm.text_cache "
+        f"{needed * 1.05:.2g} where there is the memory, or fewer rows with --data.train_rows."
+    )
+
+
+def _of_time(cli: PromptCLI, rows: Mapping[str, int], measured: Measured) -> Line:
+    steps, given = _steps(cli, rows["train"]), cli.config["fit"].trainer
+    every, batches = given.val_check_interval, given.limit_val_batches
+    validations = -(-steps // every) if isinstance(every, int) and every > 0 else 1
+    scored = rows["validation"]
+    if isinstance(batches, int) and not isinstance(batches, bool):
+        scored = min(scored, batches * cli.datamodule.val_batch_size)
+    training, validating = steps * measured.step, validations * scored * measured.row
+    # A measured row is answered with several prompts, for a baseline with none.
+    baselines = (scored + CALIBRATED_ON) * measured.row / 2
+    total = training + validating + baselines
+    line = (
+        f"Time: {measured.step:.2g} s a step and {measured.row:.2g} s a validation row; "
+        f"{count(steps, 'step')} {duration(training)}, {count(validations, 'validation')} of "
+        f"{count(scored, 'row')} {duration(validating)}, baselines {duration(baselines)}: about "
+        f"{duration(total)} in all"
+    )
+    if validating < max(LONG, 0.8 * total):
+        return line, None
+    return line, (
+        f"Validation takes {validating / total:.0%} of about {duration(total)}; validate on fewer "
+        "rows with --data.validation_rows, or less often with --trainer.val_check_interval."
+    )
+
+
+def _steps(cli: PromptCLI, rows: int) -> int:
+    """Training batches of the whole fit."""
+    given = cli.config["fit"].trainer
+    if not cli.model.learns:
+        return 1
+    if given.max_steps > 0:
+        return int(given.max_steps) * int(given.accumulate_grad_batches)
+    return -(-rows // cli.datamodule.batch_size) * max(1, given.max_epochs or 1)
+
+
+def _peak() -> int:
+    """Bytes that this process has had at most, of the GPU where there is one."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    if sys.platform == "win32":
+        return 0
+    import resource  # which Windows has not
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _of_device(device: torch.device) -> float:
+    """Bytes of memory; infinite where the system does not say."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    if not hasattr(os, "sysconf"):
+        return float("inf")
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
