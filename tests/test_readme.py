@@ -78,7 +78,8 @@ def folder_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_subcommand_is_shown():
     assert {args[0] for args in ours(README)} >= {"fit", "validate", "test", "report"}
     shown = {args[0] for args in OURS}
-    assert shown == {"fit", "validate", "test", "predict", "demo", "style", "study", "report"}
+    of_runs = {"fit", "validate", "test", "predict"}
+    assert shown == of_runs | {"check", "demo", "style", "study", "report"}
 
 
 @pytest.mark.parametrize("args", OURS, ids=" ".join)
@@ -102,6 +103,8 @@ def test_commands_parse(args: tuple[str, ...], folder_of_a_user: Path):
         asked = parse_study(options)
         assert read_config(asked.configs, asked.options).name
         return
+    if command == "check":
+        command = "fit"
     if command == "demo":
         command, options = "fit", ["--config", "configs/tuner/soft.yaml", *BASE, *options]
     config = OnlyParses([command, *options], run=False).config[command]

@@ -133,7 +133,7 @@ class PredictionFile:
         return text.getvalue()
 
     def _table(self, rows: Sequence[Mapping[str, Any]]) -> Any:
-        import pyarrow
+        import pyarrow  # type: ignore[import-untyped]
 
         types = {"row": pyarrow.int64(), "id": self._type_of_ids(pyarrow)}
         schema = pyarrow.schema(
@@ -202,7 +202,7 @@ def _concatenate(file: IO[bytes], begins: bytes, parts: Iterable[Part]) -> None:
 def _tables(parts: Iterable[Part]) -> Iterable[Any]:
     """The rows of all parts in groups that readers are quick with."""
     import pyarrow
-    import pyarrow.parquet
+    import pyarrow.parquet  # type: ignore[import-untyped]
 
     waiting: list[Any] = []
     for part in parts:

@@ -29,7 +29,7 @@ from lightning_prompts.tasks.rows import SPLIT_SEED, Rows, stratified_order
 WARNED = 1  # exit status
 SHOWN_ROWS, SHOWN_LABELS = 3, 6
 LONGEST = 400  # characters of a row
-PASS_TOKENS = 3000  # of a sample that is answered without a prompt: some seconds on a CPU
+PASS_TOKENS = 2500  # of a sample that is answered without a prompt: some seconds on a CPU
 
 
 def check(args: Sequence[str]) -> None:
@@ -85,8 +85,10 @@ def _check(cli: PromptCLI, args: Sequence[str], lm: SharedLM, folder: Path) -> l
     if tuner.classifies and len(names) > 1:
         _say(_baselines(cli, splits))
     rows = {name: split.rows for name, split in splits.items()}
-    longest = splits["train"].quantile(1.0)
-    for line, warning in costs(cli, rows, longest, probe(args, cli, lm, folder)):
+    train, num_prompt = splits["train"], tuner.prompt_length
+    measured = probe(args, cli, train.quantile(0.95) + num_prompt, lm, folder)
+    sizes = train.mean_length + num_prompt, train.quantile(1.0) + num_prompt
+    for line, warning in costs(cli, rows, *sizes, measured):
         _say(line)
         warnings += [warning] if warning else []
     return warnings

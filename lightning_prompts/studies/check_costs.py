@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -18,9 +18,11 @@ from lightning_prompts.lm.batch import Batch
 from lightning_prompts.studies.estimate import Clock
 from lightning_prompts.studies.progress import duration
 from lightning_prompts.studies.shared import SharedLM
+from lightning_prompts.tuners.base import PromptTuner
 
-STEPS = 2  # of which the faster counts: the first one finds its kernels
-PROBED_ROWS = 8  # of the validation that is timed
+STEPS = 2  # of which the last counts: the first one finds its kernels
+PROBED_TOKENS = 2048  # of a step, and of the validation that is timed: seconds on a CPU
+PROBED_ROWS = 8  # of the validation, at most
 PROBED_BATCHES = 16  # of training rows, so that batches are as mixed as in the whole
 CALIBRATED_ON = 256  # training texts, in a fit
 ONE_DEVICE = ("--trainer.devices=1", "--trainer.strategy=auto")
@@ -41,20 +43,20 @@ class Measured(NamedTuple):
     """What the steps of a probe took.
 
     Attributes:
-        step: Seconds of a training step.
+        token: Seconds of a token in a training step, the prompt's own counted with each row.
         row: Seconds of a validation row, with all measures.
         peak: Bytes of memory at most.
-        tokens: Of the largest batch among the steps, padding and all.
+        tokens: Of the larger batch among the steps, padding and all.
     """
 
-    step: float
+    token: float
     row: float
     peak: int
     tokens: int
 
 
 class _Probe(Clock):
-    """Times steps, and counts the tokens of their batches."""
+    """Times steps, and counts the tokens of their batches, the prompt's with each row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,27 +66,33 @@ class _Probe(Clock):
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, *args: Any
     ) -> None:
         """Begin a batch."""
-        self.tokens.append(len(batch["rows"]) * batch["num_tokens"])
+        num_prompt = cast(PromptTuner, pl_module).prompt_length
+        self.tokens.append(len(batch["rows"]) * (batch["num_tokens"] + num_prompt))
         super().on_train_batch_start(trainer, pl_module, batch, *args)
 
 
-def probe(args: Sequence[str], cli: PromptCLI, lm: SharedLM, folder: Path) -> Measured:
-    """Take a few steps and validate a few rows, as a fit does.
+def probe(
+    args: Sequence[str], cli: PromptCLI, longest: int, lm: SharedLM, folder: Path
+) -> Measured:
+    """Take a few steps and validate a few rows, as a fit does, in smaller batches of long rows.
 
     Args:
         args: Options of the fit.
         cli: Of these, built.
+        longest: Tokens of nearly all rows, the prompt's among them.
         lm: Gives its language model again.
         folder: For what the probe leaves.
     """
-    notice(f"Timing {count(STEPS, 'step')} and a validation of {PROBED_ROWS} rows")
-    options = cli.config["fit"].data.init_args
-    few = ["--trainer.limit_val_batches=1"]
-    if "validation_rows" in options:
-        few = [f"--data.validation_rows={PROBED_ROWS}"]
+    task, options = cli.datamodule, cli.config["fit"].data.init_args
+    fit = max(1, PROBED_TOKENS // max(1, longest))
+    size, scored = min(task.batch_size, fit), min(PROBED_ROWS, fit)
+    notice(f"Timing {count(STEPS, 'step')} and a validation of {count(scored, 'row')}")
+    few = [f"--data.batch_size={size}", f"--data.val_batch_size={scored}"]
+    # Drawn evenly where a task can, for the first batch has the longest rows.
+    can = "validation_rows" in options
+    few.append(f"--data.validation_rows={scored}" if can else "--trainer.limit_val_batches=1")
     if "train_rows" in options and options.shots is None:
-        rows = min(len(cli.datamodule.rows("train")), PROBED_BATCHES * cli.datamodule.batch_size)
-        few.append(f"--data.train_rows={rows}")
+        few.append(f"--data.train_rows={min(len(task.rows('train')), PROBED_BATCHES * size)}")
     probing = PromptCLI(
         ["fit", *args, *PROBE, *few], run=False, show=False, make_lm=lm, folder=folder
     )
@@ -93,21 +101,21 @@ def probe(args: Sequence[str], cli: PromptCLI, lm: SharedLM, folder: Path) -> Me
     clock = _Probe()
     probing.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
     probing.trainer.fit(probing.model, datamodule=probing.datamodule)
-    scored = min(PROBED_ROWS, len(probing.datamodule.rows("validation")))
-    if len(few) < 2 and few[0].startswith("--trainer"):
-        scored = probing.datamodule.scored_rows("validation", 1)
-    return Measured(min(clock.steps), clock.batch / scored, _peak(), max(clock.tokens))
+    scored = probing.datamodule.scored_rows("validation", 1)
+    token = clock.steps[-1] / clock.tokens[-1]
+    return Measured(token, clock.batch / scored, _peak(), max(clock.tokens))
 
 
 def costs(
-    cli: PromptCLI, rows: Mapping[str, int], longest: int, measured: Measured
+    cli: PromptCLI, rows: Mapping[str, int], mean: float, longest: int, measured: Measured
 ) -> Iterator[Line]:
     """Sentences on what is kept, on time and on memory.
 
     Args:
         cli: The fit, built.
         rows: Of each split.
-        longest: Tokens of the longest training row.
+        mean: Tokens of a training row, the prompt's among them.
+        longest: The same of the longest.
         measured: What a few steps took.
     """
     lm = cli.model.lm
@@ -115,7 +123,7 @@ def costs(
     yield f"Kept in memory: the model's weights, {weights / GIB:.2f} GiB", None
     if lm.text_cache.num_texts:
         yield _of_texts(lm.text_cache, rows["train"] + rows["validation"])
-    yield _of_time(cli, rows, measured)
+    yield _of_time(cli, rows, mean, measured)
     tokens = cli.datamodule.batch_size * longest
     # What a batch needs grows with its tokens; the weights do not.
     of_batches = max(0, measured.peak - weights) * max(1.0, tokens / max(1, measured.tokens))
@@ -145,19 +153,20 @@ def _of_texts(cache: Any, texts: int) -> Line:
     )
 
 
-def _of_time(cli: PromptCLI, rows: Mapping[str, int], measured: Measured) -> Line:
+def _of_time(cli: PromptCLI, rows: Mapping[str, int], mean: float, measured: Measured) -> Line:
     steps, given = _steps(cli, rows["train"]), cli.config["fit"].trainer
     every, batches = given.val_check_interval, given.limit_val_batches
     validations = -(-steps // every) if isinstance(every, int) and every > 0 else 1
     scored = rows["validation"]
     if isinstance(batches, int) and not isinstance(batches, bool):
         scored = min(scored, batches * cli.datamodule.val_batch_size)
-    training, validating = steps * measured.step, validations * scored * measured.row
+    step = measured.token * mean * cli.datamodule.batch_size
+    training, validating = steps * step, validations * scored * measured.row
     # A measured row is answered with several prompts, for a baseline with none.
     baselines = (scored + CALIBRATED_ON) * measured.row / 2
     total = training + validating + baselines
     line = (
-        f"Time: {measured.step:.2g} s a step and {measured.row:.2g} s a validation row; "
+        f"Time: {step:.2g} s a step and {measured.row:.2g} s a validation row; "
         f"{count(steps, 'step')} {duration(training)}, {count(validations, 'validation')} of "
         f"{count(scored, 'row')} {duration(validating)}, baselines {duration(baselines)}: about "
         f"{duration(total)} in all"

@@ -36,6 +36,7 @@ class Split(NamedTuple):
         examples: Of a sample.
         lengths: Their tokens before they were cut, sorted.
         cut: Of the sample, those that were cut to fit.
+        limit: Most tokens that fit.
     """
 
     rows: int
@@ -46,10 +47,12 @@ class Split(NamedTuple):
     examples: list[Example]
     lengths: list[int]
     cut: int
+    limit: int
 
     def quantile(self, share: float) -> int:
         """Tokens that this share of the sample does not exceed, at most those that fit."""
-        return self.lengths[min(len(self.lengths) - 1, int(share * len(self.lengths)))]
+        place = min(len(self.lengths) - 1, int(share * len(self.lengths)))
+        return min(self.lengths[place], self.limit)
 
     @property
     def mean_length(self) -> float:
@@ -82,6 +85,7 @@ def look_at(task: PromptTask, name: str) -> Split:
         examples,
         sorted(len(e.before_ids) + len(e.after_ids) for e in whole),
         sum(example.cut for example in examples),
+        task.report.max_tokens,
     )
 
 

@@ -52,7 +52,7 @@ def test_a_command_loads_no_data_and_no_model_classes_before_it_needs_them():
 
 def test_the_commands_are_those_that_lightning_runs_and_some_more():
     assert set(RUNS) == set(PromptCLI.subcommands())
-    assert set(COMMANDS) - set(RUNS) == {"style", "study", "report", "demo"}
+    assert set(COMMANDS) - set(RUNS) == {"check", "style", "study", "report", "demo"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -66,7 +66,7 @@ def test_help_before_a_command_lists_them(args: list[str], capsys: pytest.Captur
     with pytest.raises(SystemExit) as stop:
         answer(args)
     assert not stop.value.code
-    assert "{fit,validate,test,predict,style,study,report,demo}" in capsys.readouterr().out
+    assert "{fit,validate,test,predict,check,style,study,report,demo}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("args", [[], ["train"], ["--config", "a.yaml"]])
