@@ -29,7 +29,7 @@ from lightning_prompts.tasks.rows import SPLIT_SEED, Rows, stratified_order
 WARNED = 1  # exit status
 SHOWN_ROWS, SHOWN_LABELS = 3, 6
 LONGEST = 400  # characters of a row
-PASS_TOKENS = 2500  # of a sample that is answered without a prompt: some seconds on a CPU
+PASS_TOKENS = 2000  # of a sample that is answered without a prompt: some seconds on a CPU
 
 
 def check(args: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from lightning_prompts.studies.shared import SharedLM
 from lightning_prompts.tuners.base import PromptTuner
 
 STEPS = 2  # of which the last counts: the first one finds its kernels
-PROBED_TOKENS = 2048  # of a step, and of the validation that is timed: seconds on a CPU
+PROBED_TOKENS = 1024  # of a step, and of the validation that is timed: seconds on a CPU
 PROBED_ROWS = 8  # of the validation, at most
 PROBED_BATCHES = 16  # of training rows, so that batches are as mixed as in the whole
 CALIBRATED_ON = 256  # training texts, in a fit
@@ -171,7 +171,7 @@ def _of_time(cli: PromptCLI, rows: Mapping[str, int], mean: float, measured: Mea
         f"{count(scored, 'row')} {duration(validating)}, baselines {duration(baselines)}: about "
         f"{duration(total)} in all"
     )
-    if validating < max(LONG, 0.8 * total):
+    if validating < max(LONG, total / 2):
         return line, None
     return line, (
         f"Validation takes {validating / total:.0%} of about {duration(total)}; validate on fewer "
