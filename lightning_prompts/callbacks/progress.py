@@ -24,6 +24,7 @@ class StepProgress(ProgressBar):
         self._training: tqdm[Any] | None = None
         self._evaluation: tqdm[Any] | None = None
         self._drawn = 0.0
+        self._in_rows = False
 
     def disable(self) -> None:
         """Draw nothing, on all ranks but the first."""
@@ -64,16 +65,14 @@ class StepProgress(ProgressBar):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open a bar."""
         task = task_of(trainer)
-        if task is None or task.windows is None:
+        windows = None if task is None else task.windows
+        self._in_rows = windows is not None
+        if windows is None:
             self._evaluate("Predicting", trainer.num_predict_batches)
-        else:
-            share = 1 / max(1, trainer.world_size)  # other processes take as many
-            done = task.windows.num_rows - task.windows.wanted_rows / share
-            self._evaluation = self._open(
-                *("Predicting", "row", task.windows.num_rows),
-                done=max(0, int(done)),
-                leave=False,
-            )
+            return
+        left = windows.wanted_rows * trainer.world_size  # other processes take about as many
+        done = max(0, windows.num_rows - left)
+        self._evaluation = self._open("Predicting", "row", windows.num_rows, done, leave=False)
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Count a batch."""
@@ -87,8 +86,8 @@ class StepProgress(ProgressBar):
     ) -> None:
         """Count a batch, or its rows."""
         if self._evaluation is not None:
-            of_rows = self._evaluation.unit == "row"
-            self._evaluation.update(len(outputs["rows"]) * trainer.world_size if of_rows else 1)
+            rows = len(outputs["rows"]) * trainer.world_size
+            self._evaluation.update(rows if self._in_rows else 1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the bar away."""
