@@ -21,7 +21,13 @@ from lightning_prompts.files.escaping import one_line
 from lightning_prompts.files.text import first_few, shorten_middle
 from lightning_prompts.lm.batch import Example, collate, on_device
 from lightning_prompts.lm.class_scores import class_scores
-from lightning_prompts.studies.check_costs import CALIBRATED_ON, ONE_DEVICE, costs, probe
+from lightning_prompts.studies.check_costs import (
+    CALIBRATED_ON,
+    ONE_DEVICE,
+    PROBED_TOKENS,
+    costs,
+    probe,
+)
 from lightning_prompts.studies.check_data import Split, data_warnings, look_at, word_lines
 from lightning_prompts.studies.shared import SharedLM
 from lightning_prompts.tasks.rows import SPLIT_SEED, Rows, stratified_order
@@ -142,7 +148,7 @@ def _baselines(cli: PromptCLI, splits: dict[str, Split]) -> str:
 
 def _some(rows: Rows, split: Split) -> Sequence[int]:
     """Rows with the classes in their shares, of about `PASS_TOKENS` tokens."""
-    number = max(8, int(PASS_TOKENS / max(1.0, split.mean_length)))
+    number = max(4, int(PASS_TOKENS / max(1.0, split.mean_length)))
     return stratified_order(rows.labels, SPLIT_SEED)[: min(number, CALIBRATED_ON)]
 
 
@@ -151,11 +157,13 @@ def _scores(cli: PromptCLI, rows: Rows, indices: Sequence[int]) -> torch.Tensor:
     """[B, C] Log-probabilities without a prompt."""
     task, tuner = cli.datamodule, cli.model
     examples = task.encoded_examples(rows.take(indices))
-    order = sorted(range(len(examples)), key=lambda i: _length(examples[i]))
     nothing = tuner.lm.embedding_table[:0][None]
     found: dict[int, torch.Tensor] = {}
-    for start in range(0, len(order), 16):
-        some = order[start : start + 16]
+    waiting = sorted(range(len(examples)), key=lambda i: _length(examples[i]))
+    while waiting:
+        # From the longest on, as many as the pass has tokens for.
+        size = max(1, PROBED_TOKENS // max(1, _length(examples[waiting[-1]])))
+        some, waiting = waiting[-size:], waiting[:-size]
         batch = on_device(collate([examples[i] for i in some], some, some), nothing.device)
         with cli.trainer.precision_plugin.forward_context():
             scores = class_scores(tuner.lm, tuner.template, tuner.verbalizer, nothing, batch)[0]
