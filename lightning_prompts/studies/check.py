@@ -128,10 +128,10 @@ def _baselines(cli: PromptCLI, splits: dict[str, Split]) -> str:
     rows = task.rows(name)
     scored = [*_some(rows, splits[name])]
     labels = torch.tensor([rows.labels[i] for i in scored])
-    scores = _scores(cli, rows, scored)
+    scores = _scores(cli, rows, scored, splits[name])
     reference = "train" if "train" in splits else name
     others = [*_some(task.rows(reference), splits[reference])]
-    prior = _scores(cli, task.rows(reference), others).mean(0)
+    prior = _scores(cli, task.rows(reference), others, splits[reference]).mean(0)
     classes = splits[reference].classes
     majority = max(range(len(classes)), key=classes.__getitem__)
     shares = {
@@ -153,10 +153,15 @@ def _some(rows: Rows, split: Split) -> Sequence[int]:
 
 
 @torch.no_grad()
-def _scores(cli: PromptCLI, rows: Rows, indices: Sequence[int]) -> torch.Tensor:
-    """[B, C] Log-probabilities without a prompt."""
+def _scores(cli: PromptCLI, rows: Rows, indices: Sequence[int], split: Split) -> torch.Tensor:
+    """[B, C] Log-probabilities without a prompt, of texts that are cut where many are long."""
     task, tuner = cli.datamodule, cli.model
-    examples = task.encoded_examples(rows.take(indices))
+    most = PROBED_TOKENS if split.quantile(0.95) > PROBED_TOKENS else split.limit
+    limit, task.report.max_tokens = task.report.max_tokens, most
+    try:
+        examples = task.encoded_examples(rows.take(indices))
+    finally:
+        task.report.max_tokens = limit
     nothing = tuner.lm.embedding_table[:0][None]
     found: dict[int, torch.Tensor] = {}
     waiting = sorted(range(len(examples)), key=lambda i: _length(examples[i]))

@@ -1,7 +1,8 @@
 """What a fit will take: a few steps of it, and what follows from them for the whole."""
 
+import contextlib
 import os
-import sys
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -45,12 +46,14 @@ class Measured(NamedTuple):
     Attributes:
         token: Seconds of a token in a training step, the prompt's own counted with each row.
         row: Seconds of a validation row, with all measures.
-        peak: Bytes of memory at most.
-        tokens: Of the larger batch among the steps, padding and all.
+        before: Bytes of memory between two steps.
+        peak: At most, in the last of them.
+        tokens: Of its batch, padding and all.
     """
 
     token: float
     row: float
+    before: int
     peak: int
     tokens: int
 
@@ -61,6 +64,7 @@ class _Probe(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.tokens: list[int] = []
+        self.before = self.peak = 0
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, *args: Any
@@ -68,7 +72,14 @@ class _Probe(Clock):
         """Begin a batch."""
         num_prompt = cast(PromptTuner, pl_module).prompt_length
         self.tokens.append(len(batch["rows"]) * (batch["num_tokens"] + num_prompt))
+        _forget_peak()
+        self.before = _memory()[0]
         super().on_train_batch_start(trainer, pl_module, batch, *args)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """End a batch, before the validation that follows the last one."""
+        super().on_train_batch_end(*args)
+        self.peak = _memory()[1]
 
 
 def probe(
@@ -88,6 +99,8 @@ def probe(
     size, scored = min(task.batch_size, fit), min(PROBED_ROWS, fit)
     notice(f"Timing {count(STEPS, 'step')} and a validation of {count(scored, 'row')}")
     few = [f"--data.batch_size={size}", f"--data.val_batch_size={scored}"]
+    if longest > PROBED_TOKENS:
+        few.append(f"--data.max_tokens={PROBED_TOKENS}")
     # Drawn evenly where a task can, for the first batch has the longest rows.
     can = "validation_rows" in options
     few.append(f"--data.validation_rows={scored}" if can else "--trainer.limit_val_batches=1")
@@ -103,7 +116,7 @@ def probe(
     probing.trainer.fit(probing.model, datamodule=probing.datamodule)
     scored = probing.datamodule.scored_rows("validation", 1)
     token = clock.steps[-1] / clock.tokens[-1]
-    return Measured(token, clock.batch / scored, _peak(), max(clock.tokens))
+    return Measured(token, clock.batch / scored, clock.before, clock.peak, clock.tokens[-1])
 
 
 def costs(
@@ -125,9 +138,12 @@ def costs(
         yield _of_texts(lm.text_cache, rows["train"] + rows["validation"])
     yield _of_time(cli, rows, mean, measured)
     tokens = cli.datamodule.batch_size * longest
-    # What a batch needs grows with its tokens; the weights do not.
-    of_batches = max(0, measured.peak - weights) * max(1.0, tokens / max(1, measured.tokens))
-    most, there = weights + of_batches, _of_device(cli.trainer.strategy.root_device)
+    # What a batch needs grows with its tokens; what is there before it does not.
+    of_batch = max(0, measured.peak - measured.before) / measured.tokens
+    most = measured.before + of_batch * max(tokens, measured.tokens)
+    there = _of_device(cli.trainer.strategy.root_device)
+    if not measured.peak:
+        return
     line = (
         f"Memory: {measured.peak / GIB:.1f} GiB at a batch of {measured.tokens:,} tokens; where a "
         f"batch has the longest rows ({tokens:,} tokens) at most about {most / GIB:.1f} GiB"
@@ -189,16 +205,27 @@ def _steps(cli: PromptCLI, rows: int) -> int:
     return -(-rows // cli.datamodule.batch_size) * max(1, given.max_epochs or 1)
 
 
-def _peak() -> int:
-    """Bytes that this process has had at most, of the GPU where there is one."""
+def _forget_peak() -> None:
+    """Count the most memory anew, where the system can."""
     if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    if sys.platform == "win32":
-        return 0
-    import resource  # which Windows has not
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+
+def _memory() -> tuple[int, int]:
+    """Bytes that this process has, and has had at most; of the GPU where there is one.
+
+    Both 0 where the system does not say.
+    """
+    if torch.cuda.is_available():
+        return int(torch.cuda.memory_allocated()), int(torch.cuda.max_memory_allocated())
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0, 0
+    of = dict(re.findall(r"^(VmRSS|VmHWM):\s*(\d+) kB", status, flags=re.MULTILINE))
+    return 1024 * int(of.get("VmRSS", 0)), 1024 * int(of.get("VmHWM", 0))
 
 
 def _of_device(device: torch.device) -> float:

@@ -116,7 +116,7 @@ def word_lines(task: PromptTask, splits: Mapping[str, Split]) -> Iterator[tuple[
         if name == "train" or "train" not in splits:
             continue
         index, p, q, z = shift(split.classes, splits["train"].classes)
-        if abs(p - q) >= SHIFT and abs(z) >= SHIFT_Z:
+        if 0 < p < 1 and abs(p - q) >= SHIFT and abs(z) >= SHIFT_Z:
             yield (
                 (f"Label {labels[index]!r} is {p:.3f} of {name} and {q:.3f} of train (z {z:+.1f})"),
                 (
