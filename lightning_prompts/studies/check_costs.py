@@ -34,6 +34,7 @@ PROBE = (
 )
 GIB = 2**30
 LONG = 600.0  # seconds of validations that are worth a warning where they are most of a fit
+SHORT = 99.5  # seconds that are printed as such
 ROOM = 0.9  # of a device's memory
 
 Line = tuple[str, str | None]
@@ -182,7 +183,7 @@ def _of_time(cli: PromptCLI, rows: Mapping[str, int], mean: float, measured: Mea
     baselines = (scored + CALIBRATED_ON) * measured.row / 2
     total = training + validating + baselines
     line = (
-        f"Time: {step:.2g} s a step and {measured.row:.2g} s a validation row; "
+        f"Time: {_seconds(step)} a step and {_seconds(measured.row)} a validation row; "
         f"{count(steps, 'step')} {duration(training)}, {count(validations, 'validation')} of "
         f"{count(scored, 'row')} {duration(validating)}, baselines {duration(baselines)}: about "
         f"{duration(total)} in all"
@@ -193,6 +194,11 @@ def _of_time(cli: PromptCLI, rows: Mapping[str, int], mean: float, measured: Mea
         f"Validation takes {validating / total:.0%} of about {duration(total)}; validate on fewer "
         "rows with --data.validation_rows, or less often with --trainer.val_check_interval."
     )
+
+
+def _seconds(seconds: float) -> str:
+    """A short time to two digits."""
+    return f"{seconds:.2g} s" if seconds < SHORT else duration(seconds)
 
 
 def _steps(cli: PromptCLI, rows: int) -> int:
