@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -94,7 +94,9 @@ class Baselines(EvaluationCallback):
             self._of_written = tuner.scored_without_text(self._written_rows(tuner))
         if task is not None:
             self._majority = tuner.verbalizer.index(task.report.majority_label)
-            self._prior = self._calibrate(trainer, tuner, task)
+            self._prior = mean_log_probabilities(
+                trainer, task, lambda batch: self._no_prompt_logits(tuner, batch)
+            )
 
     def measure(self, tuner: PromptTuner, outputs: Mapping[str, Tensor], batch: Batch) -> None:
         """Answer one batch without the prompt."""
@@ -168,22 +170,31 @@ class Baselines(EvaluationCallback):
         super().load_state_dict(state_dict)
         self._known = state_dict["known"]
 
-    def _calibrate(self, trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> Tensor:
-        """[C] Mean log-probability of each class without a prompt, over training texts."""
-        batches = tqdm(
-            task.calibration_batches(),
-            desc="Calibrating on training texts",
-            unit=" batches",
-            leave=False,
-            delay=PROGRESS_AFTER_SECONDS,
-            disable=not trainer.is_global_zero,
-        )
-        parts = []
-        for batch in batches:
-            with self.precision(trainer):
-                logits = self._no_prompt_logits(tuner, trainer.strategy.batch_to_device(batch))
-            parts.append(logits.log_softmax(-1))
-        return torch.cat(parts).mean(0)
+
+def mean_log_probabilities(
+    trainer: Trainer, task: PromptTask, logits: Callable[[Batch], Tensor]
+) -> Tensor:
+    """[C] Mean log-probability of each class over training texts, without their labels.
+
+    Args:
+        trainer: Of the evaluation.
+        task: Has the texts.
+        logits: B examples to [B, C], computed in the trainer's precision.
+    """
+    batches = tqdm(
+        task.calibration_batches(),
+        desc="Calibrating on training texts",
+        unit=" batches",
+        leave=False,
+        delay=PROGRESS_AFTER_SECONDS,
+        disable=not trainer.is_global_zero,
+    )
+    parts = []
+    for batch in batches:
+        with EvaluationCallback.precision(trainer), torch.no_grad():
+            found = logits(trainer.strategy.batch_to_device(batch))
+        parts.append(found.log_softmax(-1))
+    return torch.cat(parts).nanmean(0)
 
 
 def _identity(trainer: Trainer, tuner: PromptTuner, stage: Stage, text: str | None) -> str:

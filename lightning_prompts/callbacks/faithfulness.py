@@ -222,14 +222,7 @@ class Faithfulness(EvaluationCallback):
 
     def _read(self, tuner: PromptTuner, pasted: list[list[int]], batch: Batch) -> Tensor:
         """Hidden states at the answer after whole rows of token ids."""
-        # A text can take more tokens than the prompt it came from, and then no longer fit. Its
-        # beginning goes, as in any program that keeps the latest tokens.
-        fixed, most = tuner.template.prefix_ids, tuner.lm.max_positions - tuner.verbalizer.depth
-        room = most - len(fixed)
-        rows = [row if len(row) <= most else fixed + row[-room:] for row in pasted]
-        if not all(map(tuner.lm.reads, rows)):  # such rows count as wrong, whatever is read
-            rows = [row if tuner.lm.reads(row) else [tuner.lm.bos_id] for row in rows]
-        whole = whole_batch(rows, like=batch)
+        whole = whole_rows(tuner, pasted, batch)
         return self._passes("text", whole, lambda: tuner.answer_hidden(self._hard[:0], whole))
 
     def _text_without_text(self, tuner: PromptTuner) -> Tensor:
@@ -239,6 +232,24 @@ class Faithfulness(EvaluationCallback):
         pasted = tuner.template.paste(self._text, batch["texts"])
         hidden = self._read(tuner, pasted, batch)
         return tuner.verbalizer.scores(tuner.lm, hidden)[0]
+
+
+def whole_rows(tuner: PromptTuner, pasted: list[list[int]], batch: Batch) -> Batch:
+    """Rows with the prompt's text pasted in, as a batch for an empty prompt.
+
+    Args:
+        tuner: Its language model reads them; BOS stands for a row that it cannot read.
+        pasted: Token ids of B rows.
+        batch: That they stand for.
+    """
+    # A text can take more tokens than the prompt it came from, and then no longer fit. Its
+    # beginning goes, as in any program that keeps the latest tokens.
+    fixed, most = tuner.template.prefix_ids, tuner.lm.max_positions - tuner.verbalizer.depth
+    room = most - len(fixed)
+    rows = [row if len(row) <= most else fixed + row[-room:] for row in pasted]
+    if not all(map(tuner.lm.reads, rows)):  # such rows count as wrong, whatever is read
+        rows = [row if tuner.lm.reads(row) else [tuner.lm.bos_id] for row in rows]
+    return whole_batch(rows, like=batch)
 
 
 def _pieces(batch: Batch, prompt: list[int]) -> list[list[int]]:

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from lightning_prompts.callbacks.base import task_of
 from lightning_prompts.callbacks.early_end import planned_steps
 
 # Reading a loss waits for a GPU, so not at each step; into a file, not so often that it fills.
@@ -23,6 +24,7 @@ class StepProgress(ProgressBar):
         self._training: tqdm[Any] | None = None
         self._evaluation: tqdm[Any] | None = None
         self._drawn = 0.0
+        self._in_rows = False
 
     def disable(self) -> None:
         """Draw nothing, on all ranks but the first."""
@@ -62,14 +64,30 @@ class StepProgress(ProgressBar):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open a bar."""
-        self._evaluate("Predicting", trainer.num_predict_batches)
+        task = task_of(trainer)
+        windows = None if task is None else task.windows
+        self._in_rows = windows is not None
+        if windows is None:
+            self._evaluate("Predicting", trainer.num_predict_batches)
+            return
+        left = windows.wanted_rows * trainer.world_size  # other processes take about as many
+        done = max(0, windows.num_rows - left)
+        self._evaluation = self._open("Predicting", "row", windows.num_rows, done, leave=False)
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Count a batch."""
         if self._evaluation is not None:
             self._evaluation.update()
 
-    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        """Count a batch, or its rows."""
+        if self._evaluation is not None:
+            rows = len(outputs["rows"]) * trainer.world_size
+            self._evaluation.update(rows if self._in_rows else 1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the bar away."""

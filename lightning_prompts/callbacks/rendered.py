@@ -49,14 +49,18 @@ class Rendered(Callback):
 def shown_row(tuner: PromptTuner, task: PromptTask) -> str:
     """A text of middling length as it is read, the prompt and the answer marked."""
     texts = [pair for batch in task.calibration_batches(ROWS) for pair in batch["texts"]]
-    before, after = texts[len(texts) // 2]
+    row = shorten_middle(marked(tuner, *texts[len(texts) // 2]), LONGEST)
+    return f"The conversation as {tuner.lm.label} reads it:\n{row}"
+
+
+def marked(tuner: PromptTuner, before: str, after: str) -> str:
+    """A row as it is read, the prompt and the answer marked."""
     ids = tuner.hard_prompt().tolist()
     prompt = count(len(ids), "vector" if tuner.soft_in_use else "token")
     if not tuner.soft_in_use:
         prompt += f" '{visible(tuner.lm.decode(ids))}'"
     bos = tuner.lm.decode(tuner.lm.prefix_ids)
-    row = shorten_middle(f"{bos}{before}[[prompt: {prompt}]]{after}[[answer]]", LONGEST)
-    return f"The conversation as {tuner.lm.label} reads it:\n{row}"
+    return f"{bos}{before}[[prompt: {prompt}]]{after}[[answer]]"
 
 
 def answers_shown(trainer: Trainer, tuner: PromptTuner, task: PromptTask) -> list[str]:

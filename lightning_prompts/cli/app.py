@@ -65,6 +65,8 @@ SECTIONS: dict[str, type[Callback]] = {
     "checkpoint": BestPrompt,
 }
 
+PREDICTIONS_SECTION = "predictions"  # of `predict` alone
+
 # What the trainer raises for options that do not go together, or not on this machine.
 UNFIT = (ValueError, TypeError, MisconfigurationException, ImportError)
 
@@ -173,6 +175,8 @@ class PromptCLI(LightningCLI):
         if self.command not in ("", subcommand):  # most of the time would go into the other three
             return self.init_parser(description=kwargs["description"])
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_lightning_class_args(Predictions, PREDICTIONS_SECTION)
         # The table at the end and predictions.jsonl take their place.
         unwanted = {"validate": "verbose", "test": "verbose", "predict": "return_predictions"}
         if subcommand in unwanted:
@@ -188,7 +192,9 @@ class PromptCLI(LightningCLI):
         given = configured.callbacks if isinstance(configured.callbacks, list) else []
         own_bar = any(isinstance(callback, ProgressBar) for callback in given)
         save = SaveConfig(self._parser(self.subcommand), self.saved)
-        callbacks: list[Callback] = [save, Predictions(), Tested(), PromptList(), LastPrompt()]
+        callbacks: list[Callback] = [save, Tested(), PromptList(), LastPrompt()]
+        if self.command != "predict":  # where it is a section
+            callbacks.append(Predictions())
         callbacks += [FiniteNumbers(), Rendered(), SameRun(self.config[self.subcommand]), Requeue()]
         if configured.enable_progress_bar is not False and not own_bar:
             callbacks.append(StepProgress())
@@ -260,15 +266,16 @@ class PromptCLI(LightningCLI):
         self._evaluate(self.trainer.test, "test", **kwargs)
 
     def predict(self, **kwargs: Any) -> None:
-        """Write predictions.jsonl."""
-        self._announce(**kwargs)
+        """Write predictions.jsonl, or the file that was asked for."""
+        self._announce(**kwargs, ahead=not callback_of(self.trainer, Predictions).streams)
         self.trainer.predict(**kwargs)
         if self.trainer.is_global_zero:
             outcome.predicted(self.trainer, self.datamodule)
 
-    def _announce(self, ckpt_path: str | None, **_: Any) -> int:
+    def _announce(self, ckpt_path: str | None, ahead: bool = True, **_: Any) -> int:
         step = outcome.announce(self.trainer, self.model, self.datamodule, ckpt_path)
-        self.datamodule.read_ahead(self.trainer, self.config.subcommand)
+        if ahead:
+            self.datamodule.read_ahead(self.trainer, self.config.subcommand)
         return step
 
     def _evaluate(self, run: Callable[..., Any], stage: Stage, **kwargs: Any) -> None:
@@ -282,7 +289,8 @@ class PromptCLI(LightningCLI):
 
 def parsed_options(config: Namespace) -> list[Option]:
     """All options of a command's configuration, with their types."""
-    return list(options_of(config.as_dict(), {"lm": FrozenLM, "trainer": Trainer, **SECTIONS}))
+    owners = {"lm": FrozenLM, "trainer": Trainer, PREDICTIONS_SECTION: Predictions, **SECTIONS}
+    return list(options_of(config.as_dict(), owners))
 
 
 def import_all(package: ModuleType) -> None:

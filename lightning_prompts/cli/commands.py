@@ -22,6 +22,7 @@ RUNS = {
 }
 COMMANDS = {
     **RUNS,
+    "check": "Look at data, template, answers, time and memory before a long fit.",
     "style": "Train the two classifiers of style transfer.",
     "study": "Run many fits, a grid or a search, and go on where they were stopped.",
     "measure": "Measure prompts that were learned elsewhere: adapters of PEFT, tensors, texts.",

@@ -18,6 +18,7 @@ from lightning_prompts.files.option_names import speaking_flags
 
 # What runs otherwise than through Lightning's command line, each with its own options.
 OTHERS: Mapping[str, str] = {
+    "check": "lightning_prompts.studies.check:check",
     "demo": "lightning_prompts.studies.demo:demo",
     "style": "lightning_prompts.cli.style:style",
     "study": "lightning_prompts.studies.command:study",

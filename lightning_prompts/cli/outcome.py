@@ -230,10 +230,13 @@ def predicted(trainer: Trainer, task: PromptTask) -> None:
         task: Whose rows were read.
     """
     predictions = callback_of(trainer, Predictions)
-    if _rehearsed(trainer) or predictions.path is None:
-        return
     rows, of_rows = predictions.num_rows, task.report.rows.get("predict")
-    cut = task.cut_rows("predict", rows)
+    if _rehearsed(trainer):
+        return
+    if predictions.path is None:
+        notice(f"{rows:,} of {of_rows or 0:,} rows; --predictions.resume true goes on")
+        return
+    cut = task.cut_rows("predict", rows) if predictions.num_cut is None else predictions.num_cut
     what = table.scored(rows, of_rows) + (f", {table.cut_to_fit(cut)}" if cut else "")
     table.written(predictions.path, what)
 

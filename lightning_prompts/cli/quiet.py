@@ -19,6 +19,10 @@ WARNINGS = (
     r".*module\(s\) in eval mode.*",
     # A resumed run goes on in its own folder.
     r"Checkpoint directory .* exists and is not empty.*",
+    # Each worker reads windows of its own.
+    r"Your `IterableDataset` has `__len__` defined.*",
+    # Where all windows are there, none is left to read.
+    r"Total length of `DataLoader` across ranks is zero.*",
     # Small data sets have fewer batches than a logging interval; it counts steps across epochs.
     r"The number of training batches .* is smaller than the logging interval.*",
     # Lightning uses a torch name that is being renamed.

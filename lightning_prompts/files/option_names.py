@@ -19,6 +19,7 @@ CLASSES = {
     "prompt_text": "PromptText",
     "baselines": "Baselines",
     "checkpoint": "BestPrompt",
+    "predictions": "Predictions",
 }
 OBJECTS = {"model": "the tuner", "data": "the task"}
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w-])"

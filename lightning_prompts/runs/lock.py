@@ -43,15 +43,22 @@ def run_locked(trainer: Trainer) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(
+    folder: Path, what: str = "fit", fix: str = "or start a new run without --ckpt_path"
+) -> Iterator[None]:
     """Hold a folder, which is made; one that stays empty is removed again.
+
+    Args:
+        folder: The folder.
+        what: Is held, for a message.
+        fix: What else to do than to wait.
 
     Raises:
         PromptError: If another holder has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
-    handle = _acquire(path)
+    handle = _acquire(path, what, fix)
     try:
         yield
     finally:
@@ -64,7 +71,7 @@ def locked(folder: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path, what: str, fix: str) -> int:
     """An open lock file that no one else holds and that still lies in the folder."""
     while True:
         # Read-only, so that the file system may be made so while a run goes on.
@@ -74,8 +81,8 @@ def _acquire(path: Path) -> int:
                 os.lseek(handle, NAMED_AT, os.SEEK_SET)
                 holder = os.read(handle, 200).decode(errors="replace") or "another process"
                 raise PromptError(
-                    f"Another fit is running in {short_path(path.parent)} ({holder}); wait for it, "
-                    "stop it, or start a new run without --ckpt_path."
+                    f"Another {what} is running in {short_path(path.parent)} ({holder}); wait for "
+                    f"it, stop it, {fix}."
                 )
             if _is(handle, path):
                 with path.open("r+b") as file:

@@ -1,12 +1,13 @@
 """Rows of what Arrow reads: Parquet, Arrow and Feather files, and folders of `save_to_disk`."""
 
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning_prompts.files.errors import PromptError, first_line
-from lightning_prompts.tasks.encoding import open_binary
+from lightning_prompts.tasks.encoding import open_binary, packed
 from lightning_prompts.tasks.reading import Reading
 from lightning_prompts.tasks.rows import Rows
 
@@ -14,23 +15,36 @@ from lightning_prompts.tasks.rows import Rows
 STATE = "state.json"
 
 
-def read_parquet(path: Path, reading: Reading) -> Rows:
-    """The columns of a Parquet file that are read."""
+def read_parquet(path: Path, reading: Reading, size: int | None) -> Iterator[Rows]:
+    """The columns of a Parquet file that are read, at most `size` rows at a time."""
     # Not `load_dataset`, which would write a copy into the user's cache.
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     with open_binary(path) as file:
         try:
-            parquet = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()))
+            # A packed file cannot be looked into at any place.
+            whole = size is None or packed(path.name)
+            parquet = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if whole else file)
             names = parquet.schema_arrow.names
-            return _rows(path, parquet.read(reading.tops(names)), names, reading)
+            tops = reading.tops(names)
+            if size is None:
+                yield _rows(path, parquet.read(tops), names, reading)
+                return
+            start = 0
+            for batch in parquet.iter_batches(size, columns=tops):
+                part = _rows(path, pyarrow.Table.from_batches([batch]), names, reading)
+                yield replace(part, numbers=list(range(start, start + len(part))))
+                start += len(part)
         except pyarrow.ArrowException as error:
             raise PromptError(f"Data file {path} is not Parquet ({error}).") from error
 
 
-def read_arrow(path: Path, reading: Reading) -> Rows:
-    """The columns of an Arrow file that are read, written as a stream (`datasets`) or as a file."""
+def read_arrow(path: Path, reading: Reading, size: int | None) -> Iterator[Rows]:
+    """The columns of an Arrow file that are read, written as a stream (`datasets`) or as a file.
+
+    All rows at once, whatever `size` is.
+    """
     import pyarrow
 
     with open_binary(path) as file:
@@ -42,7 +56,7 @@ def read_arrow(path: Path, reading: Reading) -> Rows:
         table = opened.read_all()
     except pyarrow.ArrowException as error:
         raise PromptError(f"Data file {path} is not in Arrow's format ({error}).") from error
-    return _rows(path, table, table.column_names, reading)
+    yield _rows(path, table, table.column_names, reading)
 
 
 def is_saved(folder: Path) -> bool:

@@ -10,13 +10,12 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import BatchSampler, DataLoader
-from tqdm import tqdm
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.lightning_internals import adds_sampler
 from lightning_prompts.files.option_types import ChecksOptions, Count, Range, Seed
 from lightning_prompts.lm.answers import AnswerScore
-from lightning_prompts.lm.batch import Batch, Example
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
@@ -24,6 +23,7 @@ from lightning_prompts.lm.verbalizer import Verbalizer, Words
 from lightning_prompts.tasks import loading
 from lightning_prompts.tasks.encoded_splits import EncodedSplits
 from lightning_prompts.tasks.rows import Rows, TaskReport
+from lightning_prompts.tasks.windows import slices
 
 # The splits whose examples each stage of the trainer needs.
 STAGE_SPLITS = {
@@ -32,7 +32,6 @@ STAGE_SPLITS = {
     "test": ("test",),
     "predict": ("predict",),
 }
-PROGRESS_AFTER_SECONDS = 2.0
 Workers = Annotated[int, Range(0, 1024)]  # processes, each with its own Python
 
 
@@ -131,6 +130,14 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
         """The answers of each label; where none were given, the labels' own texts."""
         return Verbalizer(self.label_words(), self.lm, self.answer_score)
 
+    def predict_parts(self, size: int) -> Iterator[Rows]:
+        """The rows to predict, in parts of about `size` rows, the same at each call.
+
+        Raises:
+            PromptError: As `read`, once a part is asked for.
+        """
+        return slices(self.rows("predict"), size)
+
     # ---- before the trainer
 
     def read_ahead(self, trainer: Trainer, stage: str) -> None:
@@ -160,12 +167,14 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
     def setup(self, stage: str) -> None:
         """Read and tokenize what `stage` needs."""
         self._check_sampler()
-        max_tokens = self._token_limit()
+        module = getattr(self.trainer, "lightning_module", None)
+        max_tokens = self.token_limit(getattr(module, "prompt_length", 0))
         if max_tokens != self.report.max_tokens:
             self._encoded.clear()
             self.report.max_tokens = max_tokens
         for split in STAGE_SPLITS[stage]:
-            if split not in self._encoded:
+            # Rows to predict are read when they are asked for: perhaps in windows.
+            if split not in self._encoded and split != "predict":
                 self._encoded[split] = self._encode(self.rows(split), split)
         if stage == "fit":
             self._check_classes()
@@ -199,10 +208,6 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
         """Each test row once."""
         return self._evaluation_loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """Each row to predict once, labelled or not."""
-        return self._evaluation_loader("predict")
-
     # ---- for the baselines
 
     def calibration_batches(self, n: int = 256) -> Iterator[Batch]:
@@ -229,7 +234,7 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
         rows = self._reference_rows()
         generator = torch.Generator().manual_seed(self.seed)
         drawn = rows.take(torch.randperm(len(rows), generator=generator)[:n].tolist())
-        examples = [self._encode_row(drawn, i) for i in range(len(drawn))]
+        examples = self.encoded_examples(drawn)
         return loading.EncodedRows(examples, [-1] * len(drawn), drawn.numbers)
 
     # ---- steps
@@ -257,30 +262,12 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
             return self.rows("train")
         return next(iter(self._rows.values()))
 
-    def _encode(self, rows: Rows, split: str) -> loading.EncodedRows:
-        indices = tqdm(
-            range(len(rows)),
-            desc=f"Tokenizing {split}",
-            unit=" rows",
-            leave=False,
-            delay=PROGRESS_AFTER_SECONDS,
-            mininterval=0.5,
-            disable=self._ranks()[0] > 0,
-        )
-        examples = [self._encode_row(rows, i) for i in indices]
-        self.report.cut[split] = sum(example.cut for example in examples)
-        return loading.EncodedRows(examples, rows.labels, rows.numbers)
+    def token_limit(self, prompt_length: int) -> int:
+        """Tokens that an example may have beside a prompt.
 
-    def _encode_row(self, rows: Rows, index: int) -> Example:
-        try:
-            return self.template.encode(rows.rows[index], self.report.max_tokens, self.truncate)
-        except PromptError as error:
-            raise PromptError(f"{rows.place(index)}: {error}") from error
-
-    def _token_limit(self) -> int:
-        """Tokens that an example may have beside the prompt."""
-        module = getattr(self.trainer, "lightning_module", None)
-        prompt_length = getattr(module, "prompt_length", 0)
+        Raises:
+            PromptError: If there is no room.
+        """
         depth = self.verbalizer.depth
         room = self.lm.max_positions - prompt_length - depth
         if room < 1:

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -183,6 +183,18 @@ class TextClassification(PromptTask):
             return rows
         order = stratified_order(rows.labels, self.seed if split == "train" else SPLIT_SEED)
         return rows.take(sorted(order[:count]))
+
+    def predict_parts(self, size: int) -> Iterator[Rows]:
+        """The rows to predict, `size` of a file at a time; those of no file are read as a whole."""
+        source, given = self._source, self.files["predict"] or self.files["test"]
+        own = not isinstance(source, Tables) and not source.is_hub and self._has_own("test")
+        if not isinstance(source, DataSource) or source.is_hub or not (given or own):
+            yield from super().predict_parts(size)
+            return
+        split = "predict" if self.files["predict"] else "test"
+        labels = self.verbalizer.labels
+        for raw in source.parts(source.paths(given, split) if given else source.files(split), size):
+            yield labelled(raw, self._columns, labels, self.skip_bad_rows, True, is_part=True)
 
     def label_words(self) -> Words:
         """The labels of the training rows, each with its own text behind a space.

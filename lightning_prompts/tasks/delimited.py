@@ -10,7 +10,8 @@ import itertools
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,41 @@ log = logging.getLogger(__name__)
 SEPARATORS = (",", ";", "\t", "|")
 HEAD = 50  # lines, of which the first record is in the beginning
 NAMED = 8  # columns listed in a message
+BLANK = -1  # in place of a line's number, for a row without anything
 NO_HEADER = "; if this is the first row and no header, name all columns with --data.columns"
 ADVICE = f"{NO_HEADER}; if another character separates the columns, give it with --data.separator"
 
 
-def read_csv(path: Path, reading: Reading) -> Rows:
+@dataclass
+class _Part:
+    """Rows that are read together.
+
+    Attributes:
+        start: Number of the first one in its file.
+        rows: As they are.
+        faults: By index, what is wrong.
+        longer: By index, the line of a row with an empty field past the last column, or `BLANK`.
+    """
+
+    start: int = 0
+    rows: list[Row] = field(default_factory=list)
+    faults: dict[int, BadRow] = field(default_factory=dict)
+    longer: dict[int, int] = field(default_factory=dict)
+
+
+def read_csv(path: Path, reading: Reading, size: int | None) -> Iterator[Rows]:
     """Comma-separated by its name, quoted with `"` where needed."""
-    return _read(path, reading, ",", plain_quotes=False)
+    return _read(path, reading, size, ",", plain_quotes=False)
 
 
-def read_tsv(path: Path, reading: Reading) -> Rows:
+def read_tsv(path: Path, reading: Reading, size: int | None) -> Iterator[Rows]:
     """Tab-separated, a row a line; `"` is a character like others, as TSV corpora have it."""
-    return _read(path, reading, "\t", plain_quotes=True)
+    return _read(path, reading, size, "\t", plain_quotes=True)
 
 
-def _read(path: Path, reading: Reading, usual: str, plain_quotes: bool) -> Rows:
+def _read(
+    path: Path, reading: Reading, size: int | None, usual: str, plain_quotes: bool
+) -> Iterator[Rows]:
     csv.field_size_limit(sys.maxsize)  # the module's 128 KiB would refuse long texts
     lines = text_lines(path, reading.encoding)
     head = list(itertools.islice(lines, HEAD))
@@ -85,7 +106,7 @@ def _read(path: Path, reading: Reading, usual: str, plain_quotes: bool) -> Rows:
             "in a .tsv a quote is a character like others: where it is none, name the file .csv "
             "and give --data.separator tab"
         )
-    return _rows(path, reading, reader, int(said is not None), hint)
+    return _rows(path, reading, size, reader, int(said is not None), hint)
 
 
 def _separator(
@@ -130,22 +151,39 @@ def _separator(
     return found[0]
 
 
-def _rows(path: Path, reading: Reading, reader: Any, skipped: int, hint: str) -> Rows:
-    """The rows of the records after the header."""
-    rows: list[Row] = []
-    faults: dict[int, BadRow] = {}
-    blank: set[int] = set()
-    longer: dict[int, int] = {}  # rows with empty fields past the last column, by their lines
+def _rows(
+    path: Path, reading: Reading, size: int | None, reader: Any, skipped: int, hint: str
+) -> Iterator[Rows]:
+    """The rows of the records after the header, `size` at a time."""
     header = list(reading.columns)
     records = filter(None, reader)  # without blank lines
+    advice = "" if reading.columns else ADVICE
+    part = _Part()
 
     def bad(index: int, number: int, count: int) -> None:
         names = "--data.columns" if reading.columns else "the header"
         fault = f"has {count} fields but {names} names {len(header)} ({_listed(header)}); {hint}"
         reason = f"{count} fields in place of {len(header)}"
-        faults[index] = bad_line(path, number + skipped, fault, reason)
+        part.faults[index] = bad_line(path, number + skipped, fault, reason)
         if not reading.skip_bad_rows:
-            raise faults[index]
+            raise part.faults[index]
+
+    def rows() -> Rows:
+        # Some programs end each row with a separator; where only some rows do, it is of a text.
+        blank = sum(number == BLANK for number in part.longer.values())
+        longer = {i: number for i, number in part.longer.items() if number != BLANK}
+        if len(header) == 1 or len(longer) < len(part.rows) - len(part.faults) - blank:
+            for index, number in longer.items():
+                bad(index, number, len(header) + 1)
+        numbers = list(range(part.start, part.start + len(part.rows)))
+        return Rows(
+            *(str(path), part.rows),
+            numbers=numbers,
+            columns=tuple(header),
+            table=True,
+            advice=advice,
+            faults=part.faults,
+        )
 
     try:
         first: list[str] = next(records, [])
@@ -158,28 +196,31 @@ def _rows(path: Path, reading: Reading, reader: Any, skipped: int, hint: str) ->
         if twice := next((name for _, name in read if header.count(name) > 1), None):
             number = reader.line_num + skipped
             refuse_line(path, number, f"names the column {twice!r} twice; rename one")
+        blank: list[Row] = []  # spreadsheets write empty lines after the last row
         for values in records if reading.has_header else itertools.chain([first], records):
             # What is missing at the end of a row may be nobody's.
-            if last < len(values) and not any(values[len(header) :]):
-                if len(header) > 1 and not any(values):
-                    blank.add(len(rows))
-                elif len(values) > len(header):
-                    longer[len(rows)] = reader.line_num
-                rows.append({name: values[i] for i, name in read})
+            fits = last < len(values) and not any(values[len(header) :])
+            row = {name: values[i] for i, name in read} if fits else {}
+            if fits and len(header) > 1 and not any(values):
+                blank.append(row)
                 continue
-            bad(len(rows), reader.line_num, len(values))
-            rows.append({})
+            for waiting in (*blank, row):
+                if size is not None and len(part.rows) >= size:
+                    yield rows()
+                    part = _Part(part.start + len(part.rows))
+                if waiting is not row:
+                    part.longer[len(part.rows)] = BLANK
+                part.rows.append(waiting)
+            blank = []
+            if not fits:
+                bad(len(part.rows) - 1, reader.line_num, len(values))
+            elif len(values) > len(header):
+                part.longer[len(part.rows) - 1] = reader.line_num
     except csv.Error as error:
-        hint += "" if rows or reading.columns else NO_HEADER
+        hint += "" if part.start or part.rows or reading.columns else NO_HEADER
         refuse_line(path, reader.line_num + skipped, f"cannot be parsed ({error}); {hint}")
-    # Some programs end each row with a separator; where only some rows do, it is of a text.
-    if len(header) == 1 or len(longer) < len(rows) - len(faults) - len(blank):
-        for index, number in longer.items():
-            bad(index, number, len(header) + 1)
-    while len(rows) - 1 in blank:  # spreadsheets write empty lines after the last row
-        rows.pop()
-    advice = "" if reading.columns else ADVICE
-    return Rows(str(path), rows, columns=tuple(header), table=True, advice=advice, faults=faults)
+    if part.rows or not part.start:
+        yield rows()
 
 
 def _names(fields: Sequence[str]) -> list[str]:

@@ -1,14 +1,21 @@
 """The tokenized rows of a task's splits: what an evaluation reads of them, and what is asked."""
 
+from abc import abstractmethod
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
-from lightning_prompts.lm.batch import Batch
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.lm.batch import Batch, Example
+from lightning_prompts.lm.template import Template
 from lightning_prompts.tasks import loading
+from lightning_prompts.tasks.rows import Rows, TaskReport
+from lightning_prompts.tasks.windows import Windows
 
 LENGTHS_SHOWN = 64
+PROGRESS_AFTER_SECONDS = 2.0
 
 
 class EncodedSplits(LightningDataModule):
@@ -17,7 +24,16 @@ class EncodedSplits(LightningDataModule):
     batch_size: int
     val_batch_size: int
     num_workers: int
+    template: Template
+    truncate: str | None
+    report: TaskReport
+    windows: Windows | None = None
+    """Rows to predict that are read while they are predicted; None where all are read first."""
     _encoded: dict[str, loading.EncodedRows]
+
+    @abstractmethod
+    def rows(self, split: str) -> Rows:
+        """The rows of a split, which are read once."""
 
     def texts(self, *splits: str) -> list[tuple[str, str]]:
         """What each row has before the prompt and behind it, all rows on every process.
@@ -53,6 +69,15 @@ class EncodedSplits(LightningDataModule):
             for start in starts
         ]
 
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Each row to predict once, labelled or not."""
+        if self.windows is not None:
+            self.allow_zero_length_dataloader_with_multiple_devices = True
+            return DataLoader(self.windows, batch_size=None, num_workers=self.num_workers)
+        if "predict" not in self._encoded:
+            self._encoded["predict"] = self._encode(self.rows("predict"), "predict")
+        return self._evaluation_loader("predict")
+
     def _evaluation_loader(self, split: str) -> DataLoader[Any]:
         rows = self._encoded[split]
         rank, num_ranks = self._ranks()
@@ -69,3 +94,31 @@ class EncodedSplits(LightningDataModule):
         """This process among those that share the rows, and their number."""
         kwargs = getattr(self.trainer, "distributed_sampler_kwargs", None) or {}
         return kwargs.get("rank", 0), kwargs.get("num_replicas", 1)
+
+    def _encode(self, rows: Rows, split: str) -> loading.EncodedRows:
+        indices = tqdm(
+            range(len(rows)),
+            desc=f"Tokenizing {split}",
+            unit=" rows",
+            leave=False,
+            delay=PROGRESS_AFTER_SECONDS,
+            mininterval=0.5,
+            disable=self._ranks()[0] > 0,
+        )
+        examples = [self._encode_row(rows, i) for i in indices]
+        self.report.cut[split] = sum(example.cut for example in examples)
+        return loading.EncodedRows(examples, rows.labels, rows.numbers)
+
+    def encoded_examples(self, rows: Rows) -> list[Example]:
+        """Rows in the template, cut to the length that `setup` has found.
+
+        Raises:
+            PromptError: If one cannot be cut to it; the message names it.
+        """
+        return [self._encode_row(rows, i) for i in range(len(rows))]
+
+    def _encode_row(self, rows: Rows, index: int) -> Example:
+        try:
+            return self.template.encode(rows.rows[index], self.report.max_tokens, self.truncate)
+        except PromptError as error:
+            raise PromptError(f"{rows.place(index)}: {error}") from error

@@ -2,7 +2,7 @@
 
 import lzma
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lightning_prompts.files.errors import PromptError
@@ -52,6 +52,22 @@ def read_file(path: Path, reading: Reading = ALL) -> Rows:
         PromptError: If the file is missing, empty, of an unknown format, or broken; the message
             names the line.
     """
+    return next(read_parts(path, reading))
+
+
+def read_parts(path: Path, reading: Reading = ALL, size: int | None = None) -> Iterator[Rows]:
+    """The rows of a file, so many at a time.
+
+    A file with a row a line and Parquet are read as they are used up; any other format at once.
+
+    Args:
+        path: The file.
+        reading: How it is read, and what of it.
+        size: Most rows of a part, where the format has parts; None for all rows as one.
+
+    Raises:
+        PromptError: As `read_file`, once the part is asked for.
+    """
     if not path.is_file():
         raise PromptError(f"Data file {path} does not exist; check the path.")
     # Any text may be a table where its separator is told.
@@ -64,14 +80,17 @@ def read_file(path: Path, reading: Reading = ALL) -> Rows:
                 "or with .gz, .bz2 or .xz; for a table of text of any name, give --data.separator."
             )
         try:
-            rows = read(path, reading)
+            empty = True
+            for rows in read(path, reading, size):
+                if len(rows):
+                    empty = False
+                    yield rows
+            if empty:
+                raise PromptError(f"Data file {path} has no rows.")
         except NotUTF8Error:
             refuse_unknown(path)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise PromptError(f"Data file {path} cannot be read ({error}).") from error
-    if not len(rows):
-        raise PromptError(f"Data file {path} has no rows.")
-    return rows
 
 
 def _refuse_stand_ins(path: Path) -> None:
@@ -82,7 +101,7 @@ def _refuse_stand_ins(path: Path) -> None:
             raise PromptError(f"Data file {path} {what}.")
 
 
-READERS: dict[str, Callable[[Path, Reading], Rows]] = {
+READERS: dict[str, Callable[[Path, Reading, int | None], Iterator[Rows]]] = {
     ".jsonl": read_json,
     ".ndjson": read_json,
     ".json": read_json,

@@ -20,8 +20,8 @@ LINES = "each line must hold one object"
 NO_OBJECT = "not an object with columns"
 
 
-def read_json(path: Path, reading: Reading) -> Rows:
-    """All rows.
+def read_json(path: Path, reading: Reading, size: int | None) -> Iterator[Rows]:
+    """All rows, of a file with an object a line `size` at a time.
 
     Raises:
         PromptError: If the file is not JSON, or not of objects; the message names line or row.
@@ -47,17 +47,23 @@ def read_json(path: Path, reading: Reading) -> Rows:
                 )
             lines = io.StringIO(whole, newline="")
         else:
-            return _rows_of(path, values, reading)
-    return _read_lines(path, lines, reading)
+            yield _rows_of(path, values, reading)
+            return
+    yield from _read_lines(path, lines, reading, size)
 
 
-def _read_lines(path: Path, lines: Iterable[str], reading: Reading) -> Rows:
+def _read_lines(
+    path: Path, lines: Iterable[str], reading: Reading, size: int | None
+) -> Iterator[Rows]:
     """An object a line."""
-    rows: list[Row] = []
+    start, rows = 0, list[Row]()
     faults: dict[int, BadRow] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        if size is not None and len(rows) >= size:
+            yield _numbered(path, start, rows, faults)
+            start, rows, faults = start + len(rows), [], {}
         row: Any = {}
         try:
             row = _decoder.decode(line)
@@ -69,9 +75,14 @@ def _read_lines(path: Path, lines: Iterable[str], reading: Reading) -> Rows:
                 refuse_line(path, number, fault)
             faults[len(rows)] = bad_line(path, number, fault, "no JSON object")
         rows.append({} if fault else row)
-    if len(rows) == 1 and not faults:
-        return _rows_of(path, rows, reading)
-    return Rows(str(path), rows, faults=faults)
+    if len(rows) == 1 and not faults and not start:
+        yield _rows_of(path, rows, reading)
+    elif rows or not start:
+        yield _numbered(path, start, rows, faults)
+
+
+def _numbered(path: Path, start: int, rows: list[Row], faults: dict[int, BadRow]) -> Rows:
+    return Rows(str(path), rows, numbers=list(range(start, start + len(rows))), faults=faults)
 
 
 def _rows_of(path: Path, values: list[Any], reading: Reading) -> Rows:

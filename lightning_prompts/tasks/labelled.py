@@ -32,7 +32,12 @@ class Columns:
 
 
 def labelled(
-    raw: Rows, columns: Columns, labels: Sequence[str], skip_bad_rows: bool, to_predict: bool
+    raw: Rows,
+    columns: Columns,
+    labels: Sequence[str],
+    skip_bad_rows: bool,
+    to_predict: bool,
+    is_part: bool = False,
 ) -> Rows:
     """The template's columns as text, and each row's class, -1 where it has none.
 
@@ -42,6 +47,7 @@ def labelled(
         labels: The verbalizer's.
         skip_bad_rows: Whether bad rows are left out rather than refused.
         to_predict: Whether no label is needed; then a row without a text is left out in any case.
+        is_part: Whether more rows follow: then it is not said which are left out, and all may be.
 
     Raises:
         PromptError: At the first bad row, or where none is good.
@@ -66,9 +72,9 @@ def labelled(
             if not skip_bad_rows and not (to_predict and isinstance(error, EmptyText)):
                 raise
             bad[i] = error
-    if bad and not rows:
+    if bad and not rows and not is_part:
         raise bad[min(bad)]
-    kept = leave_out(raw, {i: error.reason for i, error in bad.items()})
+    kept = leave_out(raw, {i: error.reason for i, error in bad.items()}, say=not is_part)
     return replace(kept, rows=rows, labels=classes, ids=ids, class_names={})
 
 

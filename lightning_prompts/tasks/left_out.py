@@ -13,18 +13,20 @@ REASONS = 6  # kinds that are listed, the most frequent first
 NUMBERS = 5  # rows that are listed of each kind
 
 
-def leave_out(rows: Rows, reasons: Mapping[int, str]) -> Rows:
+def leave_out(rows: Rows, reasons: Mapping[int, str], say: bool = True) -> Rows:
     """The other rows; which are missing and why is said, and goes with them.
 
     Args:
         rows: Of a source.
         reasons: Index of each row that is left out to what is wrong with it.
+        say: Whether to say it.
     """
     if not reasons:
         return rows
     numbers = {rows.numbers[i]: reason for i, reason in reasons.items()}
     counts = f"{len(reasons)} of {len(rows)}"
-    log.info("%s: %s rows left out: %s.", rows.source, counts, listed(numbers))
+    if say:
+        log.info("%s: %s rows left out: %s.", rows.source, counts, listed(numbers))
     kept = rows.take([i for i in range(len(rows)) if i not in reasons])
     return replace(kept, left_out={**rows.left_out, **numbers})
 

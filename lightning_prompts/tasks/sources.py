@@ -2,6 +2,9 @@
 
 import functools
 import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from lightning_prompts.files.hub import offline_unless_reachable
 from lightning_prompts.files.text import looks_like_path
 from lightning_prompts.tasks import split_files
 from lightning_prompts.tasks.arrow_rows import is_saved, read_saved
-from lightning_prompts.tasks.files import READERS, read_file, suffix
+from lightning_prompts.tasks.files import READERS, read_file, read_parts, suffix
 from lightning_prompts.tasks.reading import Reading
 from lightning_prompts.tasks.rows import ALL, Rows
 
@@ -132,6 +135,24 @@ class DataSource:
         if len(parts) == 1:
             return parts[0]
         return Rows.joined(f"{parts[0].source} and {len(parts) - 1} more", parts)
+
+    def parts(self, files: Sequence[Path], size: int) -> Iterator[Rows]:
+        """The rows of files, one after another, `size` at a time where their formats allow it.
+
+        Raises:
+            PromptError: As a file's reader, once the part is asked for.
+        """
+        read: list[tuple[str, int]] = []  # the files that were read, with their rows
+        for file in files:
+            done, found = sum(count for _, count in read), 0
+            # What comes of this file is not known before its end.
+            known = (*read, (str(file), sys.maxsize)) if len(files) > 1 else ()
+            whole = iter([read_saved(file, self.reading)]) if is_saved(file) else None
+            for part in whole or read_parts(file, self.reading, size):
+                numbers = [number + done for number in part.numbers]
+                found += len(part)
+                yield replace(part, numbers=numbers, files=known)
+            read.append((str(file), found))
 
     def missing(self, split: str) -> str:
         """What was looked for in vain, and the flag that helps."""

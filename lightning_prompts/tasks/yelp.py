@@ -3,7 +3,7 @@
 Zhang et al. 2015 (reviews); Shen et al. 2017 and Li et al. 2018 (sentences and rewrites).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.generation.sampling import TransferBatch
 from lightning_prompts.lm.verbalizer import Words
+from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tasks.classification import TextClassification
 from lightning_prompts.tasks.loading import EncodedRows, collate_rows
 from lightning_prompts.tasks.rows import Rows
@@ -95,6 +96,10 @@ class YelpTransfer(TextClassification):
         """
         rows = super().read(split)
         return replace(rows, labels=[self.target] * len(rows))
+
+    def predict_parts(self, size: int) -> Iterator[Rows]:
+        """Of all rows at once, of which only some have the source style."""
+        return PromptTask.predict_parts(self, size)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """As every task's, of `TransferBatch`."""

@@ -99,7 +99,7 @@ def test_a_mistake_is_one_sentence(mistake: str, folder: Path, fit: list[str], c
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        ([], "Say what to do: lightning-prompts fit, validate, test, predict, style, study"),
+        ([], "Say what to do: lightning-prompts fit, validate, test, predict, check, style"),
         (["train"], "Say what to do"),
         (["fit"], "Missing --data and --model: give a run's config.yaml, or a tuner and a task"),
         (["fit", "--model", "SoftPrompt"], "Missing --data:"),
