@@ -10,14 +10,31 @@ import yaml
 
 from lightning_prompts.cli.quiet import silence
 from lightning_prompts.files.option_names import speaking_flags
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.files import read_config
+from lightning_prompts.studies.shared import SharedLM
 from lightning_prompts.studies.storage import open_storage, open_study
 
 
 def opened(config: StudyConfig) -> optuna.Study:
     """The study in its storage, with its runs planned."""
     return open_study(config, open_storage(config))
+
+
+@pytest.fixture
+def models_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many models were read so far, at each time that one was asked for."""
+    counts: list[int] = []
+    make = SharedLM.__call__
+
+    def count(shared: SharedLM, **options: Any) -> FrozenLM:
+        lm = make(shared, **options)
+        counts.append(shared.loaded)
+        return lm
+
+    monkeypatch.setattr(SharedLM, "__call__", count)
+    return counts
 
 
 @pytest.fixture

@@ -7,32 +7,28 @@ import pytest
 
 from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.cli.main import main
-from lightning_prompts.studies.demo import SharedLM, lesson
+from lightning_prompts.studies.demo import lesson
 from tests.records import make_record
 
 TUNERS = ("manual", "soft", "pez", "guided")
 
 
 def test_rows_come_one_by_one_and_then_as_one_table(
-    lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch, capsys
+    lm_folder: Path,
+    review_folder: Path,
+    tmp_path: Path,
+    monkeypatch,
+    capsys,
+    models_read: list[int],
 ):
     monkeypatch.chdir(tmp_path)
-    loaded: list[int] = []
-    make = SharedLM.__call__
-
-    def count(shared: SharedLM, **options: object):
-        lm = make(shared, **options)
-        loaded.append(shared.loaded)
-        return lm
-
-    monkeypatch.setattr(SharedLM, "__call__", count)
     args = ["--lm.name", str(lm_folder), "--data.path", str(review_folder)]
     # The user's options win: two steps instead of the demo's own.
     args += ["--trainer.max_steps", "2", "--trainer.val_check_interval", "1"]
     assert main(["demo", *args, "--trainer.enable_progress_bar", "false"]) is None
     out = capsys.readouterr().out
     lines = out.splitlines()
-    assert loaded == [1, 1, 1, 1]  # one model for all four
+    assert models_read == [1, 1, 1, 1]  # one model for all four
 
     names = [line[:28].strip() for line in lines if line[:28].strip() and line.count("0.") >= 2]
     rows = [

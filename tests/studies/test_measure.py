@@ -11,7 +11,6 @@ from lightning_prompts.callbacks.baselines import KEPT
 from lightning_prompts.cli.main import main
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.studies.measure import divide, find
-from lightning_prompts.studies.shared import SharedLM
 
 WORDS = {"negative": " terrible", "positive": " great"}
 
@@ -29,18 +28,15 @@ def by_hand(lm: FrozenLM, prompt: torch.Tensor, rows: list[dict[str, str]]) -> f
 
 @torch.no_grad()
 def test_prompts_of_every_kind(
-    lm: FrozenLM, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch, capsys
+    lm: FrozenLM,
+    lm_folder: Path,
+    review_folder: Path,
+    tmp_path: Path,
+    monkeypatch,
+    capsys,
+    models_read: list[int],
 ):
     monkeypatch.chdir(tmp_path)
-    loaded: list[int] = []
-    make = SharedLM.__call__
-
-    def count(shared: SharedLM, **options: object):
-        made = make(shared, **options)
-        loaded.append(shared.loaded)
-        return made
-
-    monkeypatch.setattr(SharedLM, "__call__", count)
     pages: list[list[str]] = []  # drawing one takes seconds, and is another test's
     monkeypatch.setattr(
         "lightning_prompts.report.writing.write_report",
@@ -59,7 +55,7 @@ def test_prompts_of_every_kind(
     # The model is the one that the adapter names.
     args = ["measure", "--prompt", "mine", "other.pt", "list.txt", *options]
     assert main(args) is None
-    assert loaded == [1] * 5
+    assert models_read == [1] * 5
     out = capsys.readouterr().out
 
     rows = [json.loads(line) for line in (review_folder / "validation.jsonl").open()]
