@@ -76,7 +76,8 @@ class Runs:
         for key in COMPARED:
             assert_same(own[key], expected[key], key)
         assert_same(_history(own), _history(expected), "history")
-        assert logged(self.run(name)) == logged(self.run(other)), "logged values"
+        apart = _apart(logged(self.run(name)), logged(self.run(other)))
+        assert not apart, f"logged values: {apart[:5]}"
         texts = [(self.run(n) / "prompt.json").read_text() for n in (name, other)]
         assert texts[0] == texts[1], "prompt.json"
 
@@ -148,6 +149,18 @@ def step_of(run: Path) -> int:
 
 def _history(content: dict[str, Any]) -> Any:
     return next(s["history"] for s in content["callbacks"].values() if "history" in s)
+
+
+def _apart(
+    own: dict[str, dict[int, float]], expected: dict[str, dict[int, float]]
+) -> list[tuple[str, int, float | None, float | None]]:
+    """Names and steps whose logged values are not the same, with both."""
+    return [
+        (name, step, ours, theirs)
+        for name in sorted(own.keys() | expected.keys())
+        for step in sorted(own.get(name, {}).keys() | expected.get(name, {}).keys())
+        if (ours := own.get(name, {}).get(step)) != (theirs := expected.get(name, {}).get(step))
+    ]
 
 
 def _clear(run: Path) -> None:
