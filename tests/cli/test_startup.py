@@ -38,6 +38,7 @@ def test_help_and_version_load_no_library_that_takes_seconds(option: str):
         assert all(f"\n    {name} " in said for name in COMMANDS)
 
 
+@pytest.mark.slow
 def test_a_command_loads_no_data_and_no_model_classes_before_it_needs_them():
     code = (
         "import lightning_prompts.cli.app as cli; "

@@ -27,6 +27,7 @@ def states(config) -> list[TrialState]:
     return [trial.state for trial in planned(opened(config))]
 
 
+@pytest.mark.slow
 def test_a_grid_is_run_once_and_gone_on_with(study_file, capsys):
     args = ["study", "--config", str(study_file())]
     assert main(args) is None
@@ -93,6 +94,7 @@ def test_a_study_is_the_same_as_its_runs_by_hand(configure):
     assert own.baselines == by_hand.baselines
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_told_and_the_study_goes_on(configure, capsys):
     config = configure(space={"model.prompt_length": [3, 10_000]}, study={"name": "tiny"})
     run(config, 1, False)
@@ -111,6 +113,7 @@ def test_a_failed_run_is_told_and_the_study_goes_on(configure, capsys):
     assert "--retry_failed tries them again" in " ".join(said.out.split())
 
 
+@pytest.mark.slow
 def test_failed_runs_are_tried_again(configure, monkeypatch, capsys):
     config = configure(study={"name": "tiny"})
     original = PromptCLI.start
@@ -136,6 +139,7 @@ def test_failed_runs_are_tried_again(configure, monkeypatch, capsys):
     assert "failed" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_where_all_fail_the_exit_status_is_1(configure, monkeypatch):
     config = configure({"study.objectives": "{val/nothing: maximize}"})
     with pytest.raises(SystemExit) as stop:
@@ -155,6 +159,7 @@ def test_missing_test_rows_are_said_before_any_training(configure, review_folder
     assert not (config.folder / "trials").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_study_goes_on_with_the_same_outcome(configure, monkeypatch):
     straight = configure({"study.name": "straight"})
     Worker(straight, opened(straight)).work()
