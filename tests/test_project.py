@@ -14,6 +14,7 @@ import venv
 import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -196,10 +197,17 @@ def test_wheel_trains_from_an_empty_folder(wheel: Path, lm_folder: Path, tmp_pat
     command = [str(home / "bin" / "lightning-prompts"), "fit"]
     command += ["--config", "configs/tuner/soft.yaml", "--config", "configs/task/demo.yaml"]
     command += ["--lm.name", str(lm_folder), "--trainer.max_steps", "2"]
-    run = subprocess.run(command, cwd=empty, capture_output=True, text=True, timeout=PATIENCE)
+    apart: dict[str, Any] = {
+        "env": {name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        "cwd": empty,
+        "capture_output": True,
+        "text": True,
+        "timeout": PATIENCE,
+    }
+    run = subprocess.run(command, **apart)
     assert run.returncode == 0, run.stderr[-2000:]
     folder = empty / "logs" / "soft-demo" / "version_0"
     assert {"config.yaml", "prompt.json", "checkpoints"} <= {p.name for p in folder.iterdir()}
     where = "import lightning_prompts; raise SystemExit(lightning_prompts.__file__)"
-    shown = subprocess.run([python, "-c", where], cwd=empty, capture_output=True, text=True)
+    shown = subprocess.run([python, "-c", where], **apart)
     assert Path(shown.stderr.strip()).is_relative_to(home)
