@@ -18,15 +18,17 @@ from lightning_prompts.files.text import PROGRAM, short_path
 from lightning_prompts.lm.sources import find_model
 from lightning_prompts.report.tables import Table as Content
 from lightning_prompts.report.transfer import Cell, Column, Matrix, write
-from lightning_prompts.runs.folder import CONFIG, PROMPT
+from lightning_prompts.runs.folder import PROMPT, require_writable
 from lightning_prompts.runs.lock import locked
 from lightning_prompts.runs.prompt import read_record
-from lightning_prompts.studies.measure import RUNS, find
+from lightning_prompts.studies.measure import LISTS, RUNS, is_missing, path_of, texts_in
 from lightning_prompts.studies.needs import OnlyParses
 from lightning_prompts.studies.transfer_scores import Moved, Scoring, arguments
+from lightning_prompts.tuners.vectors import ADAPTER_CONFIG, TENSORS
 
 OUTPUT = "logs/transfer"
 CELLS = "cells.jsonl"  # of the output's folder: a line for each text on each model
+ANOTHER = "give another folder with --output"
 NAME = 18  # characters of a name in a table of 80 columns
 EXAMPLE = (
     f"{PROGRAM} transfer RUN ' In one word, the movie was' --lm.name smollm2 --lm.name gpt2 "
@@ -57,6 +59,7 @@ def transfer(args: Sequence[str]) -> None:
         SystemExit: After `--help`.
     """
     asked = divide(args)
+    require_writable(asked.output, ANOTHER)
     prompts = [moved for given in asked.prompts for moved in texts_of(given)]
     # A text once, that of a run rather than the same written by hand; and what each has to beat.
     known = {each.text: each for each in sorted(prompts, key=lambda each: each.record is not None)}
@@ -64,7 +67,7 @@ def transfer(args: Sequence[str]) -> None:
     for model in asked.models:
         parsed = OnlyParses(arguments(asked.options, model, prompts), run=False).config["fit"]
         find_model(model, parsed.lm.revision, "--lm.name")
-    with locked(asked.output, "transfer", "or give another folder with --output"):
+    with locked(asked.output, "transfer", f"or {ANOTHER}"):
         remove_drafts(asked.output)
         kept = _kept(asked.output / CELLS)
         columns: list[Column] = []
@@ -150,22 +153,27 @@ def texts_of(given: str) -> Iterator[Moved]:
     """
     if not given.strip():
         raise PromptError("A prompt is empty; give a run's folder, a file or a text.")
-    path = Path(given).expanduser()
-    if (path / PROMPT).is_file() or (path.is_file() and path.suffix in RUNS):
+    path = path_of(given)
+    if path and ((path / PROMPT).is_file() or (path.is_file() and path.suffix in RUNS)):
         record = read_record(path)
         if not record.text:
             raise PromptError(f"{given}: its prompt has no text; give another.")
         yield Moved(record.text, record)
-        return
-    if (path / CONFIG).is_file():
-        raise PromptError(f"{given} has not validated a prompt yet; run fit until it has.")
-    for found in find(given):
-        if found.vectors is not None:
-            raise PromptError(
-                f"{given} has vectors, which fit one model alone; the text of their nearest tokens "
-                f"moves: {PROGRAM} measure --prompt {given} leaves a run, give its folder."
-            )
-        yield Moved(found.text)
+    elif path and path.is_file() and path.suffix in LISTS:
+        yield from map(Moved, texts_in(path))
+    elif path and (path.suffix in TENSORS or (path / ADAPTER_CONFIG).is_file()):
+        raise PromptError(
+            f"{given} has vectors, which fit one model alone; the text of their nearest tokens "
+            f"moves: give the run that {PROGRAM} measure --prompt {given} leaves."
+        )
+    elif path or is_missing(given):
+        what = "no run with a validated prompt" if path else "no such file or folder"
+        raise PromptError(
+            f"{given}: {what}; give a run's folder, for example logs/soft-demo/version_0, a .txt "
+            "file, or a text, which needs a space before it where it looks like a path."
+        )
+    else:
+        yield Moved(given)
 
 
 def show(matrix: Matrix, written: Path) -> None:
@@ -179,7 +187,7 @@ def show(matrix: Matrix, written: Path) -> None:
 
 
 def _drawn(content: Content) -> Table:
-    drawn = Table(box=SIMPLE_HEAD)
+    drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i, head in enumerate(content.heads):
         justify = "left" if i < content.texts else "right"
         drawn.add_column(head, justify=justify, no_wrap=True, overflow="ellipsis")

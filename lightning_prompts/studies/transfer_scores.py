@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Sequence
+from contextvars import copy_context
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -71,8 +72,11 @@ class Scoring:
     ) -> None:
         self.name, self.prompts, self.path = name, prompts, path
         with tempfile.TemporaryDirectory() as folder:
-            cli = PromptCLI(
-                *(arguments(options, name, prompts), False, False), folder=Path(folder) / "run"
+            # The parser stays in a context variable of jsonargparse, and with it the model.
+            cli = copy_context().run(
+                PromptCLI,
+                *(arguments(options, name, prompts), False, False),
+                folder=Path(folder) / "run",
             )
         self.trainer, self.task = cli.trainer, cli.datamodule
         self.lm = self.task.lm
@@ -89,6 +93,12 @@ class Scoring:
             self.lm.encode(each.text, f"The text {each.text!r}") if each.text else []
             for each in prompts
         ]
+        for each in prompts:
+            if each.record and each.record.template != self.task.template.given:
+                notice(
+                    f"{shorten_middle(each.name, 60)} was learned in the template "
+                    f"{each.record.template_text!r}, and is scored in {self.task.template.given!r}."
+                )
         longest = max(range(len(prompts)), key=lambda i: len(self.ids[i]))
         if len(self.ids[longest]) + self.task.verbalizer.depth >= self.lm.max_positions:
             raise PromptError(
