@@ -189,8 +189,7 @@ def show(matrix: Matrix, written: Path) -> None:
 def _drawn(content: Content) -> Table:
     drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i, head in enumerate(content.heads):
-        justify = "left" if i < content.texts else "right"
-        drawn.add_column(head, justify=justify, no_wrap=True, overflow="ellipsis")
+        drawn.add_column(head, justify="right" if i else "left", no_wrap=True, overflow="ellipsis")
     for i, row in enumerate(content.rows):
         drawn.add_row(*map(Text, row), style="bold" if i in content.strong else None)
     return drawn
