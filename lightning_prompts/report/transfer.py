@@ -150,7 +150,8 @@ class Matrix:
     def most(self, scores: Scores) -> str:
         """The answer given most often, with its share."""
         top = max(range(len(scores.shares)), key=scores.shares.__getitem__)
-        return f"{scores.shares[top]:.0%} {shorten_middle(repr(self.words[top]), WORD)}"
+        word = shorten_middle(f"'{self.words[top]}'", WORD)
+        return f"{scores.shares[top]:.0%} {word}"
 
     def tables(self, length: int) -> Iterator[Table]:
         """The whole on one, each model on one, and the texts.
@@ -189,7 +190,7 @@ class Matrix:
     def findings(self) -> Iterator[str]:
         """What the numbers say."""
         cells = [
-            (name, cell, p)
+            (f"{shorten_middle(name, 60)} on {column.model}", cell, p)
             for column, ps in zip(self.columns, self.p, strict=True)
             for name, cell, p in zip(self.names, column.cells, ps, strict=True)
         ]
@@ -203,15 +204,14 @@ class Matrix:
         if changed:
             name, cell, _ = max(changed, key=lambda c: abs(c[1].test.first - c[1].test.second))
             yield (
-                f"The most: {shorten_middle(name, 60)} on {cell.model}, "
-                f"{share(cell.raw.accuracy)}, where {self.most(cell.raw)} are the raw answers, to "
-                f"{share(cell.recalibrated.accuracy)}."
+                f"The most: {name}, from {share(cell.raw.accuracy)} to "
+                f"{share(cell.recalibrated.accuracy)}; of its raw answers {self.most(cell.raw)}."
             )
 
     def limits(self) -> Iterator[str]:
         """What the numbers must not be taken for."""
         classes = ", ".join(
-            f"{n:.0%} {label}" for label, n in zip(self.labels, self.frequencies, strict=True)
+            f"{label} {n:.0%}" for label, n in zip(self.labels, self.frequencies, strict=True)
         )
         yield (
             f"Recalibrating supposes equally frequent classes; of the rows scored here: {classes}."
@@ -272,6 +272,7 @@ def _numbers(matrix: Matrix) -> dict[str, Any]:
         each = zip(matrix.names, column.cells, column.learned, ps, strict=True)
         for name, cell, learned, p in each:
             content = {"prompt": name, **asdict(cell), "learned_tokens_left": learned}
+            content["model"] = column.model  # equal weights under two names share their cells
             for way in (RAW, RECALIBRATED):
                 content[way]["interval"] = list(getattr(cell, way).interval)
             test = {"only_raw": cell.test.first, "only_recalibrated": cell.test.second}

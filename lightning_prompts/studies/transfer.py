@@ -14,6 +14,7 @@ from lightning_prompts.cli.parser import PromptParser
 from lightning_prompts.files.atomic_files import remove_drafts, write_lines
 from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.escaping import visible
 from lightning_prompts.files.text import PROGRAM, short_path
 from lightning_prompts.lm.sources import find_model
 from lightning_prompts.report.tables import Table as Content
@@ -182,7 +183,7 @@ def show(matrix: Matrix, written: Path) -> None:
         console.print(Text(content.title, "bold"), soft_wrap=True)
         console.print(_drawn(content))
     for sentence in (*matrix.findings(), *matrix.limits()):
-        console.print(Text(sentence), soft_wrap=True)
+        console.print(Text(visible(sentence)), soft_wrap=True)
     console.print(Text(f"Open in a browser: {short_path(written)}"), soft_wrap=True)
 
 
@@ -191,7 +192,9 @@ def _drawn(content: Content) -> Table:
     for i, head in enumerate(content.heads):
         drawn.add_column(head, justify="right" if i else "left", no_wrap=True, overflow="ellipsis")
     for i, row in enumerate(content.rows):
-        drawn.add_row(*map(Text, row), style="bold" if i in content.strong else None)
+        drawn.add_row(
+            *(Text(visible(cell)) for cell in row), style="bold" if i in content.strong else None
+        )
     return drawn
 
 

@@ -21,6 +21,7 @@ from lightning_prompts.files.amounts import count, share
 from lightning_prompts.files.atomic_files import append_line
 from lightning_prompts.files.console import notice
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.escaping import visible
 from lightning_prompts.files.text import shorten_middle
 from lightning_prompts.files.version import __version__
 from lightning_prompts.lm.batch import Batch
@@ -44,7 +45,8 @@ class Moved(NamedTuple):
         """For tables."""
         if not self.text:
             return NO_PROMPT
-        return f"{self.record.tuner} {self.text!r}" if self.record else repr(self.text)
+        quoted = f"'{self.text}'"  # where it is shown it is made safe
+        return f"{self.record.tuner} {quoted}" if self.record else quoted
 
 
 def arguments(options: Sequence[str], model: str, prompts: Sequence[Moved]) -> list[str]:
@@ -96,7 +98,7 @@ class Scoring:
         for each in prompts:
             if each.record and each.record.template != self.task.template.given:
                 notice(
-                    f"{shorten_middle(each.name, 60)} was learned in the template "
+                    f"{visible(shorten_middle(each.name, 60))} was learned in the template "
                     f"{each.record.template_text!r}, and is scored in {self.task.template.given!r}."
                 )
         longest = max(range(len(prompts)), key=lambda i: len(self.ids[i]))
@@ -142,8 +144,9 @@ class Scoring:
                 append_line(self.path, asdict(kept[key]))
             cell = kept[key]
             accuracies = share(cell.raw.accuracy), share(cell.recalibrated.accuracy)
+            shown = visible(shorten_middle(prompt.name, 40))
             notice(
-                f"{label}, {number} of {len(self.prompts)}, {shorten_middle(prompt.name, 40)}: "
+                f"{label}, {number} of {len(self.prompts)}, {shown}: "
                 f"{accuracies[0]}, recalibrated {accuracies[1]}{' (kept)' * known}"
             )
             cells.append(cell)

@@ -22,7 +22,7 @@ from tests.tiny import save_model
 
 WORDS = {"negative": " terrible", "positive": " great"}
 TASK = ("--config", "configs/task/demo.yaml")
-TEXTS = ("", " Now", " In one word")
+TEXTS = ("", " Now", " In one\nword")
 
 
 def by_hand(lm: FrozenLM, text: str, rows: list[dict[str, str]]) -> torch.Tensor:
@@ -96,9 +96,9 @@ def test_each_text_on_each_model(
             ):
                 answered = scores.argmax(-1)
                 right.append(answered == labels)
-                assert cell[way]["accuracy"] == pytest.approx(right[-1].float().mean())
+                assert cell[way]["accuracy"] == pytest.approx(float(right[-1].float().mean()))
                 assert cell[way]["shares"] == pytest.approx(
-                    [(answered == i).float().mean() for i in range(2)]
+                    [float((answered == i).float().mean()) for i in range(2)]
                 )
                 loss = torch.nn.functional.cross_entropy(scores, labels)
                 assert cell[way]["loss"] == pytest.approx(float(loss), abs=1e-5)
@@ -124,6 +124,8 @@ def test_each_text_on_each_model(
             assert shown in said.err
     assert [cell["mcnemar"]["p_holm"] for cell in cells] == pytest.approx(holm(ps))
     page = Path("logs/transfer/transfer.html").read_text()
+    for shown in (page, said.out, said.err):  # escaped, and once
+        assert "In one\\nword" in shown
     assert page.count("data:image/svg+xml") == 1
     assert Path("logs/transfer/figures/transfer.png").read_bytes()[:4] == b"\x89PNG"
 
