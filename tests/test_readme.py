@@ -78,7 +78,7 @@ def folder_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_subcommand_is_shown():
     assert {args[0] for args in ours(README)} >= {"fit", "validate", "test", "report"}
     shown = {args[0] for args in OURS}
-    others = {"check", "demo", "style", "study", "report", "measure", "export"}
+    others = {"check", "demo", "style", "study", "report", "measure", "transfer", "export"}
     assert shown == {"fit", "validate", "test", "predict"} | others
 
 
@@ -93,6 +93,7 @@ def test_commands_parse(args: tuple[str, ...], folder_of_a_user: Path):
     from lightning_prompts.studies.files import read_config
     from lightning_prompts.studies.measure import divide
     from lightning_prompts.studies.needs import OnlyParses
+    from lightning_prompts.studies.transfer import divide as divide_transfer
 
     command, *options = args
     if command == "style":
@@ -112,6 +113,11 @@ def test_commands_parse(args: tuple[str, ...], folder_of_a_user: Path):
         prompts, options = divide(options)
         assert prompts
         command, options = "fit", ["--model=ImportedPrompt", "--model.path=a", *options]
+    if command == "transfer":
+        asked = divide_transfer(options)
+        assert asked.prompts
+        assert asked.models
+        command, options = "fit", ["--model=ManualPrompt", "--model.text=a", *asked.options]
     if command == "check":
         command = "fit"
     if command == "demo":

@@ -166,22 +166,7 @@ def load_prompt(where: str | Path, lm: FrozenLM | None = None) -> Prompt:
     Raises:
         PromptError: If there is no prompt, it is damaged, or it belongs to another model.
     """
-    path = Path(where)
-    if path.is_dir():
-        path /= PROMPT
-    if not path.is_file():
-        raise PromptError(
-            f"{where}: no prompt is there; give a run's folder, its {PROMPT} or a checkpoint, for "
-            "example logs/soft-demo/version_0."
-        )
-    content: dict[str, Any] = {}
-    record: PromptRecord
-    if path.suffix == ".ckpt":
-        content = _read(path)
-        record = _of_checkpoint(path, content)
-    else:
-        record = read_prompt(path)
-        add_test(record, path.with_name(TEST))
+    path, record, content = _found(where)
     if lm is None:
         lm = FrozenLM(record.lm.name, record.lm.revision, quantize=record.lm.quantize)
     if not record.lm.fits(LMRecord.of(lm)):
@@ -198,6 +183,33 @@ def load_prompt(where: str | Path, lm: FrozenLM | None = None) -> Prompt:
         embeddings = lm.embed(torch.tensor(record.ids, dtype=torch.long, device=device))
     verbalizer = Verbalizer(record.verbalizer, lm, record.answer_score)
     return Prompt(lm, embeddings, Template(record.template, lm), verbalizer, record)
+
+
+def read_record(where: str | Path) -> PromptRecord:
+    """What is known of the prompt that `load_prompt` would load, without its model.
+
+    Raises:
+        PromptError: If there is no prompt, or it is damaged.
+    """
+    return _found(where)[1]
+
+
+def _found(where: str | Path) -> tuple[Path, PromptRecord, dict[str, Any]]:
+    """The file of a prompt, its record, and of a checkpoint all that it holds."""
+    path = Path(where)
+    if path.is_dir():
+        path /= PROMPT
+    if not path.is_file():
+        raise PromptError(
+            f"{where}: no prompt is there; give a run's folder, its {PROMPT} or a checkpoint, for "
+            "example logs/soft-demo/version_0."
+        )
+    if path.suffix == ".ckpt":
+        content = _read(path)
+        return path, _of_checkpoint(path, content), content
+    record = read_prompt(path)
+    add_test(record, path.with_name(TEST))
+    return path, record, {}
 
 
 def _num_tokens(example: Example) -> int:

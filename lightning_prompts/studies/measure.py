@@ -1,6 +1,7 @@
 """`lightning-prompts measure`: prompts that were learned elsewhere, measured like our own."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -161,16 +162,16 @@ def find(given: str) -> Iterator[Given]:
     """
     if not given.strip():
         raise PromptError("--prompt is empty; give a folder, a file or a text.")
-    path = Path(given).expanduser()
-    run = path if path.is_dir() else path.parent
-    if path.exists() and ((path / PROMPT).is_file() or path.suffix in RUNS):
+    path = path_of(given)
+    if path and ((path / PROMPT).is_file() or path.suffix in RUNS):
+        run = path if path.is_dir() else path.parent
         again = command("validate", "--config", short_path(run / CONFIG), "--ckpt_path", "best")
         raise PromptError(f"{given} is a run of {PROGRAM}; to measure it again: {again}")
-    if path.is_file() and path.suffix in LISTS:
-        yield from (_text(text) for text in _texts(path))
-    elif path.exists() or is_hub_id(given) or path.suffix in TENSORS or _missing(given):
-        name = path.resolve().name if path.exists() else given
-        if path.is_file() and (path.parent / ADAPTER_CONFIG).is_file():
+    if path and path.is_file() and path.suffix in LISTS:
+        yield from (_text(text) for text in texts_in(path))
+    elif path or is_hub_id(given) or is_missing(given):
+        name = path.resolve().name if path else given
+        if path and path.is_file() and (path.parent / ADAPTER_CONFIG).is_file():
             name = path.resolve().parent.name
         yield Given(
             _name(name),
@@ -271,7 +272,7 @@ def _name(whole: str) -> str:
     return shorten_middle(whole, NAME)
 
 
-def _texts(path: Path) -> list[str]:
+def texts_in(path: Path) -> list[str]:
     """The texts of a file, spaces at their ends and all; empty lines are left out."""
     try:
         lines = [re.sub(r"\r$", "", line) for line in path.read_text("utf-8").split("\n")]
@@ -288,6 +289,12 @@ def _texts(path: Path) -> list[str]:
     return found
 
 
-def _missing(given: str) -> bool:
+def path_of(given: str) -> Path | None:
+    """What a word on the command line names, if anything: a text may be too long for a name."""
+    path = os.path.expanduser(given)
+    return Path(path) if os.path.exists(path) else None
+
+
+def is_missing(given: str) -> bool:
     """Whether it was meant as a path that is not there."""
-    return looks_like_path(given) or Path(given).suffix in (*LISTS, *RUNS)
+    return looks_like_path(given) or Path(given).suffix in (*LISTS, *RUNS, *TENSORS)

@@ -91,6 +91,7 @@ def test_what_a_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Path("texts.jsonl").write_text('{"text": " a"}\n{"text": "b\\nc"}\n', encoding="utf-8")
     assert [g.text for g in find("texts.jsonl")] == [" a", "b\nc"]
     assert [g.text for g in find(" and/or")] == [" and/or"]
+    assert [g.text for g in find("word " * 80)] == ["word " * 80]  # no file can be called so
     assert divide(["--prompt", "a", " b", "--lm.name", "x", "--prompt=-c"]) == (
         ["a", " b", "-c"],
         ["--lm.name", "x"],

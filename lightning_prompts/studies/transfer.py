@@ -1,0 +1,213 @@
+"""`lightning-prompts transfer`: the texts of prompts, scored on other models."""
+
+import gc
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from lightning_prompts.cli.parser import PromptParser
+from lightning_prompts.files.atomic_files import remove_drafts, write_lines
+from lightning_prompts.files.console import console
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.escaping import visible
+from lightning_prompts.files.text import PROGRAM, short_path
+from lightning_prompts.lm.sources import find_model
+from lightning_prompts.report.tables import Table as Content
+from lightning_prompts.report.transfer import Cell, Column, Matrix, write
+from lightning_prompts.runs.folder import PROMPT, require_writable
+from lightning_prompts.runs.lock import locked
+from lightning_prompts.runs.prompt import read_record
+from lightning_prompts.studies.measure import LISTS, RUNS, is_missing, path_of, texts_in
+from lightning_prompts.studies.needs import OnlyParses
+from lightning_prompts.studies.transfer_scores import Moved, Scoring, arguments
+from lightning_prompts.tuners.vectors import ADAPTER_CONFIG, TENSORS
+
+OUTPUT = "logs/transfer"
+CELLS = "cells.jsonl"  # of the output's folder: a line for each text on each model
+ANOTHER = "give another folder with --output"
+NAME = 18  # characters of a name in a table of 80 columns
+EXAMPLE = (
+    f"{PROGRAM} transfer RUN ' In one word, the movie was' --lm.name smollm2 --lm.name gpt2 "
+    "--config configs/task/sst2.yaml"
+)
+
+
+@dataclass
+class Asked:
+    """What the command line asks for; `options` are those of `fit`."""
+
+    prompts: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+    output: Path = Path(OUTPUT)
+    options: list[str] = field(default_factory=list)
+
+
+def transfer(args: Sequence[str]) -> None:
+    """Score texts on models, show the matrix and write it.
+
+    What was measured is kept beside it, so that the same command goes on where it was stopped.
+
+    Args:
+        args: As on the command line; `--help` lists them.
+
+    Raises:
+        PromptError: If a prompt, a model or an option is none, before any is scored.
+        SystemExit: After `--help`.
+    """
+    asked = divide(args)
+    require_writable(asked.output, ANOTHER)
+    prompts = [moved for given in asked.prompts for moved in texts_of(given)]
+    # A text once, that of a run rather than the same written by hand; and what each has to beat.
+    known = {each.text: each for each in sorted(prompts, key=lambda each: each.record is not None)}
+    prompts = [Moved(""), *(known[text] for text in dict.fromkeys(each.text for each in prompts))]
+    for model in asked.models:
+        parsed = OnlyParses(arguments(asked.options, model, prompts), run=False).config["fit"]
+        find_model(model, parsed.lm.revision, "--lm.name")
+    with locked(asked.output, "transfer", f"or {ANOTHER}"):
+        remove_drafts(asked.output)
+        kept = _kept(asked.output / CELLS)
+        columns: list[Column] = []
+        for model in asked.models:
+            scoring = Scoring(asked.options, model, prompts, asked.output / CELLS)
+            columns.append(scoring.column(kept, [column.model for column in columns]))
+            matrix = scoring.matrix(columns)
+            del scoring
+            gc.collect()  # the model, which trainer and tuner hold in a circle
+        show(matrix, write(matrix, asked.output))
+
+
+def divide(args: Sequence[str]) -> Asked:
+    """The prompts, the models, the folder, and options of `fit`.
+
+    Raises:
+        PromptError: If one of the first two is missing, or an option says what the prompt says.
+        SystemExit: After `--help`.
+    """
+    asked, rest = Asked(), list(args)
+    while rest and not rest[0].startswith("--") and rest[0] not in ("-h", "-c"):
+        asked.prompts.append(rest.pop(0))
+    while rest:
+        arg = rest.pop(0)
+        if arg in ("--help", "-h"):
+            parser().print_help()
+            raise SystemExit(0)
+        flag, equals, value = arg.partition("=")
+        if flag in ("--lm.name", "--output"):
+            if not equals:
+                value = rest.pop(0) if rest and not rest[0].startswith("--") else ""
+            if not value:
+                raise PromptError(f"{flag} needs a value, for example: {EXAMPLE}.")
+            if flag == "--output":
+                asked.output = Path(value)
+            else:
+                asked.models.append(value)
+        elif flag == "--model" or flag.startswith("--model."):
+            raise PromptError(f"{flag}: a text that is scored has no tuner; leave it out.")
+        else:
+            asked.options.append(arg)
+    if not asked.prompts:
+        raise PromptError(f"Say first which prompts to move: {EXAMPLE} (--help says more).")
+    if not asked.models:
+        raise PromptError(f"Say on which models, each with --lm.name: {EXAMPLE}.")
+    asked.models = list(dict.fromkeys(asked.models))
+    return asked
+
+
+def parser() -> PromptParser:
+    """The command's own options, for its help."""
+    known = PromptParser(
+        prog=f"{PROGRAM} transfer",
+        description="Score the texts of prompts on other models: accuracy raw, and recalibrated on "
+        "training texts without their labels, which supposes about equally frequent classes. All "
+        f"other options are those of fit ({PROGRAM} fit --help), for every model: --config, "
+        "--data.*, --lm.*, --trainer.*.",
+        allow_abbrev=False,
+    )
+    known.add_argument(
+        "prompts",
+        nargs="+",
+        metavar="PROMPT",
+        help="Each a run's folder, its prompt.json or a checkpoint, a file with a text a line "
+        "(.txt; .jsonl with 'text'), or a text. Of vectors the text of their nearest tokens moves.",
+    )
+    known.add_argument("--lm.name", metavar="MODEL", help="Once for each model.")
+    known.add_argument(
+        "--output",
+        type=str,
+        default=OUTPUT,
+        metavar="FOLDER",
+        help="Of the page, the numbers, and what goes on after a stop.",
+    )
+    return known
+
+
+def texts_of(given: str) -> Iterator[Moved]:
+    """What a prompt on the command line means; several where it is a file of texts.
+
+    Raises:
+        PromptError: If it is a path that is not there, vectors alone, or cannot be read.
+    """
+    if not given.strip():
+        raise PromptError("A prompt is empty; give a run's folder, a file or a text.")
+    path = path_of(given)
+    if path and ((path / PROMPT).is_file() or (path.is_file() and path.suffix in RUNS)):
+        record = read_record(path)
+        if not record.text:
+            raise PromptError(f"{given}: its prompt has no text; give another.")
+        yield Moved(record.text, record)
+    elif path and path.is_file() and path.suffix in LISTS:
+        yield from map(Moved, texts_in(path))
+    elif path and (path.suffix in TENSORS or (path / ADAPTER_CONFIG).is_file()):
+        raise PromptError(
+            f"{given} has vectors, which fit one model alone; the text of their nearest tokens "
+            f"moves: give the run that {PROGRAM} measure --prompt {given} leaves."
+        )
+    elif path or is_missing(given):
+        what = "no run with a validated prompt" if path else "no such file or folder"
+        raise PromptError(
+            f"{given}: {what}; give a run's folder, for example logs/soft-demo/version_0, a .txt "
+            "file, or a text, which needs a space before it where it looks like a path."
+        )
+    else:
+        yield Moved(given)
+
+
+def show(matrix: Matrix, written: Path) -> None:
+    """Print the tables, what they say, and where the page is."""
+    for content in matrix.tables(NAME):
+        console.print(Text(content.title, "bold"), soft_wrap=True)
+        console.print(_drawn(content))
+    for sentence in (*matrix.findings(), *matrix.limits()):
+        console.print(Text(visible(sentence)), soft_wrap=True)
+    console.print(Text(f"Open in a browser: {short_path(written)}"), soft_wrap=True)
+
+
+def _drawn(content: Content) -> Table:
+    drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for i, head in enumerate(content.heads):
+        drawn.add_column(head, justify="right" if i else "left", no_wrap=True, overflow="ellipsis")
+    for i, row in enumerate(content.rows):
+        drawn.add_row(
+            *(Text(visible(cell)) for cell in row), style="bold" if i in content.strong else None
+        )
+    return drawn
+
+
+def _kept(path: Path) -> dict[str, Cell]:
+    """By key; half a line, of a killed process, and lines of an earlier version are left out."""
+    if not path.is_file():
+        return {}
+    lines, cells = path.read_text("utf-8", errors="replace").splitlines(), []
+    for line in lines:
+        try:
+            cells.append(Cell.from_json(json.loads(line)))
+        except (ValueError, TypeError, KeyError):
+            continue
+    if len(cells) < len(lines):
+        write_lines(path, [asdict(cell) for cell in cells])
+    return {cell.key: cell for cell in cells}
