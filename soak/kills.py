@@ -39,8 +39,9 @@ process as it would any other.
 yes, to the last bit |
 
 Compared: prompt, AdamW's state, schedule, tokens counted, history of validations, every value in
-the event files, and `prompt.json`. A step of 0 means that nothing had been saved yet, and the run
-began anew; the same step twice means that no further checkpoint was reached in between."""
+the event files (but for a step's own `train/` values where they are missing just before a
+validation, see above), and `prompt.json`. A step of 0 means that nothing had been saved yet, and
+the run began anew; the same step twice means that no further checkpoint was reached in between."""
 
 
 def stopped_and_resumed(

@@ -8,7 +8,7 @@ from soak import __main__ as soak
 from soak.disk import NotPermittedError, full
 from soak.kills import OPTIONS, kill, stopped_and_resumed
 from soak.memory import growth
-from soak.runs import Runs
+from soak.runs import Runs, apart
 
 
 @pytest.mark.slow
@@ -26,6 +26,16 @@ def test_a_full_disk(tmp_path: Path):
     assert status == "2"
     assert "No space left on device; make room; the last good checkpoint is full/stopped" in said
     assert gone_on == "same as uninterrupted, to the last bit"
+
+
+def test_only_a_step_before_a_validation_may_be_missing_from_the_logs():
+    validated = {"val/loss": {10: 1.0}}
+    full = {"train/loss": {8: 1.0, 9: 3.0}, **validated}
+    assert apart({"train/loss": {8: 1.0}, **validated}, full) == []
+    assert apart({"train/loss": {9: 3.0}, **validated}, full) == [("train/loss", 8, None, 1.0)]
+    assert apart({**full, "val/loss": {}}, full) == [("val/loss", 10, None, 1.0)]
+    wrong = {"train/loss": {8: 1.0, 9: 2.0}, **validated}
+    assert apart(wrong, full) == [("train/loss", 9, 2.0, 3.0)]
 
 
 def test_a_section_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
