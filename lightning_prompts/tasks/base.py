@@ -94,6 +94,8 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
         self.report = TaskReport()
         self._rows: dict[str, Rows] = {}
         self._encoded = {}
+        # Tokenized once for each limit, as every validation asks whether it cuts them.
+        self._to_calibrate: dict[tuple[int, int], loading.EncodedRows] = {}
 
     # ---- for a subclass
 
@@ -231,11 +233,14 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
         return self.report.cut.get(split, 0) > 0 or any(row.cut for row in self._drawn().examples)
 
     def _drawn(self, n: int = 256) -> loading.EncodedRows:
-        rows = self._reference_rows()
-        generator = torch.Generator().manual_seed(self.seed)
-        drawn = rows.take(torch.randperm(len(rows), generator=generator)[:n].tolist())
-        examples = self.encoded_examples(drawn)
-        return loading.EncodedRows(examples, [-1] * len(drawn), drawn.numbers)
+        key = n, self.report.max_tokens
+        if key not in self._to_calibrate:
+            rows = self._reference_rows()
+            generator = torch.Generator().manual_seed(self.seed)
+            drawn = rows.take(torch.randperm(len(rows), generator=generator)[:n].tolist())
+            labels, examples = [-1] * len(drawn), self.encoded_examples(drawn)
+            self._to_calibrate[key] = loading.EncodedRows(examples, labels, drawn.numbers)
+        return self._to_calibrate[key]
 
     # ---- steps
 
