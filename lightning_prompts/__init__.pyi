@@ -32,6 +32,7 @@ from lightning_prompts.tasks.sst2 import SST2 as SST2
 from lightning_prompts.tasks.yelp import Yelp as Yelp
 from lightning_prompts.tasks.yelp import YelpTransfer as YelpTransfer
 from lightning_prompts.tuners.base import PromptTuner as PromptTuner
+from lightning_prompts.tuners.bounded import BoundedPrompt as BoundedPrompt
 from lightning_prompts.tuners.guided_search import GuidedSearch as GuidedSearch
 from lightning_prompts.tuners.imported import ImportedPrompt as ImportedPrompt
 from lightning_prompts.tuners.manual import ManualPrompt as ManualPrompt

@@ -67,7 +67,7 @@ class PromptTuner(ChecksOptions, Optimized, Answering):
     """Short name, for folders and tables; where none is given, the class's in small letters."""
     label: ClassVar[str]
     """What reports call it; where none is given, the class's name."""
-    learns: ClassVar[bool] = True
+    learns: bool = True
     """Whether `fit` trains; where not, it validates once and leaves the same files."""
     differentiates: ClassVar[bool] = True
     """Whether it learns by gradients through the language model."""

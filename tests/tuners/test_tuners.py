@@ -18,12 +18,14 @@ from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners import (
     PEZ,
+    BoundedPrompt,
     GuidedSearch,
     ManualPrompt,
     PromptTuner,
     RLPrompt,
     SoftPrompt,
 )
+from lightning_prompts.tuners.prompt_init import FromText
 from lightning_prompts.tuners.rl.policy import PolicySettings
 
 ROWS = [("A warm and funny film", 1), ("Dull", 0), ("Fine work!", 1), ("No plot, no jokes", 0)] * 2
@@ -32,6 +34,7 @@ MAKE: dict[str, Callable[..., PromptTuner]] = {
     "soft": partial(SoftPrompt, prompt_length=4, optimizer=ADAMW),
     "pez": partial(PEZ, prompt_length=4, optimizer=partial(ADAMW, lr=0.1)),
     "released": partial(PEZ, prompt_length=4, optimizer=ADAMW, keep_continuous=False),
+    "bounded": partial(BoundedPrompt, init=FromText("It is"), optimizer=ADAMW),
     "manual": partial(ManualPrompt, text="It is"),
     "rlprompt": partial(
         RLPrompt,
@@ -110,6 +113,7 @@ def test_fit_leaves_the_lm_bit_identical(lm: FrozenLM, tmp_path: Path, name: str
     [
         ("soft", {"prompt"}),
         ("pez", {"prompt"}),
+        ("bounded", {"prompt", "text_ids"}),
         ("manual", {"token_ids", "idle"}),
         ("guided", {"token_ids", "idle"}),
         ("rlprompt", {f"policy.{key}" for key in MLP} | {"token_ids"}),
