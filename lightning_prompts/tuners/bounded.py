@@ -1,9 +1,9 @@
-"""A soft prompt that stays near a written text: within a distance of its tokens, or nearest to them.
+"""A soft prompt that stays near a written text: within a distance of its rows, or of its cells.
 
-Ours. With `epsilon` the bound is what context-aware prompt tuning (CPT, arXiv:2410.17222) has, whose
-epsilon in PEFT is absolute and one for each kind of token, and not a share of each row's length.
-With `keep_nearest` it is the question of prompt waywardness (arXiv:2112.08348), whether vectors can
-do a task while their nearest tokens say what one likes, by projection.
+Ours. An epsilon is also what context-aware prompt tuning has (CPT, arXiv:2410.17222), in PEFT an
+absolute one for each kind of token, where this one is in lengths of each token's row. Whether
+vectors can do a task while their nearest tokens say what one likes is the question of prompt
+waywardness (arXiv:2112.08348), which `keep_nearest` puts by projection.
 """
 
 from typing import Annotated, Any

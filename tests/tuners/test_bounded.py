@@ -1,4 +1,4 @@
-"""Vectors that stay near a text: within a distance of its rows, or with its tokens as the nearest."""
+"""Vectors that stay near a text: within a distance of its rows, or nearest to its tokens."""
 
 import json
 from pathlib import Path
@@ -20,6 +20,7 @@ from lightning_prompts.lm.nearest import Distance
 from lightning_prompts.tuners import BoundedPrompt, ManualPrompt, SoftPrompt
 from lightning_prompts.tuners.bounded import share_to_border
 from tests.tuners.test_langevin import Iterates, StopAt, resume
+from tests.tuners.test_no_waiting import NoWaiting
 from tests.tuners.test_tuners import ADAMW, ROWS, build, fit
 
 TEXT = " good, It was"
@@ -191,6 +192,12 @@ def test_what_is_within_is_left_alone(lm: FrozenLM):
     before = tuner.prompt.detach().clone()
     tuner.project()
     assert torch.equal(tuner.prompt, before)
+
+
+def test_the_bound_waits_for_no_device(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch):
+    tuner = make(lm)
+    with NoWaiting(monkeypatch):
+        tuner.project()
 
 
 def test_a_prompt_that_is_no_number_does_not_go_on_for_ever(lm: FrozenLM):
