@@ -174,6 +174,8 @@ def test_wheel_carries_configs_and_demo_data(wheel: Path):
         assert f"lightning_prompts/{path.relative_to(ROOT)}" in names
     for split in ("train", "validation", "test"):
         assert f"lightning_prompts/files/reviews/{split}.jsonl" in names
+    for register in ("plain", "talk", "howto"):
+        assert f"lightning_prompts/files/sentences/{register}.txt" in names
     assert {f"lightning_prompts/report/page.{kind}" for kind in ("html", "css")} <= names
     assert "lightning_prompts/py.typed" in names
     assert not [name for name in names if name.startswith(("tests/", "configs/"))]
