@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_prompts.lm.answers import AnswerScore
 from lightning_prompts.lm.batch import Example, collate, on_device
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Verbalizer
@@ -76,7 +77,7 @@ def simulatability(
         PromptError: If the reader has no tokens for the answers.
     """
     ids, given = readable(reader, token_ids), rows.verbalizer
-    score = "mean" if given.score == "mean" else "sum"
+    score: AnswerScore = "mean" if given.score == "mean" else "sum"
     verbalizer = Verbalizer(dict(zip(given.labels, given.words, strict=True)), reader, score)
     words = ", ".join(answers[0].strip() for answers in given.answers)
     job = reader.encode(JOB.format(answers=words))
