@@ -47,8 +47,8 @@ def move_prompt(vectors: Tensor, source_rows: Tensor, target_rows: Tensor) -> Te
         x.detach().cpu().double() for x in (vectors, source_rows, target_rows)
     )
     similarities = F.normalize(source, dim=1) @ F.normalize(prompt, dim=1).T  # (A, P)
-    # By singular values, so that embeddings that do not span the space are no fault; torch's "gelsy"
-    # was seen to give another, wrong solution for such ones in half of the calls.
+    # By singular values, so that embeddings that do not span the space are no fault: for such ones
+    # torch 2.13's "gelsy" gives a wrong solution in many calls.
     found = torch.linalg.lstsq(F.normalize(target, dim=1), similarities, driver="gelsd")
     lengths = prompt.norm(dim=1, keepdim=True) * (
         target.norm(dim=1).mean() / source.norm(dim=1).mean()
