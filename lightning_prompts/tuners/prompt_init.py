@@ -202,7 +202,7 @@ class FromCheckpoint(PromptInit):
             raise PromptError(
                 f"{path} is damaged, or lightning-prompts did not write it."
             ) from error
-        if own:
+        if own and rows is not None:
             return rows
         other = (
             f"{path} is a prompt for {made_for.label} (weights {made_for.fingerprint}), not for "

@@ -89,8 +89,8 @@ class Race:
             Those that were scored on all rows, the best first; of equal ones the beam's.
         """
         batches = [batch, *(other.batch(batch, "train") for other in self.others)]
-        for reward, rows in zip(self._rewards, batches, strict=True):
-            reward.lm.read_texts(rows)
+        for reward, of_model in zip(self._rewards, batches, strict=True):
+            reward.lm.read_texts(of_model)
         running = [*beam, *candidates]
         device = batch["labels"].device
         sums = torch.zeros(len(running), dtype=in_double(torch.zeros(0), device).dtype).to(device)
