@@ -158,6 +158,7 @@ def _names() -> Iterator[Case]:
         "unknown kernel": ("--lm.attn_implementation", "fast"),
         "unknown metric to choose by": ("--checkpoint.monitor", "val/acuracy"),
         "unknown mode": ("--checkpoint.mode", "most"),
+        "unknown measure": ("--scrutability.panel", "[beauty]"),
         "unknown positions": ("--faithfulness.positions", "all"),
         "a class for a number": ("--model.prompt_length", "{class_path: x}"),
         "an experiment outside the log folder": ("--experiment", "../../outside"),

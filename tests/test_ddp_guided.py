@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lightning_prompts.cli.main import main
+from tests.tiny import save_model
 from tests.two_processes import assert_two_agree
 
 STEPS = 6
@@ -15,9 +16,12 @@ SEEN = '"beam": module.beam, "tokens": int(module.forward_tokens),'
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", ["{text}{prompt}", "{prompt} {text} It was"])
+@pytest.mark.parametrize(
+    ("text", "several"),
+    [("{text}{prompt}", False), ("{prompt} {text} It was", False), ("{text}{prompt}", True)],
+)
 def test_two_processes(
-    text: str, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch
+    text: str, several: bool, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     args = [
@@ -30,6 +34,9 @@ def test_two_processes(
         *("--trainer.max_steps", str(STEPS), "--trainer.val_check_interval", "3"),
         *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
     ]
+    if several:
+        save_model(tmp_path / "other", seed=1, words=("film", "the", " terrible", " great"))
+        args += ["--model.also_lm", str(tmp_path / "other")]
     moments = [("train", step) for step in range(1, STEPS + 1)] + [("val", 3), ("val", 6)]
     assert_two_agree([*args, "--data.batch_size", "5"], tmp_path, SEEN, moments)
 

@@ -38,7 +38,13 @@ BAD = (
 )
 
 
-def save_model(folder: Path, seed: int = 0, positions: int = 256, characters: str = "") -> None:
+def save_model(
+    folder: Path,
+    seed: int = 0,
+    positions: int = 256,
+    characters: str = "",
+    words: tuple[str, ...] = WHOLE_WORDS,
+) -> None:
     """A GPT2LMHeadModel with random weights (2 layers, H=16, V=101) and its tokenizer.
 
     Args:
@@ -46,15 +52,16 @@ def save_model(folder: Path, seed: int = 0, positions: int = 256, characters: st
         seed: Of the weights.
         positions: Longest input, in tokens.
         characters: Tokens beside printable ASCII.
+        words: Tokens of several characters.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
     known = string.ascii_letters + string.digits + string.punctuation + " \n"
-    tokens = dict.fromkeys([END, *WHOLE_WORDS, *known, *characters])
+    tokens = dict.fromkeys([END, *words, *known, *characters])
     vocabulary = {token: i for i, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=END))
-    pieces = Regex("|".join([*WHOLE_WORDS, r"[\s\S]"]))
+    pieces = Regex("|".join([*words, r"[\s\S]"]))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pieces, behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     PreTrainedTokenizerFast(

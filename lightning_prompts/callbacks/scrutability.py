@@ -1,4 +1,4 @@
-"""Perplexity of the hard prompt at each validation: can a person read it?"""
+"""Perplexity of the hard prompt at each validation, and a panel: can a person read it?"""
 
 import logging
 from collections.abc import Mapping
@@ -8,7 +8,10 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_prompts.callbacks.base import EvaluationCallback
+from lightning_prompts.callbacks.scrutability_panel import Panel
 from lightning_prompts.files.option_types import Count, ModelName
+from lightning_prompts.files.stages import Stage
+from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.metrics.scrutability import log_perplexity
 from lightning_prompts.tuners.base import PromptTuner
@@ -33,11 +36,25 @@ class Scrutability(EvaluationCallback):
             was not tuned against: its text is encoded by the scorer's tokenizer and the nats are
             per token of the scorer. By default the task's own model. `objective` keeps to the
             task's model, like the loss that is trained.
+        panel: Names of further measures of the text, read by the scorer, else by the task's own
+            model, at each validation and test: `natural_percentile`, `task_identification`,
+            `grammar`, `repetition`, `real_words`, `copied_run`; and `token_effects` and
+            `simulatability`, which pass over some 256 rows many times. By default all but these
+            two, in tests alone; an empty list is none.
+
+    Raises:
+        PromptError: If a number is below 1, or the panel has no measure of a name.
     """
 
-    def __init__(self, every_n_validations: Count = 1, scorer: ModelName | None = None) -> None:
+    def __init__(
+        self,
+        every_n_validations: Count = 1,
+        scorer: ModelName | None = None,
+        panel: list[str] | None = None,
+    ) -> None:
         super().__init__(every_n_validations)
-        self.scorer = scorer
+        self.scorer, self.panel = scorer, panel
+        self._panel = Panel(panel)
         self._lm: FrozenLM | None = None
         self._scored: tuple[str, Tensor] | None = None
 
@@ -48,15 +65,24 @@ class Scrutability(EvaluationCallback):
             # No submodule of the tuner: it belongs in no checkpoint and no optimizer.
             self._lm = ScorerLM(self.scorer)
 
+    def begin(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> None:
+        """Choose the panel's measures."""
+        self._panel.begin(trainer, tuner, stage)
+
+    def measure(self, tuner: PromptTuner, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Let the panel take some rows."""
+        self._panel.measure(outputs, batch)
+
     def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:
-        """Log-perplexity and its exponential."""
+        """Log-perplexity and its exponential, and the panel."""
         if self._lm is None:
             nats = tuner.hard_log_perplexity()
         else:
             nats = self._score(
                 self._lm, tuner.lm.decode(tuner.hard_prompt().tolist()), tuner.device
             )
-        return {"log_perplexity": nats, "perplexity": nats.exp()}
+        panel = self._panel.values(trainer, tuner, self._lm)
+        return {"log_perplexity": nats, "perplexity": nats.exp(), **panel}
 
     def _score(self, scorer: FrozenLM, text: str, device: torch.device) -> Tensor:
         """Nats per token of a text under the scorer; remembered until the text changes."""

@@ -1,13 +1,22 @@
 """Scrutability: can a person read the prompt? Perplexity and round trip of its tokens.
 
+What the text says and does is measured in `panel/`.
+
 After "Towards Interpretable Soft Prompts" (Patel et al. 2025, https://arxiv.org/abs/2504.02144).
 """
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lightning_prompts.files.numbers import wide
+from lightning_prompts.lm.answers import LOGITS_AT_ONCE
+from lightning_prompts.lm.backbone import Backbone
+
+# Tokens of one pass over many short texts, padding included.
+TOKENS_AT_ONCE = 1024
 
 
 def log_perplexity(nats: Tensor) -> Tensor:
@@ -20,6 +29,33 @@ def log_perplexity(nats: Tensor) -> Tensor:
         Scalar, nats per token.
     """
     return wide(nats).mean()
+
+
+@torch.no_grad()
+def row_nats(lm: Backbone, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Negative log-likelihood of many short texts after BOS, each summed over its tokens, in nats.
+
+    Args:
+        lm: The frozen language model that reads them.
+        rows: Token ids of N texts, none longer than the model's positions.
+
+    Returns:
+        [N] float64, on the CPU; 0 for an empty text, and the same for equal texts.
+    """
+    found: dict[tuple[int, ...], Tensor] = {(): torch.zeros((), dtype=torch.float64)}
+    wanted = sorted({tuple(row) for row in rows} - {()}, key=lambda row: (len(row), row))
+    device = lm.embedding_table.device
+    most = max(1, min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // lm.vocab_size))
+    while wanted:
+        count = max(1, most // len(wanted[-1]))
+        part, wanted = wanted[-count:], wanted[:-count]
+        # Padded on the right, where a causal model does not look.
+        padded = pad_sequence([torch.tensor(row) for row in part], batch_first=True).to(device)
+        lengths = torch.tensor([len(row) for row in part])
+        real = torch.arange(padded.shape[1]) < lengths[:, None]
+        nats = lm.token_nll(padded).cpu().double()
+        found |= zip(part, nats.where(real, 0.0).sum(1), strict=True)
+    return torch.stack([found[tuple(row)] for row in rows]) if rows else torch.zeros(0).double()
 
 
 def round_trip(token_ids: Sequence[int], re_encoded: Sequence[int]) -> float:

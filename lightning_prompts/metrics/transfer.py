@@ -10,13 +10,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torchmetrics.functional.text import sacre_bleu_score
 
 from lightning_prompts.lm.frozen import FrozenLM
-
-# Texts that the fluency of outputs is computed of at once.
-TEXTS_AT_ONCE = 16
+from lightning_prompts.metrics.scrutability import row_nats
 
 
 def joint(content: Tensor, style: Tensor) -> Tensor:
@@ -89,7 +86,6 @@ def bleu(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> Tensor:
     return 100 * sacre_bleu_score(list(found), list(wanted))
 
 
-@torch.no_grad()
 def text_nats(lm: FrozenLM, texts: Sequence[str]) -> tuple[Tensor, int]:
     """Negative log-likelihood of texts after BOS, summed over all of their tokens.
 
@@ -103,17 +99,8 @@ def text_nats(lm: FrozenLM, texts: Sequence[str]) -> tuple[Tensor, int]:
     Raises:
         PromptError: If a text needs a token that the model does not have.
     """
-    rows = sorted(filter(None, lm.encode_all(texts)), key=len)
-    device = lm.embedding_table.device
-    nats = torch.zeros((), dtype=torch.float64)
-    for start in range(0, len(rows), TEXTS_AT_ONCE):
-        part = [torch.tensor(row) for row in rows[start : start + TEXTS_AT_ONCE]]
-        # Padded on the right, where a causal model does not look.
-        padded = pad_sequence(part, batch_first=True).to(device)
-        lengths = torch.tensor([len(row) for row in part], device=device)
-        real = torch.arange(padded.shape[1], device=device) < lengths[:, None]
-        nats += lm.token_nll(padded)[real].cpu().double().sum()
-    return nats, sum(map(len, rows))
+    rows = lm.encode_all(texts)
+    return row_nats(lm, rows).sum(), sum(map(len, rows))
 
 
 def transfer_loss(reward: Tensor) -> Tensor:

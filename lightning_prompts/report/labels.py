@@ -14,6 +14,7 @@ _OUTPUT = (
     *("trainer.logger", "trainer.default_root_dir", "trainer.enable_", "trainer.log_every_n_steps"),
     *("data.num_workers", "data.id_column", "lm.text_cache", "lm.recompute"),
     "faithfulness.rows",  # of validations that are not the best prompt's
+    *("scrutability.panel", "data.task_kind"),  # more measures, which change no other one
 )
 # Of the data's settings those that say what is learned from, not what is asked.
 _TRAINING = {"batch_size", "val_batch_size", "shots", "train", "train_rows"}

@@ -32,8 +32,11 @@ READING = (
     "Round trip is the share of a text's tokens that come back when they are written out and "
     "tokenized again; below 1, or where the text itself changes (*), another text was scored than "
     "the one that stands here. Learned: on the model that learned a prompt, the share of its "
-    "tokens that its text gives again. Of a soft prompt the text of its nearest tokens moves, not "
-    "its vectors.",
+    "tokens that its text gives again.",
+    "A soft prompt stands twice: by the text of its nearest tokens, and by its vectors, moved to a "
+    "model without training: each model's vector that has the most nearly equal cosine "
+    "similarities to the tokens that both models have (arXiv:2310.01691). On the model that "
+    "learned them they are themselves.",
 )
 
 
@@ -67,7 +70,8 @@ class Cell:
         key: Names all that the numbers depend on.
         text: Of the prompt; empty for none.
         model: Its label.
-        tokens: Of the text.
+        vectors: Whether a soft prompt's vectors were read, and `text` is of their nearest tokens.
+        tokens: Of the text, or how many vectors.
         kept: Whether these tokens, written out, are the text.
         round_trip: Share of the tokens that come back from it.
         perplexity: Of the text, like `nats_per_character` None where there is no text.
@@ -83,6 +87,7 @@ class Cell:
     round_trip: float
     perplexity: float | None
     nats_per_character: float | None
+    vectors: bool = False
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Cell":
@@ -184,7 +189,7 @@ class Matrix:
         heads = ["prompt", "tokens", "perplexity", "nats/char", "round trip", "learned"]
         for column in self.columns:
             each = zip(names, column.cells, column.learned, strict=True)
-            rows = [[name, *_of_text(cell, learned)] for name, cell, learned in each if cell.text]
+            rows = [[n, *_of_text(c, own)] for n, c, own in each if c.text and not c.vectors]
             yield Table(f"The texts, {column.model}", heads, rows)
 
     def findings(self) -> Iterator[str]:

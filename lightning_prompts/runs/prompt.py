@@ -177,8 +177,7 @@ def load_prompt(where: str | Path, lm: FrozenLM | None = None) -> Prompt:
         )
     device = lm.embedding_table.device
     if record.soft_in_use:
-        file = path if content else path.parent / CHECKPOINTS / BEST
-        embeddings = _vectors(file, content or _read(file)).to(device)
+        embeddings = _vectors_beside(path, content).to(device)
     else:
         embeddings = lm.embed(torch.tensor(record.ids, dtype=torch.long, device=device))
     verbalizer = Verbalizer(record.verbalizer, lm, record.answer_score)
@@ -192,6 +191,22 @@ def read_record(where: str | Path) -> PromptRecord:
         PromptError: If there is no prompt, or it is damaged.
     """
     return _found(where)[1]
+
+
+def read_vectors_of(where: str | Path) -> Tensor:
+    """[P, H] The vectors that `load_prompt` would load, of a prompt whose vectors are in use.
+
+    Raises:
+        PromptError: If there are none, or they are damaged.
+    """
+    path, _, content = _found(where)
+    return _vectors_beside(path, content)
+
+
+def _vectors_beside(path: Path, content: Mapping[str, Any]) -> Tensor:
+    """Of a checkpoint whose content was read, or of the run that a prompt.json is of."""
+    file = path if content else path.parent / CHECKPOINTS / BEST
+    return _vectors(file, content or _read(file))
 
 
 def _found(where: str | Path) -> tuple[Path, PromptRecord, dict[str, Any]]:

@@ -26,7 +26,7 @@ from lightning_prompts.tuners.record import PromptRecord, refuse_other_setting
 
 RUN = "run"  # its key in a checkpoint
 SPLITS = ("train", "validation")
-FREE = ("name", "num_workers", "test", "test_rows", "predict", "id_column")
+FREE = ("name", "num_workers", "test", "test_rows", "predict", "id_column", "task_kind")
 # Free as well, unless only some of the validation's batches count.
 VAL_BATCH = "val_batch_size"
 # Options that only say which rows there are; the rows themselves are compared.

@@ -98,7 +98,8 @@ def _of_run(parsed: Namespace) -> Iterator[str]:
         hint = None if option.parameter is None else option.parameter.hint
         if (names := metadata(hint, Names)) and option.value:
             revision = option.block.get("revision")
-            yield from _model(f"--{option.name}", str(option.value), revision, names.missing)
+            for name in option.value if isinstance(option.value, list) else [option.value]:
+                yield from _model(f"--{option.name}", str(name), revision, names.missing)
     yield from _data(parsed.data.init_args)
 
 

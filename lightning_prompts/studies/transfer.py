@@ -1,8 +1,8 @@
-"""`lightning-prompts transfer`: the texts of prompts, scored on other models."""
+"""`lightning-prompts transfer`: prompts scored on other models, by their texts and vectors."""
 
 import gc
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lightning_prompts.cli.parser import PromptParser
 from lightning_prompts.files.atomic_files import remove_drafts, write_lines
-from lightning_prompts.files.console import console
+from lightning_prompts.files.console import console, notice
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.escaping import visible
 from lightning_prompts.files.text import PROGRAM, short_path
@@ -21,10 +21,12 @@ from lightning_prompts.report.tables import Table as Content
 from lightning_prompts.report.transfer import Cell, Column, Matrix, write
 from lightning_prompts.runs.folder import PROMPT, require_writable
 from lightning_prompts.runs.lock import locked
-from lightning_prompts.runs.prompt import read_record
+from lightning_prompts.runs.prompt import read_record, read_vectors_of
 from lightning_prompts.studies.measure import LISTS, RUNS, is_missing, path_of, texts_in
 from lightning_prompts.studies.needs import OnlyParses
 from lightning_prompts.studies.transfer_scores import Moved, Scoring, arguments
+from lightning_prompts.tuners.moved import EmbeddedTokens
+from lightning_prompts.tuners.prompt_init import source_of
 from lightning_prompts.tuners.vectors import ADAPTER_CONFIG, TENSORS
 
 OUTPUT = "logs/transfer"
@@ -48,7 +50,7 @@ class Asked:
 
 
 def transfer(args: Sequence[str]) -> None:
-    """Score texts on models, show the matrix and write it.
+    """Score prompts on models, show the matrix and write it.
 
     What was measured is kept beside it, so that the same command goes on where it was stopped.
 
@@ -63,14 +65,15 @@ def transfer(args: Sequence[str]) -> None:
     require_writable(asked.output, ANOTHER)
     prompts = [moved for given in asked.prompts for moved in texts_of(given)]
     # A text once, that of a run rather than the same written by hand; and what each has to beat.
-    known = {each.text: each for each in sorted(prompts, key=lambda each: each.record is not None)}
-    prompts = [Moved(""), *(known[text] for text in dict.fromkeys(each.text for each in prompts))]
+    known = {each.same_as: each for each in sorted(prompts, key=lambda e: e.record is not None)}
+    prompts = [Moved(""), *(known[same] for same in dict.fromkeys(e.same_as for e in prompts))]
     for model in asked.models:
         parsed = OnlyParses(arguments(asked.options, model, prompts), run=False).config["fit"]
         find_model(model, parsed.lm.revision, "--lm.name")
     with locked(asked.output, "transfer", f"or {ANOTHER}"):
         remove_drafts(asked.output)
         kept = _kept(asked.output / CELLS)
+        prompts = list(with_sources(prompts))
         columns: list[Column] = []
         for model in asked.models:
             scoring = Scoring(asked.options, model, prompts, asked.output / CELLS)
@@ -122,8 +125,9 @@ def parser() -> PromptParser:
     """The command's own options, for its help."""
     known = PromptParser(
         prog=f"{PROGRAM} transfer",
-        description="Score the texts of prompts on other models: accuracy raw, and recalibrated on "
-        "training texts without their labels, which supposes about equally frequent classes. All "
+        description="Score prompts on other models, by their texts and by moved vectors: accuracy "
+        "raw, and recalibrated on training texts without their labels, which supposes about "
+        "equally frequent classes. All "
         f"other options are those of fit ({PROGRAM} fit --help), for every model: --config, "
         "--data.*, --lm.*, --trainer.*.",
         allow_abbrev=False,
@@ -133,7 +137,8 @@ def parser() -> PromptParser:
         nargs="+",
         metavar="PROMPT",
         help="Each a run's folder, its prompt.json or a checkpoint, a file with a text a line "
-        "(.txt; .jsonl with 'text'), or a text. Of vectors the text of their nearest tokens moves.",
+        "(.txt; .jsonl with 'text'), or a text. Of a run whose prompt is vectors they move, and "
+        "the text of their nearest tokens.",
     )
     known.add_argument("--lm.name", metavar="MODEL", help="Once for each model.")
     known.add_argument(
@@ -160,12 +165,17 @@ def texts_of(given: str) -> Iterator[Moved]:
         if not record.text:
             raise PromptError(f"{given}: its prompt has no text; give another.")
         yield Moved(record.text, record)
+        if record.soft_in_use:
+            try:
+                yield Moved(record.text, record, read_vectors_of(path).float())
+            except PromptError as error:
+                notice(f"{given}: its vectors do not move, its text alone: {error}")
     elif path and path.is_file() and path.suffix in LISTS:
         yield from map(Moved, texts_in(path))
     elif path and (path.suffix in TENSORS or (path / ADAPTER_CONFIG).is_file()):
         raise PromptError(
-            f"{given} has vectors, which fit one model alone; the text of their nearest tokens "
-            f"moves: give the run that {PROGRAM} measure --prompt {given} leaves."
+            f"{given} has vectors and does not say of which model; they and the text of their "
+            f"nearest tokens move: give the run that {PROGRAM} measure --prompt {given} leaves."
         )
     elif path or is_missing(given):
         what = "no run with a validated prompt" if path else "no such file or folder"
@@ -175,6 +185,28 @@ def texts_of(given: str) -> Iterator[Moved]:
         )
     else:
         yield Moved(given)
+
+
+def with_sources(prompts: Iterable[Moved]) -> Iterator[Moved]:
+    """Prompts with the tokens of the models that learned their vectors, each of them read once.
+
+    Vectors whose model cannot be read are left out, and said; their texts stay.
+    """
+    sources: dict[str, EmbeddedTokens | None] = {}
+    for each in prompts:
+        if each.record is None or each.vectors is None:
+            yield each
+            continue
+        learned_on = each.record.lm
+        if learned_on.fingerprint not in sources:
+            try:
+                sources[learned_on.fingerprint] = source_of(learned_on)
+            except PromptError as error:
+                notice(f"The vectors of {learned_on.label} do not move, their texts alone: {error}")
+                sources[learned_on.fingerprint] = None
+            gc.collect()
+        if source := sources[learned_on.fingerprint]:
+            yield each._replace(source=source)
 
 
 def show(matrix: Matrix, written: Path) -> None:

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from contextvars import copy_context
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,14 +32,26 @@ from lightning_prompts.report.transfer import Cell, Column, Matrix, Scores
 from lightning_prompts.studies.check_costs import CALIBRATED_ON, ONE_DEVICE
 from lightning_prompts.tasks.loading import EncodedRows, LongestFirst, collate_rows
 from lightning_prompts.tasks.rows import Rows
+from lightning_prompts.tuners.moved import EmbeddedTokens, moved
 from lightning_prompts.tuners.record import LMRecord, PromptRecord
+
+MOVED = "moved vectors"
 
 
 class Moved(NamedTuple):
-    """A text that is scored, and where it was learned; None where a person wrote it."""
+    """A prompt that is scored.
+
+    Attributes:
+        text: Its own, or of the tokens nearest to its vectors.
+        record: Where it was learned; None where a person wrote it.
+        vectors: [P, H] What moves in place of the text; of the model that learned them.
+        source: That model's tokens.
+    """
 
     text: str
     record: PromptRecord | None = None
+    vectors: Tensor | None = None
+    source: EmbeddedTokens | None = None
 
     @property
     def name(self) -> str:
@@ -46,7 +59,13 @@ class Moved(NamedTuple):
         if not self.text:
             return NO_PROMPT
         quoted = f"'{self.text}'"  # where it is shown it is made safe
-        return f"{self.record.tuner} {quoted}" if self.record else quoted
+        named = f"{self.record.tuner} {quoted}" if self.record else quoted
+        return named if self.vectors is None else f"{MOVED} of {named}"
+
+    @property
+    def same_as(self) -> tuple[str, bytes]:
+        """Equal for prompts that are one: texts, or vectors with their texts."""
+        return self.text, b"" if self.vectors is None else self.vectors.numpy().tobytes()
 
 
 def arguments(options: Sequence[str], model: str, prompts: Sequence[Moved]) -> list[str]:
@@ -92,8 +111,16 @@ class Scoring:
         self.lm.to(self.trainer.strategy.root_device)
         self.trainer.precision_plugin.convert_module(self.lm)
         self.ids = [
-            self.lm.encode(each.text, f"The text {each.text!r}") if each.text else []
+            self.lm.encode(each.text, f"The text {each.text!r}")
+            if each.text and each.vectors is None
+            else []
             for each in prompts
+        ]
+        self.vectors = list(map(self._moved, prompts))
+        """By prompt; None for texts."""
+        lengths = [
+            len(ids) if rows is None else len(rows)
+            for ids, rows in zip(self.ids, self.vectors, strict=True)
         ]
         for each in prompts:
             if each.record and each.record.template != self.task.template.given:
@@ -101,14 +128,14 @@ class Scoring:
                     f"{visible(shorten_middle(each.name, 60))} was learned in the template "
                     f"{each.record.template_text!r}, and is scored in {self.task.template.given!r}."
                 )
-        longest = max(range(len(prompts)), key=lambda i: len(self.ids[i]))
-        if len(self.ids[longest]) + self.task.verbalizer.depth >= self.lm.max_positions:
+        longest = max(range(len(prompts)), key=lengths.__getitem__)
+        if lengths[longest] + self.task.verbalizer.depth >= self.lm.max_positions:
             raise PromptError(
                 f"The text {shorten_middle(prompts[longest].name, 80)} has "
-                f"{len(self.ids[longest]):,} tokens in {self.lm.label}, which has "
+                f"{lengths[longest]:,} tokens in {self.lm.label}, which has "
                 f"{self.lm.max_positions:,} positions; leave it out."
             )
-        self.task.report.max_tokens = self.task.token_limit(len(self.ids[longest]))
+        self.task.report.max_tokens = self.task.token_limit(lengths[longest])
         rows = self.task.rows("validation")
         self.rows = EncodedRows(self.task.encoded_examples(rows), rows.labels, rows.numbers)
         self.scored = self._limited(rows)
@@ -136,11 +163,13 @@ class Scoring:
         if label in taken:  # two folders of one name
             label = f"{label} ({self.name})"
         cells, setting = [], self._setting()
-        for number, (prompt, ids) in enumerate(zip(self.prompts, self.ids, strict=True), start=1):
-            key = hashlib.sha256(repr((setting, prompt.text)).encode()).hexdigest()[:16]
+        each = zip(self.prompts, self.ids, self.vectors, strict=True)
+        for number, (prompt, ids, rows) in enumerate(each, start=1):
+            what = prompt.text if rows is None else (prompt.text, rows.numpy().tobytes())
+            key = hashlib.sha256(repr((setting, what)).encode()).hexdigest()[:16]
             known = key in kept
             if not known:
-                kept[key] = self._cell(key, prompt.text, ids)
+                kept[key] = self._cell(key, prompt.text, ids, rows)
                 append_line(self.path, asdict(kept[key]))
             cell = kept[key]
             accuracies = share(cell.raw.accuracy), share(cell.recalibrated.accuracy)
@@ -165,10 +194,11 @@ class Scoring:
         return Matrix(title, names, columns, labels, words, counts.tolist(), given, texts)
 
     @torch.no_grad()
-    def _cell(self, key: str, text: str, ids: list[int]) -> Cell:
-        device = self.lm.embedding_table.device
-        tokens = torch.tensor(ids, dtype=torch.long, device=device)
-        prompt = self.lm.embed(tokens)[None] if ids else self.lm.embedding_table[:0][None]
+    def _cell(self, key: str, text: str, ids: list[int], vectors: Tensor | None) -> Cell:
+        table = self.lm.embedding_table
+        tokens = torch.tensor(ids, dtype=torch.long, device=table.device)
+        rows = self.lm.embed(tokens) if ids else table[:0]
+        prompt = (rows if vectors is None else vectors.to(table))[None]
 
         def answers(batch: Batch) -> Tensor:
             task = self.task
@@ -192,8 +222,9 @@ class Scoring:
             model=self.lm.label,
             raw=scores_of(log_shares, self.labels),
             recalibrated=scores_of(log_shares - prior, self.labels),
-            tokens=len(ids),
-            kept=written == text,
+            tokens=prompt.shape[1],
+            vectors=vectors is not None,
+            kept=vectors is not None or written == text,
             round_trip=round_trip(ids, self.lm.tokenize([written])[0]) if ids else 1.0,
             perplexity=None if nats is None else float(log_perplexity(nats).exp()),
             nats_per_character=None if nats is None else float(nats.sum()) / len(text),
@@ -201,9 +232,26 @@ class Scoring:
 
     def _learned(self, prompt: Moved, ids: list[int]) -> float | None:
         """Where a prompt was learned on this model: the share of its tokens that its text gives."""
-        if prompt.record is None or not prompt.record.lm.fits(LMRecord.of(self.lm)):
+        if prompt.record is None or not self._learned_here(prompt.record):
             return None
+        if prompt.vectors is not None:
+            return 1.0  # they are themselves there
         return round_trip(prompt.record.ids, ids)
+
+    def _learned_here(self, record: PromptRecord) -> bool:
+        return record.lm.fits(LMRecord.of(self.lm))
+
+    def _moved(self, prompt: Moved) -> Tensor | None:
+        """[P, H] A prompt's vectors as this model reads them: where it learned them, themselves."""
+        if prompt.vectors is None or prompt.record is None or prompt.source is None:
+            return None
+        if self._learned_here(prompt.record):
+            return prompt.vectors
+        return moved(prompt.vectors, prompt.source, self._tokens)
+
+    @cached_property
+    def _tokens(self) -> EmbeddedTokens:
+        return EmbeddedTokens.of(self.lm)
 
     def _setting(self) -> str:
         """All that the numbers depend on beside the text."""

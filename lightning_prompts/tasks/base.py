@@ -20,6 +20,7 @@ from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer, Words
+from lightning_prompts.metrics.panel.frames import TaskKind
 from lightning_prompts.tasks import loading
 from lightning_prompts.tasks.encoded_splits import EncodedSplits
 from lightning_prompts.tasks.rows import Rows, TaskReport
@@ -64,6 +65,8 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
 
     python_only: ClassVar[frozenset[str]] = frozenset()
     """Arguments of the constructor that no configuration can give."""
+    kind: TaskKind | None = None
+    """Which of the tasks that `task_identification` describes it is; None where it is none."""
 
     def __init__(
         self,

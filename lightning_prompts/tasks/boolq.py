@@ -17,6 +17,7 @@ class BoolQ(TextClassification):
     rows.
     """
 
+    kind = "yes_no"
     other_columns: ClassVar = {"label": ("answer",)}
 
     def __init__(

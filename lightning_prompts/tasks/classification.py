@@ -13,6 +13,7 @@ from lightning_prompts.files.option_types import NumRows
 from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Words
+from lightning_prompts.metrics.panel.frames import TaskKind
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tasks.columns import labels_of
 from lightning_prompts.tasks.files import stem
@@ -73,6 +74,8 @@ class TextClassification(PromptTask):
             `datasets.Dataset`, or a list of mappings, which is cut as one file is; or a mapping
             from `train`, `validation` and `test` to such tables, as a `DatasetDict` is one. In
             Python alone; a text is taken for a path.
+        task_kind: Which of eight described tasks this is, for the measure `task_identification`
+            of `--scrutability.panel`; by default what the class says.
         lm, **kwargs: Of `PromptTask`.
 
     Raises:
@@ -113,9 +116,11 @@ class TextClassification(PromptTask):
         validation_rows: NumRows | None = None,
         test_rows: NumRows | None = None,
         data: Any = None,
+        task_kind: TaskKind | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(lm, template, verbalizer, **kwargs)
+        self.kind = task_kind or self.kind
         if isinstance(data, str | Path):
             data, path = None, str(data)
         if data is not None and (path or train or validation or test or predict):

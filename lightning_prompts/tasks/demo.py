@@ -14,6 +14,8 @@ WORDS: Words = {"negative": " terrible", "positive": " great"}
 class Demo(TextClassification):
     """The package's own reviews, described in their README.md."""
 
+    kind = "sentiment"
+
     def __init__(
         self,
         lm: FrozenLM,

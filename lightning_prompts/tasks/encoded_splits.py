@@ -26,6 +26,7 @@ class EncodedSplits(LightningDataModule):
     num_workers: int
     template: Template
     truncate: str | None
+    max_tokens: int | None
     report: TaskReport
     windows: Windows | None = None
     """Rows to predict that are read while they are predicted; None where all are read first."""
@@ -96,6 +97,29 @@ class EncodedSplits(LightningDataModule):
         return kwargs.get("rank", 0), kwargs.get("num_replicas", 1)
 
     def _encode(self, rows: Rows, split: str) -> loading.EncodedRows:
+        examples = self._shown(rows, split, self.template, self.report.max_tokens)
+        self.report.cut[split] = sum(example.cut for example in examples)
+        return loading.EncodedRows(examples, rows.labels, rows.numbers)
+
+    def encoded_by(self, template: Template, split: str, most: int) -> dict[int, Example]:
+        """The rows of a split by their numbers, as another model reads them.
+
+        Args:
+            template: Made for that model.
+            split: Of those that there are.
+            most: Tokens of a row that it has room for; `max_tokens` counts for it as well.
+
+        Raises:
+            PromptError: If a row cannot be cut to that; the message names it.
+        """
+        rows, limit = self.rows(split), min(most, self.max_tokens or most)
+        examples = self._shown(rows, split, template, limit)
+        return dict(zip(rows.numbers, examples, strict=True))
+
+    def _shown(
+        self, rows: Rows, split: str, template: Template, limit: int | None
+    ) -> list[Example]:
+        """Rows in a template, with a bar where it takes long."""
         indices = tqdm(
             range(len(rows)),
             desc=f"Tokenizing {split}",
@@ -105,9 +129,7 @@ class EncodedSplits(LightningDataModule):
             mininterval=0.5,
             disable=self._ranks()[0] > 0,
         )
-        examples = [self._encode_row(rows, i) for i in indices]
-        self.report.cut[split] = sum(example.cut for example in examples)
-        return loading.EncodedRows(examples, rows.labels, rows.numbers)
+        return [self._encode_row(rows, i, template, limit) for i in indices]
 
     def encoded_examples(self, rows: Rows) -> list[Example]:
         """Rows in the template, cut to the length that `setup` has found.
@@ -115,10 +137,11 @@ class EncodedSplits(LightningDataModule):
         Raises:
             PromptError: If one cannot be cut to it; the message names it.
         """
-        return [self._encode_row(rows, i) for i in range(len(rows))]
+        limit = self.report.max_tokens
+        return [self._encode_row(rows, i, self.template, limit) for i in range(len(rows))]
 
-    def _encode_row(self, rows: Rows, index: int) -> Example:
+    def _encode_row(self, rows: Rows, index: int, template: Template, limit: int | None) -> Example:
         try:
-            return self.template.encode(rows.rows[index], self.report.max_tokens, self.truncate)
+            return template.encode(rows.rows[index], limit, self.truncate)
         except PromptError as error:
             raise PromptError(f"{rows.place(index)}: {error}") from error

@@ -16,6 +16,7 @@ class SST2(TextClassification):
     The Hub's test rows have no labels: `test` refuses them, `predict` takes them.
     """
 
+    kind = "sentiment"
     other_columns: ClassVar = {"text": ("sentence",)}
 
     def __init__(

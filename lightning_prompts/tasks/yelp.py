@@ -31,6 +31,8 @@ class Yelp(TextClassification):
     The Hub has no validation rows; they are cut from its training rows.
     """
 
+    kind = "sentiment"
+
     def __init__(
         self,
         lm: FrozenLM,
@@ -62,6 +64,7 @@ class YelpTransfer(TextClassification):
         PromptError: If there are not two styles, or no row has the source style.
     """
 
+    kind = "rewriting"
     extra_columns = (REFERENCES,)
 
     def __init__(

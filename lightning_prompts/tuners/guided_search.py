@@ -10,18 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_prompts.files.amounts import count
 from lightning_prompts.files.drawing import seed_at
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.numbers import wide
-from lightning_prompts.files.option_types import Count, CountOrZero, Length, ShareOfSome
+from lightning_prompts.files.option_types import (
+    Count,
+    CountOrZero,
+    Length,
+    ModelName,
+    ShareOfSome,
+)
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import nearest_tokens
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners.base import refuse_no_gradients
-from lightning_prompts.tuners.incumbent import IncumbentTuner
 from lightning_prompts.tuners.prompt_init import FromVocabulary, PromptInit
 from lightning_prompts.tuners.rewards import ClassificationGap
 from lightning_prompts.tuners.rows import task_rows
@@ -29,8 +33,10 @@ from lightning_prompts.tuners.search.allowed import Allowed, FilterSettings
 from lightning_prompts.tuners.search.borders import Borders
 from lightning_prompts.tuners.search.candidates import Choice, EditSettings, Proposer
 from lightning_prompts.tuners.search.ledger import DOUBT, Ids, Ledger
+from lightning_prompts.tuners.search.pace import estimate
 from lightning_prompts.tuners.search.race import Finalist, Race, deal
 from lightning_prompts.tuners.search.scoring import PromptScorer
+from lightning_prompts.tuners.several import SeveralModels
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +44,7 @@ SEARCH = "search"  # its key in a checkpoint
 LISTED = 100  # prompts in prompts.jsonl beside those that were validated
 
 
-class GuidedSearch(IncumbentTuner):
+class GuidedSearch(SeveralModels):
     """Searches tokens directly, with a beam whose candidates are raced on each batch.
 
     A step takes the gradient at the beam's best prompt, draws edits of the beam, and scores them by
@@ -63,6 +69,8 @@ class GuidedSearch(IncumbentTuner):
         contenders: Prompts beside the beam that each validation scores.
         edits: How candidates are made.
         filters: Which prompts may be kept.
+        also_lm: Another language model (as `--lm.name`), or a list of several: an objective is the
+            mean over all models, each by its own tokens of the prompt's text and of the rows.
         lm, template, verbalizer, **kwargs: Of `PromptTuner`.
 
     Raises:
@@ -87,9 +95,11 @@ class GuidedSearch(IncumbentTuner):
         contenders: CountOrZero = 4,
         edits: EditSettings | None = None,
         filters: FilterSettings | None = None,
+        also_lm: list[ModelName] | ModelName | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(lm, template, verbalizer, **kwargs)
+        self._also(also_lm)
         self.num_candidates, self.beam_size, self.num_contenders = candidates, beam, contenders
         self.race_rows, self.keep = list(race or ()), keep
         self._check_race()
@@ -108,6 +118,7 @@ class GuidedSearch(IncumbentTuner):
         # differ more from one another than prompts do.
         self.ledger = Ledger(standardised=False, doubt=DOUBT)
         self.scorer = PromptScorer(lm, self.reward, self.ledger, self._sum)
+        self.scorer.others = self.others
         self.keep_ids("token_ids", torch.tensor(start), persistent=True)
         self.beam: list[Ids] = [start]
         """The best prompts of the last step, the best first."""
@@ -136,6 +147,7 @@ class GuidedSearch(IncumbentTuner):
                 f"--trainer.accumulate_grad_batches is {batches}, but a search has no gradients to "
                 "add up: its batches are steps of their own; raise --data.batch_size instead."
             )
+        self.allowed.readers = [other.reads for other in self.others]
         rows = task_rows(self.trainer)
         if stage == "fit" and rows is not None:
             self.allowed.borders = Borders(self.lm, rows.texts("train", "validation"))
@@ -143,6 +155,7 @@ class GuidedSearch(IncumbentTuner):
                 generator = torch.Generator().manual_seed(self.seed)
                 self.beam = [self.allowed.mend(self.beam[0], generator)]
                 self.token_ids.copy_(torch.tensor(self.beam[0]))
+            self._refuse_unread(self.beam[0])
 
     def on_train_start(self) -> None:
         """Begin to measure how long a step takes."""
@@ -158,7 +171,7 @@ class GuidedSearch(IncumbentTuner):
         if not proposer.finite:
             return self.idle * math.nan  # nothing can be drawn: the run ends as at any such loss
         candidates = proposer.draw(self.num_candidates, generator)
-        race = Race(self.reward, self.perplexity_weight, self.keep, self._sum)
+        race = Race(self.reward, self.perplexity_weight, self.keep, self._sum, self.others)
         rounds = deal(*self._all_rows(batch), self.race_rows, generator)
         finalists = race(self.beam, candidates, batch, rounds)
         usual = [f.loss for f in finalists if f.ids in self.beam]
@@ -279,21 +292,3 @@ class GuidedSearch(IncumbentTuner):
                 f"{self.min_length} and --model.max_length {self.max_length}; set them, from 1 on, "
                 "so that the start lies between them."
             )
-
-
-def estimate(seconds: float, steps: int) -> str:
-    """How long the rest of a search will take, for a person.
-
-    Args:
-        seconds: Of one step.
-        steps: How many are left.
-
-    >>> estimate(9.2, 80)
-    'About 9 s a step, 12 min for the 80 steps left, and the validations.'
-    """
-    whole = seconds * steps
-    shown = f"{whole / 60:.0f} min" if whole >= 100 else f"{whole:.2g} s"
-    step = f"{seconds:.0f}" if seconds >= 2 else f"{seconds:.2g}"
-    return (
-        f"About {step} s a step, {shown} for the {count(steps, 'step')} left, and the validations."
-    )

@@ -88,8 +88,12 @@ class IncumbentTuner(TokenTuner):
         """
         known = self.ledger.entries.get(tuple(self.token_ids.tolist()))
         if not fitting(self.trainer) or known is None or not known.validated:
-            return super()._objective(values)
+            return self._evaluated_objective(values)
         return values["loss"].new_tensor(known.objective(self.perplexity_weight))
+
+    def _evaluated_objective(self, values: Mapping[str, Tensor]) -> Tensor:
+        """What an evaluation itself says."""
+        return super()._objective(values)
 
     def _validation_batches(self) -> Iterator[Batch]:
         for batch in validation_batches(self.trainer):

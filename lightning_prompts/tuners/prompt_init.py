@@ -4,8 +4,10 @@ Each one *produces* [P, H] vectors; where they sit among the text is the templat
 """
 
 import json
+import logging
 import pickle
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,11 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.option_types import ChecksOptions, Count, Length, Positive, require
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Verbalizer
+from lightning_prompts.tuners.moved import EmbeddedTokens, moved
 from lightning_prompts.tuners.record import LMRecord, current
-from lightning_prompts.tuners.vectors import TENSORS, fitting_rows, read_vectors
+from lightning_prompts.tuners.vectors import TENSORS, Vectors, fitting_rows, read_vectors
+
+log = logging.getLogger(__name__)
 
 # Under this key a checkpoint says what its prompt belongs to.
 RECORD = "lightning_prompts"
@@ -158,10 +163,12 @@ class FromVerbalizer(PromptInit):
 class FromCheckpoint(PromptInit):
     """The prompt of an earlier run: vectors from a `.ckpt`, tokens from a `prompt.json`.
 
-    Or one that was learned elsewhere: an adapter of PEFT, or a tensor in a file.
+    Or one that was learned elsewhere: an adapter of PEFT, or a tensor in a file. Vectors of another
+    language model are moved to this one without training (arXiv:2310.01691), where the file says
+    which model that is and it can be read.
 
     Args:
-        path: A checkpoint of the same language model, or a `prompt.json`; the folder of an adapter,
+        path: A checkpoint, or a `prompt.json` of the same language model; the folder of an adapter,
             or a file of tensors (.safetensors, .pt).
     """
 
@@ -174,7 +181,7 @@ class FromCheckpoint(PromptInit):
         """[n, H] for a prompt of n tokens."""
         path = Path(self.path).expanduser()
         if path.is_dir() or path.suffix in TENSORS:
-            return fitting_rows(read_vectors(self.path), self.path, lm)
+            return fitting_rows(self._moved_adapter(read_vectors(self.path), lm), self.path, lm)
         if not path.is_file():
             raise PromptError(
                 f"Initial prompt {path}: no such file; give a .ckpt or a prompt.json."
@@ -187,18 +194,60 @@ class FromCheckpoint(PromptInit):
                 saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 record, found = current(saved[RECORD]), saved["state_dict"]
             made_for = LMRecord(**record["lm"])
-            rows = found["prompt"] if "prompt" in found else lm.embed(found["token_ids"])
+            own = made_for.fits(LMRecord.of(lm))
+            rows = found.get("prompt")
+            if rows is None and own:
+                rows = lm.embed(found["token_ids"])
         except UNREADABLE as error:
             raise PromptError(
                 f"{path} is damaged, or lightning-prompts did not write it."
             ) from error
-        if not made_for.fits(LMRecord.of(lm)):
-            raise PromptError(
-                f"{path} is a prompt for {made_for.label} (weights {made_for.fingerprint}), not "
-                f"for {lm.label} ({lm.fingerprint}); set --lm.name to the model that it was "
-                "trained with."
-            )
-        return rows
+        if own and rows is not None:
+            return rows
+        other = (
+            f"{path} is a prompt for {made_for.label} (weights {made_for.fingerprint}), not for "
+            f"{lm.label} ({lm.fingerprint}); set --lm.name to the model that it was trained with"
+        )
+        if rows is None:
+            raise PromptError(f"{other}.")
+        try:
+            return self._moved(rows, source_of(made_for), lm)
+        except PromptError as error:
+            raise PromptError(f"{other}; its vectors cannot be moved: {error}") from error
+
+    def _moved(self, rows: Tensor, source: EmbeddedTokens, lm: FrozenLM) -> Tensor:
+        found = moved(rows, source, EmbeddedTokens.of(lm))
+        log.info(
+            "%s is of %s: the start for %s is its vectors, moved by the tokens that both have.",
+            *(self.path, source.label, lm.label),
+        )
+        return found
+
+    def _moved_adapter(self, found: Vectors, lm: FrozenLM) -> Vectors:
+        """Vectors of another width, moved where the adapter names its model."""
+        if found.rows.shape[1] == lm.hidden_size or found.base is None:
+            return found
+        try:
+            source = source_of(LMRecord(found.base, name=found.base))
+        except PromptError:
+            return found  # which is refused for its width
+        rows = found.rows[1:] if found.bos_first else found.rows
+        return replace(found, rows=self._moved(rows, source, lm), bos_first=False)
+
+
+def source_of(made_for: LMRecord) -> EmbeddedTokens:
+    """The tokens of the language model that a prompt was made for, which is read for it.
+
+    Raises:
+        PromptError: If it cannot be read, or is not any more what it was.
+    """
+    source = FrozenLM(made_for.name, made_for.revision, quantize=made_for.quantize)
+    if made_for.fingerprint and not made_for.fits(LMRecord.of(source)):
+        raise PromptError(
+            f"{made_for.name} has other weights now ({source.fingerprint}) than it was learned for "
+            f"({made_for.fingerprint}); put those back."
+        )
+    return EmbeddedTokens.of(source)
 
 
 def text_ids(text: str, lm: FrozenLM) -> Tensor:

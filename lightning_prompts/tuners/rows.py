@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
-from lightning_prompts.lm.batch import Batch
+from lightning_prompts.lm.batch import Batch, Example
+from lightning_prompts.lm.template import Template
 
 
 @runtime_checkable
@@ -17,6 +18,20 @@ class TaskRows(Protocol):
 
     def training_lengths(self) -> list[Batch]:
         """Training batches of all lengths, on the CPU."""
+
+
+@runtime_checkable
+class EncodesRows(Protocol):
+    """Rows of a task that another model can encode as well."""
+
+    def encoded_by(self, template: Template, split: str, most: int) -> dict[int, Example]:
+        """The rows of a split by their numbers, in another model's template.
+
+        Args:
+            template: Made for that model.
+            split: For example `train`.
+            most: Tokens that a row may have, at most.
+        """
 
 
 def task_rows(trainer: Any) -> TaskRows | None:

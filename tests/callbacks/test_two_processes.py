@@ -77,7 +77,9 @@ def test_skipped_validations_limits_and_another_scorer(
         task = make_task(batch_size=8 // devices, val_batch_size=2 // devices)
         quick_trainer(
             callbacks=[
-                Scrutability(2, scorer=str(tmp_path / "scorer")),
+                Scrutability(
+                    2, scorer=str(tmp_path / "scorer"), panel=["grammar", "token_effects"]
+                ),
                 Faithfulness(2, max_batches=2),
                 Each(tmp_path / str(devices)),
             ],
@@ -95,7 +97,8 @@ def test_skipped_validations_limits_and_another_scorer(
             for place in ("2/0", "2/1", "1/0")
         )
         assert first == second == pytest.approx(alone, abs=1e-5)
-        measured.append("val/perplexity" in alone and "val/hard_loss" in alone)
+        names = ("perplexity", "grammar", "effect_of_tokens", "hard_loss")
+        measured.append(all(f"val/{name}" in alone for name in names))
     assert measured == [True, False, True, True]
 
 

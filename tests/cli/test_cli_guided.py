@@ -26,6 +26,8 @@ GUIDED, FLUENT = "guided_search", "fluent_prompt"
         ),
         (GUIDED, ["--model.race", "[8,8]"], "--model.race is [8, 8]"),
         (GUIDED, ["--model.max_length", "4"], "starts from 10 tokens"),
+        (GUIDED, ["--model.also_lm", "./no"], "--model.also_lm './no': no such folder"),
+        (GUIDED, ["--model.also_lm", '["a", "a"]'], "--model.also_lm names a twice"),
         (GUIDED, ["--model.init", "FromModel"], "needs --model.init.text"),
         (
             GUIDED,

@@ -79,7 +79,7 @@ def test_bleu_of_all_outputs_together() -> None:
 
 
 def test_nats_of_texts_one_by_one(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_prompts.metrics.transfer.TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr("lightning_prompts.metrics.scrutability.TOKENS_AT_ONCE", 20)
     texts = ["good", "", "a longer text about food.", "xy", "z"]
     total, tokens = 0.0, 0
     for text in filter(None, texts):

@@ -8,6 +8,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from lightning_prompts.cli.main import main
 from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.report.statistics import holm
-from lightning_prompts.studies.transfer import CELLS, divide, texts_of
+from lightning_prompts.studies.transfer import CELLS, divide, texts_of, with_sources
 from lightning_prompts.tuners.record import LMRecord
 from tests.records import make_record
 from tests.tiny import save_model
@@ -186,7 +187,7 @@ def test_what_a_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (["logs", "--lm.name", "x"], "logs: no run with a validated prompt"),
         (["empty.txt", "--lm.name", "x"], "empty.txt: has no text"),
         (["gone.pt", "--lm.name", "x"], "gone.pt: no such file or folder"),
-        (["rows.pt", "--lm.name", "x"], "rows.pt has vectors, which fit one model alone"),
+        (["rows.pt", "--lm.name", "x"], "rows.pt has vectors and does not say of which model"),
         (["a", "--lm.name", "x"], "Missing --data"),
         (["a", "--lm.name", "./gone", *TASK], "./gone': no such folder"),
     ],
@@ -213,3 +214,64 @@ def test_a_text_that_a_model_cannot_read(
         main(["transfer", " Now", long, *options(review_folder, lm_folder)])
     assert stop.value.code == 2
     assert "has 300 tokens in" in capsys.readouterr().err
+
+
+@torch.no_grad()
+def test_a_soft_prompt_moves_by_its_vectors_too(
+    lm: FrozenLM,
+    lm_folder: Path,
+    other_folder: Path,
+    review_folder: Path,
+    tmp_path: Path,
+    monkeypatch,
+    capsys,
+):
+    """The scores of plain transformers on vectors that are looked for with numpy."""
+    monkeypatch.chdir(tmp_path)
+    vectors = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    about = {"lm": LMRecord.of(lm), "text": " Now", "ids": lm.encode(" Now"), "in_use": "vectors"}
+    record = make_record(**about, template="{prompt}{text} It was")
+    Path("run/checkpoints").mkdir(parents=True)
+    write_json(Path("run/prompt.json"), record.to_json())
+    assert [moved.vectors for moved in texts_of("run")] == [None]  # without its checkpoint
+    assert "its vectors do not move, its text alone" in capsys.readouterr().err
+    torch.save({"state_dict": {"prompt": vectors}}, "run/checkpoints/best.ckpt")
+    main(["transfer", "run", *options(review_folder, lm_folder, other_folder)])
+    cells = json.loads(Path("logs/transfer/transfer.json").read_text())["cells"]
+    names = ["no prompt", "SoftPrompt ' Now'", "moved vectors of SoftPrompt ' Now'"]
+    assert [cell["prompt"] for cell in cells] == 2 * names
+    assert [cell["vectors"] for cell in cells] == 2 * [False, False, True]
+    assert [cell["learned_tokens_left"] for cell in cells] == [None, 1.0, 1.0, None, None, None]
+    assert [cell["tokens"] for cell in cells] == 2 * [0, 4, 3]
+
+    rows = [json.loads(line) for line in (review_folder / "validation.jsonl").open()]
+    labels = torch.tensor([[*WORDS].index(row["label"]) for row in rows])
+    other = FrozenLM(str(other_folder))
+    shared = [text for text in lm.vocabulary if text in other.vocabulary and text != lm.decode([0])]
+    tables = [
+        torch.stack([each.embedding_table[each.vocabulary[text]] for text in shared]).double()
+        for each in (lm, other)
+    ]
+    s, t = (torch.nn.functional.normalize(table, dim=1).numpy() for table in tables)
+    found = []
+    for v in vectors.double():
+        u = torch.from_numpy(np.linalg.pinv(t) @ (s @ (v / v.norm()).numpy()))
+        ratio = tables[1].norm(dim=1).mean() / tables[0].norm(dim=1).mean()
+        found.append(u / u.norm() * v.norm() * ratio)
+    for each, prompt, cell in (
+        (lm, vectors, cells[2]),
+        (other, torch.stack(found).float(), cells[5]),
+    ):
+        words = [each.encode(word)[0] for word in WORDS.values()]
+        scores = []
+        for row in rows:
+            text = each.embedding_table[each.encode(row["text"] + " It was")]
+            logits = each.model(inputs_embeds=torch.cat([prompt, text])[None]).logits[0, -1]
+            scores.append(logits[words])
+        loss = torch.nn.functional.cross_entropy(torch.stack(scores), labels)
+        assert cell["raw"]["loss"] == pytest.approx(float(loss), abs=1e-4)
+
+    lost = make_record(**{**about, "lm": LMRecord("gone", "0" * 16, "./gone")})
+    write_json(Path("run/prompt.json"), lost.to_json())
+    assert [moved.vectors for moved in with_sources(texts_of("run"))] == [None]
+    assert "The vectors of gone do not move, their texts alone" in capsys.readouterr().err

@@ -14,10 +14,10 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.tuners import GuidedSearch
-from lightning_prompts.tuners.guided_search import estimate
 from lightning_prompts.tuners.prompt_init import FromCheckpoint, FromText, FromVocabulary
 from lightning_prompts.tuners.search.candidates import EditSettings, Proposer
 from lightning_prompts.tuners.search.ledger import Ids
+from lightning_prompts.tuners.search.pace import estimate
 
 FIRST, LAST = "{prompt} {text} It was", "{text}{prompt}"
 WORDS = {"negative": " bad", "positive": " good"}

@@ -1,7 +1,7 @@
 """Which tokens a search may choose, and which prompts it may keep."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +63,8 @@ class Allowed:
         self.lm, self.round_trip = lm, settings.round_trip
         self.borders: Borders | None = None
         """What rows have beside the prompt; none are asked for before the rows are known."""
+        self.readers: Sequence[Callable[[Sequence[int]], bool]] = ()
+        """Ask for each other model that scores prompts whether it can read this one's text."""
         mask = torch.ones(lm.vocab_size, dtype=torch.bool)
         if exclude_special:
             mask[lm.special_ids] = False
@@ -87,7 +89,9 @@ class Allowed:
         """Whether a prompt may be kept."""
         if not self.mask[list(ids)].all():
             return False
-        return not self.round_trip or (self._share(ids) == 1.0 and self._holds(ids) == 1.0)
+        if self.round_trip and not (self._share(ids) == 1.0 and self._holds(ids) == 1.0):
+            return False
+        return all(reads(ids) for reads in self.readers)
 
     def pastes(self, ids: Sequence[int]) -> bool:
         """Whether a prompt that `keeps` let through survives at every border, rare ones too."""

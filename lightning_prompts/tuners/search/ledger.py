@@ -22,14 +22,16 @@ class Entry:
     """What is known of one prompt.
 
     Attributes:
-        log_perplexity: Nats per token under the task's language model.
+        log_perplexity: Nats per token under the task's language model; where other models score as
+            well, the mean over all of them.
         times: How often it was written.
         reward: Sum of its raw task rewards over those times; where steps have different rows, of
             what they were above the mean of their step.
         window_times: The same since the last validation.
         window_reward: The same since the last validation.
         components: What its latest reward was made of, by name.
-        validated: Its measures on the validation rows, empty where it was not validated.
+        validated: Its measures on the validation rows, empty where it was not validated; those of
+            other models under the names that `also` gives them.
     """
 
     log_perplexity: float = 0.0
@@ -52,8 +54,24 @@ class Entry:
         return self.reward / (self.times + doubt)
 
     def objective(self, alpha: float) -> float:
-        """What chooses the best: (1 - alpha) * loss + alpha * log-perplexity, in nats."""
-        return (1 - alpha) * self.validated["loss"] + alpha * self.validated["log_perplexity"]
+        """What chooses the best: (1 - alpha) * loss + alpha * log-perplexity, in nats.
+
+        Where other models have scored it as well, the mean of that over the models.
+        """
+        return (1 - alpha) * self._mean_of("loss") + alpha * self._mean_of("log_perplexity")
+
+    def _mean_of(self, measure: str) -> float:
+        others = [v for k, v in self.validated.items() if k.startswith(also(measure, ""))]
+        return (self.validated[measure] + sum(others)) / (1 + len(others))
+
+
+def also(measure: str, model: str) -> str:
+    """Name of another model's measure, beside the tuned model's own.
+
+    >>> also("loss", "gpt2")
+    'also_loss/gpt2'
+    """
+    return f"also_{measure}/{model}"
 
 
 class Ledger:
@@ -189,6 +207,14 @@ class Ledger:
         known = list(self.entries.values())
         for index, measures in state["validated"]:
             known[index].validated = dict(measures)
+
+
+def by_length(prompts: Sequence[Ids]) -> list[list[int]]:
+    """Places of prompts of equal length, the lengths in their first order."""
+    groups: dict[int, list[int]] = {}
+    for place, ids in enumerate(prompts):
+        groups.setdefault(len(ids), []).append(place)
+    return list(groups.values())
 
 
 def _row(ids: Ids, entry: Entry, alpha: float, text: str, name: str) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from torch import Tensor
 from lightning_prompts.files.drawing import evenly
 from lightning_prompts.files.numbers import in_double
 from lightning_prompts.lm.batch import Batch, take
+from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tuners.rewards.base import Reduce
 from lightning_prompts.tuners.rewards.classification import ClassificationGap
 from lightning_prompts.tuners.rewards.scrutability import log_perplexities
-from lightning_prompts.tuners.search.allowed import Ids
+from lightning_prompts.tuners.search.ledger import Ids, by_length
+from lightning_prompts.tuners.search.others import OtherModel
 
 # Logits of as many prompts at a time as fit in 64 MiB of float32: 256 prompts of 10 tokens would
 # take half a GB, and their softmax as much again.
@@ -28,13 +30,13 @@ LOGITS_AT_ONCE = 2**24
 
 
 class Finalist(NamedTuple):
-    """A prompt that was scored on all rows of the batch.
+    """A prompt that was scored on all rows of the batch; its numbers are means over the models.
 
     Attributes:
         ids: Its tokens.
         objective: (1 - w) * loss + w * log_perplexity, in nats.
         loss: Mean over the rows, in nats.
-        log_perplexity: Nats per token under the task's language model.
+        log_perplexity: Nats per token under the language model.
     """
 
     ids: Ids
@@ -51,12 +53,18 @@ class Race:
         weight: w of the objective.
         keep: Share of the candidates that survives a round.
         reduce: Sums over processes.
+        others: Models that score as well, on the training rows.
     """
 
     def __init__(
-        self, reward: ClassificationGap, weight: float, keep: float, reduce: Reduce
+        self,
+        reward: ClassificationGap,
+        weight: float,
+        keep: float,
+        reduce: Reduce,
+        others: Sequence[OtherModel] = (),
     ) -> None:
-        self.lm, self.reward, self.weight = reward.lm, reward, weight
+        self.reward, self.weight, self.others = reward, weight, others
         self.keep, self.reduce = keep, reduce
         self.row_tokens = self.prompt_tokens = 0
         """Tokens of the (prompt, row) pairs on this process, and of the prompts by themselves."""
@@ -80,7 +88,9 @@ class Race:
         Returns:
             Those that were scored on all rows, the best first; of equal ones the beam's.
         """
-        self.lm.read_texts(batch)
+        batches = [batch, *(other.batch(batch, "train") for other in self.others)]
+        for reward, of_model in zip(self._rewards, batches, strict=True):
+            reward.lm.read_texts(of_model)
         running = [*beam, *candidates]
         device = batch["labels"].device
         sums = torch.zeros(len(running), dtype=in_double(torch.zeros(0), device).dtype).to(device)
@@ -88,7 +98,7 @@ class Race:
         nats = self._nats(running, device, rough=True) if self.weight else torch.zeros_like(sums)
         count = 0.0
         for number, places in enumerate(rounds):
-            found = self._losses(running, batch, places)
+            found = self._losses(running, batches, places)
             own = found.new_tensor([float(len(places))])
             # The rows are counted with the losses: one exchange a round.
             total = self.reduce(torch.cat([found, own]))
@@ -117,8 +127,30 @@ class Race:
         best = others.argsort(stable=True)[:count] + num_beam
         return [*range(num_beam), *sorted(best.tolist())]
 
-    def _losses(self, prompts: Sequence[Ids], batch: Batch, places: Sequence[int]) -> Tensor:
-        """[K] Sums over these rows, in nats; float64, so that the order hardly matters."""
+    @property
+    def _rewards(self) -> list[ClassificationGap]:
+        return [self.reward, *(other.reward for other in self.others)]
+
+    def _read(self, prompts: Sequence[Ids]) -> list[Sequence[Ids]]:
+        """The prompts as each model reads them."""
+        return [prompts, *(other.tokens(prompts) for other in self.others)]
+
+    def _losses(
+        self, prompts: Sequence[Ids], batches: Sequence[Batch], places: Sequence[int]
+    ) -> Tensor:
+        """[K] Sums over these rows of the models' mean, in nats."""
+        each = zip(self._rewards, self._read(prompts), batches, strict=True)
+        found = [self._losses_of(reward, read, rows, places) for reward, read, rows in each]
+        return torch.stack(found).mean(0) if self.others else found[0]
+
+    def _losses_of(
+        self,
+        reward: ClassificationGap,
+        prompts: Sequence[Ids],
+        batch: Batch,
+        places: Sequence[int],
+    ) -> Tensor:
+        """[K] The same of one model; float64, so that the order hardly matters."""
         labels = batch["labels"]
         sums = in_double(torch.zeros(len(prompts), device=labels.device))
         if not places:
@@ -128,20 +160,27 @@ class Race:
             # In dictionary order those that begin alike are read together.
             group.sort(key=prompts.__getitem__)
             ids = torch.tensor([prompts[i] for i in group], device=labels.device)
-            logits = self.reward.class_logits(ids, rows)  # (k, B, C)
+            logits = reward.class_logits(ids, rows)  # (k, B, C)
             targets = rows["labels"].expand(logits.shape[:2])
             nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
             sums[group] = in_double(nats.view(logits.shape[:2])).sum(1)
-            self.row_tokens += self.reward.num_tokens(ids, rows)
+            self.row_tokens += reward.num_tokens(ids, rows)
         return sums
 
     def _nats(self, prompts: Sequence[Ids], device: torch.device, rough: bool = False) -> Tensor:
-        """[K] Nats per token, float64."""
+        """[K] Nats per token, the models' mean; float64."""
+        each = zip(self._rewards, self._read(prompts), strict=True)
+        found = [self._nats_of(reward.lm, read, device, rough) for reward, read in each]
+        return torch.stack(found).mean(0) if self.others else found[0]
+
+    def _nats_of(
+        self, lm: FrozenLM, prompts: Sequence[Ids], device: torch.device, rough: bool
+    ) -> Tensor:
         found = in_double(torch.zeros(len(prompts), device=device))
         for group in by_length(prompts):
             ids = torch.tensor([prompts[i] for i in group], device=device)
-            most = max(1, LOGITS_AT_ONCE // (ids.shape[1] * self.lm.vocab_size))
-            parts = [log_perplexities(self.lm, part, rough) for part in ids.split(most)]
+            most = max(1, LOGITS_AT_ONCE // (ids.shape[1] * lm.vocab_size))
+            parts = [log_perplexities(lm, part, rough) for part in ids.split(most)]
             found[group] = torch.cat(parts).to(found.dtype)
             self.prompt_tokens += ids.numel()
         return found
@@ -172,11 +211,3 @@ def deal(
     ends = [*(size for size in sizes if size < len(order)), len(order)]
     parts = (order[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
     return [[place - own.start for place in part if place in own] for part in parts]
-
-
-def by_length(prompts: Sequence[Ids]) -> list[list[int]]:
-    """Places of prompts of equal length, the lengths in their first order."""
-    groups: dict[int, list[int]] = {}
-    for place, ids in enumerate(prompts):
-        groups.setdefault(len(ids), []).append(place)
-    return list(groups.values())

@@ -6,11 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.tuners.rewards.base import Reduce, Reward, Scores
 from lightning_prompts.tuners.rewards.scrutability import log_perplexities
-from lightning_prompts.tuners.search.ledger import Ids, Ledger
+from lightning_prompts.tuners.search.ledger import Ids, Ledger, by_length
+from lightning_prompts.tuners.search.others import MEASURES, OtherModel
 
 # Columns beside the components of a reward.
 REWARD, NATS = "reward", "log_perplexity"
@@ -40,6 +42,8 @@ class PromptScorer:
 
     def __init__(self, lm: FrozenLM, reward: Reward, ledger: Ledger, reduce: Reduce) -> None:
         self.lm, self.reward, self.ledger, self.reduce = lm, reward, ledger, reduce
+        self.others: Sequence[OtherModel] = ()
+        """Models that validate prompts as well."""
 
     @torch.no_grad()
     def train(self, token_ids: Tensor, batch: Batch, seed: int, rows: str | None) -> Scored:
@@ -76,23 +80,25 @@ class PromptScorer:
         self, prompts: Sequence[Ids], batches: Iterable[Batch], device: torch.device
     ) -> None:
         """Measure prompts on all validation rows, those of one length together in each pass."""
-        by_length: dict[int, list[Ids]] = {}
-        for ids in prompts:
-            by_length.setdefault(len(ids), []).append(ids)
-        groups = [
-            (ids, torch.tensor(ids, device=device), self.reward.measures("val", self.reduce))
-            for ids in by_length.values()
+        own = _Validation(self.lm, self.reward, prompts, self.reduce, device)
+        others = [
+            _Validation(other.lm, other.reward, other.tokens(prompts), self.reduce, device)
+            for other in self.others
         ]
         for batch in batches:
-            for _, token_ids, measures in groups:
-                measures.update(token_ids, batch)
-        for group, token_ids, measures in groups:
-            values = measures.compute()
-            nats = values["log_perplexity"] = log_perplexities(self.lm, token_ids)
-            for k, ids in enumerate(group):
+            own.update(batch)
+            for other, validation in zip(self.others, others, strict=True):
+                validation.update(other.batch(batch, SPLIT_OF["val"]))
+        for ids, values in zip(prompts, own.values(), strict=True):
+            self.ledger[ids].validated = values
+            self.ledger[ids].log_perplexity = values[NATS]
+        for other, validation in zip(self.others, others, strict=True):
+            for ids, values in zip(prompts, validation.values(), strict=True):
                 entry = self.ledger[ids]
-                entry.log_perplexity = float(nats[k])
-                entry.validated = {name: float(value[k]) for name, value in values.items()}
+                entry.validated |= {other.key(measure): values[measure] for measure in MEASURES}
+                entry.log_perplexity += values[NATS]
+        for ids in prompts:
+            self.ledger[ids].log_perplexity /= 1 + len(others)
 
     def _distinct(
         self, prompts: Sequence[Ids], token_ids: Tensor, batch: Batch, seed: int, remember: bool
@@ -124,3 +130,47 @@ class PromptScorer:
             for ids, e in entries.items()
             if e is not None and e.times
         }
+
+
+class _Validation:
+    """Prompts of one model, measured on all validation rows.
+
+    Args:
+        lm: The model.
+        reward: Measures on it.
+        prompts: Of its tokens.
+        reduce: Sums over processes.
+        device: Of the model.
+    """
+
+    def __init__(
+        self,
+        lm: FrozenLM,
+        reward: Reward,
+        prompts: Sequence[Ids],
+        reduce: Reduce,
+        device: torch.device,
+    ) -> None:
+        self.lm, self.count = lm, len(prompts)
+        self.groups = [
+            (
+                places,
+                torch.tensor([prompts[i] for i in places], device=device),
+                reward.measures("val", reduce),
+            )
+            for places in by_length(prompts)
+        ]
+
+    def update(self, batch: Batch) -> None:
+        """Take in one batch."""
+        for _, token_ids, measures in self.groups:
+            measures.update(token_ids, batch)
+
+    def values(self) -> list[dict[str, float]]:
+        """Of each prompt, with its nats per token."""
+        found: list[dict[str, float]] = [{} for _ in range(self.count)]
+        for places, token_ids, measures in self.groups:
+            values = {**measures.compute(), NATS: log_perplexities(self.lm, token_ids)}
+            for k, place in enumerate(places):
+                found[place] = {name: float(value[k]) for name, value in values.items()}
+        return found
