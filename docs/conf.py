@@ -160,10 +160,8 @@ def docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: l
 
 def setup(app: Any) -> None:
     """Tell Sphinx of the functions above."""
+    write_api(DOCS / "api")
     app.connect("source-read", put_in_place)
     app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-skip-member", skip)
     app.connect("autodoc-process-docstring", docstring, priority=400)  # before napoleon
-
-
-write_api(DOCS / "api")
