@@ -123,6 +123,13 @@ def put_in_place(app: Any, name: str, source: list[str]) -> None:
     source[0] = text
 
 
+class Unwritten:
+    """A default that Python has no text for, a function say."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
 def signature(app: Any, what: str, name: str, thing: Any, *_: Any) -> tuple[str, str] | None:
     """Arguments of a constructor, a function or a method, without the ranges of their types.
 
@@ -133,11 +140,13 @@ def signature(app: Any, what: str, name: str, thing: Any, *_: Any) -> tuple[str,
         found, hints = inspect.signature(made), typing.get_type_hints(made)
     except (TypeError, ValueError, NameError):  # of C, or with names that only a type checker knows
         return None
-    arguments = [
-        given.replace(annotation=hints.get(given.name, given.empty))
-        for given in found.parameters.values()
-        if given.name not in ("self", "cls")
-    ]
+    arguments = []
+    for given in found.parameters.values():
+        if given.name in ("self", "cls"):
+            continue
+        if given.default is not given.empty and repr(given.default).startswith("<"):
+            given = given.replace(default=Unwritten())
+        arguments.append(given.replace(annotation=hints.get(given.name, given.empty)))
     shown = stringify_signature(
         inspect.Signature(arguments), show_return_annotation=False, unqualified_typehints=True
     )
