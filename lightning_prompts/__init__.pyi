@@ -18,6 +18,7 @@ from lightning_prompts.files.version import __version__ as __version__
 from lightning_prompts.lm.frozen import FrozenLM as FrozenLM
 from lightning_prompts.lm.template import Template as Template
 from lightning_prompts.lm.verbalizer import Verbalizer as Verbalizer
+from lightning_prompts.report.board import PromptFigures as PromptFigures
 from lightning_prompts.runs.checkpoint import BestPrompt as BestPrompt
 from lightning_prompts.runs.checkpoint import LastPrompt as LastPrompt
 from lightning_prompts.runs.one_call import fit as fit
