@@ -258,6 +258,8 @@ def tensorboard_texts(run: Path) -> list[str]:
         events = EventAccumulator(str(path))
         events.Reload()
         for tag in events.Tags()["tensors"]:
+            if events.summary_metadata[tag].plugin_data.plugin_name != "text":
+                continue  # the layout of the charts
             for event in events.Tensors(tag):
                 found += [
                     value.decode("utf-8", "replace") for value in event.tensor_proto.string_val

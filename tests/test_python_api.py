@@ -243,6 +243,27 @@ def test_a_prompt_belongs_to_its_model(task, tmp_path: Path):
     assert torch.equal(checkpoint.embeddings, load_prompt(folder, task.lm).embeddings)
 
 
+@pytest.mark.parametrize("add_bos", [True, False])
+def test_texts_begin_as_they_did_in_the_run(
+    add_bos: bool, lm_folder: Path, frame: pd.DataFrame, tmp_path: Path
+):
+    lm, other = (FrozenLM(str(lm_folder), add_bos=value) for value in (add_bos, not add_bos))
+    task = TextClassification(lm, TEMPLATE, WORDS, data=frame, batch_size=8, **COLUMNS)
+    folder = learn(task, tmp_path, logger=False, max_steps=2).folder
+    text = "My card was charged twice."
+    for where in (folder, folder / "checkpoints" / "best.ckpt"):
+        loaded = load_prompt(where)
+        assert loaded.lm.prefix_ids == lm.prefix_ids == [lm.bos_id] * add_bos
+        assert loaded.probabilities([text]) == load_prompt(where, lm).probabilities([text])
+        with pytest.raises(PromptError, match=f"BOS.*load it with add_bos={add_bos}"):
+            load_prompt(where, other)
+    described = json.loads((folder / "prompt.json").read_text())
+    del described["lm"]["add_bos"]  # as earlier versions wrote it, beside the configuration
+    (folder / "prompt.json").write_text(json.dumps(described))
+    (folder / "config.yaml").write_text(f"lm: {{add_bos: {str(add_bos).lower()}}}")
+    assert load_prompt(folder).lm.prefix_ids == lm.prefix_ids
+
+
 def test_a_notebook_shows_it_as_a_report_does(task, tmp_path: Path):
     prompt = load_prompt(learn(task, tmp_path, logger=False, max_steps=2).folder, task.lm)
     page = prompt._repr_html_()

@@ -242,17 +242,38 @@ def test_the_python_runs(page: str, lm_folder: Path, folder_of_a_user: Path):
 
 
 @pytest.mark.parametrize(
-    ("tuner", "template"), [("soft", "{prompt} {text} It was"), ("pez", "{text}{prompt}")]
+    ("tuner", "template", "add_bos"),
+    [
+        ("soft", "{prompt} {text} It was", "auto"),
+        ("soft", "{prompt} {text} It was", "true"),
+        ("soft", "{prompt}<|endoftext|>{text} It was", "true"),
+        ("pez", "{text}{prompt}", "auto"),
+    ],
 )
 def test_the_vectors_by_hand_give_what_predict_gives(
-    tuner: str, template: str, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch
+    tuner: str,
+    template: str,
+    add_bos: str,
+    lm_folder: Path,
+    review_folder: Path,
+    tmp_path: Path,
+    monkeypatch,
 ):
     from lightning_prompts.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     options = ["--config", f"configs/tuner/{tuner}.yaml", "--config", "configs/task/demo.yaml"]
     options += ["--lm.name", str(lm_folder), "--data.path", str(review_folder)]
-    options += ["--data.template", template, "--model.prompt_length", "4", "--data.batch_size", "8"]
+    options += [
+        "--lm.add_bos",
+        add_bos,
+        "--data.template",
+        template,
+        "--model.prompt_length",
+        "4",
+        "--data.batch_size",
+        "8",
+    ]
     main(["fit", *options, "--trainer.max_steps", "3", "--experiment", "soft-demo"], show=False)
     text = "A {warm} and funny film."
     Path("new.jsonl").write_text(json.dumps({"text": text}) + "\n")

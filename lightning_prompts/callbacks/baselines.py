@@ -10,14 +10,17 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from tqdm import tqdm
 
 from lightning_prompts.callbacks.base import EvaluationCallback, task_of
+from lightning_prompts.callbacks.tensorboard import OF_BASELINES, tensorboard
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.stages import SPLIT_OF, Stage
+from lightning_prompts.files.lightning_internals import logged_step
+from lightning_prompts.files.stages import SPLIT_OF, Stage, fitting
 from lightning_prompts.files.version import __version__
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.metrics.task import add_answers, task_metrics
@@ -41,7 +44,8 @@ class Baselines(EvaluationCallback):
     They do not change while a prompt is trained, so they are measured in the first evaluation, one
     pass a batch, kept in the checkpoint and beside the runs, in the logger's own folder, for the
     next run; and measured again only where the data, the model or their setting are others. Without
-    a data module (plain loaders) there is only *no prompt*.
+    a data module (plain loaders) there is only *no prompt*. Loggers get them once, as
+    `baseline/...`; TensorBoard, for level lines, at every validation, as `vs_baseline/...`.
 
     Args:
         text: A prompt that a person wrote, to stand beside them as *written prompt*.
@@ -112,7 +116,7 @@ class Baselines(EvaluationCallback):
             add_answers(self._metrics[name], answer, batch["labels"])
 
     def values(self, trainer: Trainer, tuner: PromptTuner) -> Mapping[str, Tensor | float]:
-        """Keep the results and log them once, under `baseline/...`, apart from the prompt's own."""
+        """Keep the results and log them, apart from the prompt's own."""
         results = {
             name: {key: value.item() for key, value in metrics.compute().items()}
             for name, metrics in self._metrics.items()
@@ -126,19 +130,40 @@ class Baselines(EvaluationCallback):
         self._log(trainer)
         return {}
 
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log."""
+        super().on_validation_epoch_end(trainer, pl_module)
+        self._draw(trainer)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log."""
+        super().on_test_epoch_end(trainer, pl_module)
+        self._draw(trainer)
+
     def _take(self, results: dict[str, dict[str, float]]) -> None:
         self.results = results
         self._known[self._stage] = {"identity": self._identity, "results": results}
 
     def _log(self, trainer: Trainer) -> None:
-        """Give them to the loggers."""
-        named = {
-            f"baseline/{self._stage}_{name.replace(',', '').replace(' ', '_')}_{key}": value
+        """Give them to the loggers once, under `baseline/...`."""
+        named = self._named("baseline")
+        for logger in trainer.loggers:
+            if not isinstance(logger, TensorBoardLogger):
+                logger.log_metrics(named, step=trainer.global_step)
+
+    def _draw(self, trainer: Trainer) -> None:
+        """Give them to TensorBoard, at every evaluation: a level line beside the curves."""
+        if not trainer.sanity_checking and (logger := tensorboard(trainer)) is not None:
+            step = trainer.global_step if fitting(trainer) else logged_step(trainer)
+            logger.log_metrics(self._named(OF_BASELINES), step=step)
+
+    def _named(self, group: str) -> dict[str, float]:
+        """The results in one mapping, by stage, name and metric."""
+        return {
+            f"{group}/{self._stage}_{name.replace(',', '').replace(' ', '_')}_{key}": value
             for name, values in self.results.items()
             for key, value in values.items()
         }
-        for logger in trainer.loggers:
-            logger.log_metrics(named, step=trainer.global_step)
 
     def _written_logits(self, tuner: PromptTuner, batch: Batch) -> Tensor:
         """[B, C] Class logits of the written prompt."""

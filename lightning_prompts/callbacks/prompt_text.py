@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -10,10 +10,10 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_prompts.callbacks.base import task_of
+from lightning_prompts.callbacks.tensorboard import OF_BEST, charts, tensorboard
 from lightning_prompts.files.numbers import wide
 from lightning_prompts.files.option_types import ChecksOptions, Count
 from lightning_prompts.files.stages import fitting
@@ -28,11 +28,11 @@ TAG = "prompt"  # in the projector's files
 class PromptText(ChecksOptions, Callback):
     """Writes the prompt to TensorBoard; does nothing where the run has no TensorBoard logger.
 
-    At every validation of `fit` the hard prompt as text, each token with the cosine distance of the
-    soft prompt to it. At the end of `fit`, and of the best prompt, its vectors among their nearest
-    tokens (the projector's files are too large to write at each validation) and its
-    hyperparameters with its metrics, under `best/...`, so that no `val/...` curve gets a point that
-    no validation made.
+    At the start of `fit` the charts of *Custom Scalars*. At every validation the hard prompt as
+    text, each token with the cosine distance of the soft prompt to it. At the end, and of the best
+    prompt, its vectors among their nearest tokens (the projector's files are too large to write at
+    each validation) and its hyperparameters with its metrics, under `val_best/...`, so that no
+    `val/...` curve gets a point that no validation made.
 
     Args:
         neighbours: Nearest tokens of each prompt vector to show in the projector.
@@ -41,12 +41,18 @@ class PromptText(ChecksOptions, Callback):
     def __init__(self, neighbours: Count = 8) -> None:
         self.neighbours = neighbours
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say which charts TensorBoard shows together."""
+        if (logger := tensorboard(trainer)) is not None:
+            classifies = cast(PromptTuner, pl_module).classifies
+            logger.experiment.add_custom_scalars(charts(classifies))
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the tokens as text."""
         if fitting(trainer):
             # On every process: a language model that is divided over them takes them all to read.
             table = prompt_table(cast(PromptTuner, pl_module))
-            if (logger := _tensorboard(trainer)) is not None:
+            if (logger := tensorboard(trainer)) is not None:
                 logger.experiment.add_text("prompt", table, trainer.global_step)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,7 +65,7 @@ class PromptText(ChecksOptions, Callback):
 
         Also for whoever ends a run otherwise, where Lightning does not call `on_fit_end`.
         """
-        if (logger := _tensorboard(trainer)) is None:
+        if (logger := tensorboard(trainer)) is None:
             return
         best = _best_checkpoint(trainer)
         record = best[RECORD] if best else {}
@@ -76,7 +82,7 @@ class PromptText(ChecksOptions, Callback):
         logger.log_hyperparams(
             hyperparameters(trainer, tuner),
             {
-                f"best/{name.removeprefix('val/')}": float(value)
+                f"{OF_BEST}/{name.removeprefix('val/')}": float(value)
                 for name, value in sorted(metrics.items())  # the table begins with accuracy
                 if name.startswith("val/")
             },
@@ -165,12 +171,6 @@ def token_distances(tuner: PromptTuner, ids: Tensor) -> Tensor:
     """[P] Cosine distance of the soft prompt to its tokens."""
     soft = wide(tuner.soft_prompt().detach())
     return distance(soft, wide(tuner.lm.embed(ids)), "cosine")
-
-
-def _tensorboard(trainer: Trainer) -> TensorBoardLogger | None:
-    """The run's TensorBoard logger on the first process, None elsewhere."""
-    loggers: Sequence[Any] = trainer.loggers if trainer.is_global_zero else ()
-    return next((each for each in loggers if isinstance(each, TensorBoardLogger)), None)
 
 
 @contextmanager

@@ -42,6 +42,7 @@ from lightning_prompts.files.lightning_internals import number_logged_steps
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.report.board import PromptFigures
 from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, restore_prompt
 from lightning_prompts.runs.checkpoint_io import use_whole_checkpoints
 from lightning_prompts.runs.folder import choose_run_folder, require_writable
@@ -192,7 +193,7 @@ class PromptCLI(LightningCLI):
         given = configured.callbacks if isinstance(configured.callbacks, list) else []
         own_bar = any(isinstance(callback, ProgressBar) for callback in given)
         save = SaveConfig(self._parser(self.subcommand), self.saved)
-        callbacks: list[Callback] = [save, Tested(), PromptList(), LastPrompt()]
+        callbacks: list[Callback] = [save, Tested(), PromptFigures(), PromptList(), LastPrompt()]
         if self.command != "predict":  # where it is a section
             callbacks.append(Predictions())
         callbacks += [FiniteNumbers(), Rendered(), SameRun(self.config[self.subcommand]), Requeue()]

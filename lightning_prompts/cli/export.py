@@ -25,7 +25,7 @@ def export(args: Sequence[str]) -> None:
     """
     from lightning_prompts.lm.frozen import FrozenLM
     from lightning_prompts.report import export as writing
-    from lightning_prompts.runs.prompt import load_prompt
+    from lightning_prompts.runs.prompt import load_prompt, read_record
 
     given = parser().parse_args(list(args))
     if given.run is None or given.format is None:
@@ -38,10 +38,12 @@ def export(args: Sequence[str]) -> None:
     writing.require_empty(output)
     if given.push_to_hub:
         require_token(given.push_to_hub)
-    lm = None if given.lm.name is None else FrozenLM(given.lm.name)
+    lm, of = None, read_record(run).lm
+    if given.lm.name is not None:
+        lm = FrozenLM(given.lm.name, add_bos=of.begins)
+    elif of.quantize:  # the program reads the model whole
+        lm = FrozenLM(of.name, of.revision, add_bos=of.begins)
     prompt = load_prompt(run, lm)
-    if prompt.record.lm.quantize and lm is None:  # the program reads the model whole
-        prompt = load_prompt(run, FrozenLM(prompt.record.lm.name, prompt.record.lm.revision))
     writing.refuse(prompt, kind)
     notice(f"Writing {prompt.text!r}, and running its program...")
     ran = writing.export(prompt, kind, output, given.license)

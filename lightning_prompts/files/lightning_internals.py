@@ -25,6 +25,11 @@ def number_logged_steps(trainer: Any, step: int) -> None:
     trainer.fit_loop.epoch_loop._batches_that_stepped = step
 
 
+def logged_step(trainer: Any) -> int:
+    """The step that what is logged next stands at, without one of its own."""
+    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
 def validates_after_step(trainer: Any) -> bool:
     """At a training step's end, whether Lightning will validate."""
     fetcher = trainer.fit_loop._data_fetcher

@@ -161,19 +161,26 @@ def load_prompt(where: str | Path, lm: FrozenLM | None = None) -> Prompt:
     Args:
         where: A run's folder, its prompt.json, or a checkpoint, whatever logger the run had.
         lm: The language model that it was learned for, where it is in memory already; by default it
-            is loaded by the name that the run had for it.
+            is loaded by the name that the run had for it, and texts begin as they did there.
 
     Raises:
         PromptError: If there is no prompt, it is damaged, or it belongs to another model.
     """
     path, record, content = _found(where)
     if lm is None:
-        lm = FrozenLM(record.lm.name, record.lm.revision, quantize=record.lm.quantize)
+        of = record.lm
+        lm = FrozenLM(of.name, of.revision, quantize=of.quantize, add_bos=of.begins)
     if not record.lm.fits(LMRecord.of(lm)):
         raise PromptError(
             f"{where} is of {record.lm.label} (weights {record.lm.fingerprint}), but "
             f"the model given is {lm.label} (weights {lm.fingerprint}); give the one that it was "
             "learned for."
+        )
+    if record.lm.add_bos not in (None, begins := bool(lm.prefix_ids)):
+        raise PromptError(
+            f"{where} was learned {'without' if begins else 'with'} a BOS token before each text, "
+            f"and the model given is loaded {'with' if begins else 'without'} it; load it with "
+            f"add_bos={record.lm.add_bos}."
         )
     device = lm.embedding_table.device
     if record.soft_in_use:

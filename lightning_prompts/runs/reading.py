@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,11 @@ def read_prompt(path: Path) -> RunRecord:
         names = ("model.alpha", "model.perplexity_weight")
         weight = next((settings[name] for name in names if name in settings), 0.0)
         content["perplexity_weight"] = float(weight)
-    return _record(path, content)
+    record = _record(path, content)
+    if record.lm.add_bos is None:  # as well
+        given = _settings(path.with_name(CONFIG)).get("lm.add_bos")
+        record.lm = replace(record.lm, add_bos=given if isinstance(given, bool) else None)
+    return record
 
 
 def add_test(record: RunRecord, path: Path) -> None:

@@ -72,17 +72,14 @@ def demo(extra: Sequence[str]) -> None:
         PromptError: If a run cannot be made, or validates nothing.
     """
     fitted: dict[str, Fitted] = {}
-    rows: list[table.Row] = []
     lm, baselines = SharedLM(), SharedBaselines()  # texts too are read once, for all runs
     for tuner in STEPS:
         fitted[tuner] = new = _fit(tuner, extra, lm, baselines)
-        first = not rows
+        first = len(fitted) == 1
         now = [*(table.baseline_rows(new.evaluation.baselines) if first else ()), *new.rows]
         console.print(table.part(now, new.title if first else None))
-        rows += now
     title = fitted["manual"].title
     console.print()
-    console.print(table.table(rows, title))
     for run in fitted.values():
         for note in run.notes:
             console.print(note, soft_wrap=True)

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.answers import AnswerScore
@@ -37,6 +37,7 @@ class LMRecord:
         fingerprint: Of its weights.
         kin: Of what quantisation leaves of them as it was.
         quantize: How it was quantised when it was read, None where it was not.
+        add_bos: Whether texts begin with its BOS token, None where that was not written.
     """
 
     label: str
@@ -45,11 +46,18 @@ class LMRecord:
     revision: str | None = None
     kin: str = ""
     quantize: Quantisation | None = None
+    add_bos: bool | None = None
 
     @classmethod
     def of(cls, lm: FrozenLM) -> Self:
         """A language model's."""
-        return cls(lm.label, lm.fingerprint, lm.name, lm.revision, lm.kin, lm.quantize)
+        weights = (lm.label, lm.fingerprint, lm.name, lm.revision, lm.kin, lm.quantize)
+        return cls(*weights, add_bos=bool(lm.prefix_ids))
+
+    @property
+    def begins(self) -> Literal["auto"] | bool:
+        """What to give as `add_bos` to read it as it was."""
+        return "auto" if self.add_bos is None else self.add_bos
 
     def fits(self, other: Self) -> bool:
         """Whether a prompt of one model is one of the other's: the same, or it quantised.

@@ -160,7 +160,7 @@ def test_a_run_in_tensorboard(make_task: MakeTask, tmp_path: Path) -> None:
         "lr": 1e-3,
     }
     for name in ("accuracy", "hard_loss", "log_perplexity", "round_trip"):
-        (point,) = events.Scalars(f"best/{name}")
+        (point,) = events.Scalars(f"val_best/{name}")
         curve = events.Scalars(f"val/{name}")
         assert len(curve) == 3  # no point that no validation made
         assert (point.step, point.value) == (1, curve[0].value)
@@ -173,7 +173,7 @@ def test_a_written_prompt_in_tensorboard(make_task: MakeTask, tmp_path: Path) ->
     events = fit(tuner, task, tmp_path)
     (text,) = events.Tensors("prompt/text_summary")
     assert "' a film'" in text.tensor_proto.string_val[0].decode()
-    assert len(events.Scalars("best/accuracy")) == 1
+    assert len(events.Scalars("val_best/accuracy")) == 1
 
 
 def test_the_best_of_a_search_may_have_another_length(make_task: MakeTask, tmp_path: Path) -> None:

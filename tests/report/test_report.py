@@ -5,12 +5,17 @@ import csv
 import io
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from lightning_prompts.cli.main import main
+from lightning_prompts.report.comparison import compare
+from lightning_prompts.report.figures.faithfulness import faithfulness
+from lightning_prompts.report.figures.looks import Drawn
+from lightning_prompts.report.figures.training import training
 
 HOSTILE = '=1+1|$x$ <script>alert("1")</script>\n\x1b[31m\u202e`*_'
 
@@ -238,3 +243,14 @@ def test_a_folder_that_cannot_be_written(study, runs, capsys):
     folder = study(runs)
     Path("file").touch()
     assert "give another folder with --output" in refused(capsys, str(folder), "--output", "file")
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("draw", [faithfulness, training])
+def test_equal_numbers_have_room_on_an_axis(run, draw: Callable[..., Drawn | None]):
+    equal = {f"test/{name}": 0.6 for name in ("hard_accuracy", "round_trip_accuracy")}
+    made = [run("SoftPrompt", seed=seed, accuracy=0.6, metrics=equal) for seed in (0, 1)]
+    for each in made:
+        each.baselines = each.test_baselines = {"majority": {"accuracy": 0.6}}
+    (comparison,), _ = compare(made)
+    assert draw(comparison, "equal") is not None

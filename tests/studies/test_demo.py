@@ -13,7 +13,7 @@ from tests.records import make_record
 TUNERS = ("manual", "soft", "pez", "guided")
 
 
-def test_rows_come_one_by_one_and_then_as_one_table(
+def test_rows_come_one_by_one_as_one_table(
     lm_folder: Path,
     review_folder: Path,
     tmp_path: Path,
@@ -35,8 +35,8 @@ def test_rows_come_one_by_one_and_then_as_one_table(
         *("majority", "no prompt", "no prompt, calibrated", "written prompt (20 tokens)"),
         *("SoftPrompt (10 vectors)", "its nearest tokens", "PEZ (10 tokens)"),
     ]
-    assert names[:7] == names[8:15] == rows
-    assert names[7] == names[15]
+    assert names[:7] == rows
+    assert out.count("macro-F1") == 1, "nothing is shown twice"
     assert names[7].startswith("GuidedSearch (")
     assert len({len(line) for line in lines[:11]}) == 1, "the parts are one table's"
 
@@ -44,7 +44,7 @@ def test_rows_come_one_by_one_and_then_as_one_table(
         run = Path(f"logs/{tuner}-demo/version_0")
         prompt = json.loads((run / "prompt.json").read_text())
         assert prompt["template"] == "{text}{prompt}"
-        assert out.count(f"{prompt['metrics']['val/accuracy']:.3f}") >= 2
+        assert out.count(f"{prompt['metrics']['val/accuracy']:.3f}") >= 1
         assert tuner == "manual" or any(line.rstrip().endswith(f"Files: {run}") for line in lines)
     assert out.count("  2 steps. ") == 3
     page = Path("logs/demo-report/report.html")

@@ -130,7 +130,8 @@ def _rows(axes: Axes, comparison: Comparison, problem: Problem, settings: list[S
     known_ends = problem.baselines(comparison.split, comparison.measure.name).values()
     ends += [value for pair in known_ends for value in pair]
     low, high = axes.get_xlim() if axes.get_autoscalex_on() is False else (min(ends), max(ends))
-    margin = 0.05 * (max(ends) - min(ends))
+    # All may be equal, and an axis needs a width.
+    margin = 0.05 * (max(ends) - min(ends)) or 0.05 * comparison.measure.top
     axes.set_xlim(min(low, min(ends) - margin), max(high, max(ends) + margin))
     axes.spines["left"].set_visible(False)
 

@@ -131,7 +131,7 @@ def by_label(comparison: Comparison, shades: bool = True) -> dict[str, Look]:
         for j, label in enumerate(labels):
             place = j if len(by_tuner) == 1 else i
             shade = 0.45 * j / max(len(labels) - 1, 1) if shades and len(by_tuner) > 1 else 0.0
-            colour = _lighter(PALETTE[place % len(PALETTE)], shade)
+            colour = lighter(PALETTE[place % len(PALETTE)], shade)
             found[label] = Look(colour, MARKERS[place % len(MARKERS)], LINES[j % len(LINES)])
     return found
 
@@ -286,6 +286,7 @@ def _levels(named: Sequence[tuple[float, str]], low: float, high: float, size: f
     return levels
 
 
-def _lighter(colour: str, share: float) -> tuple[float, float, float]:
+def lighter(colour: str, share: float) -> tuple[float, float, float]:
+    """A colour with a share of white."""
     red, green, blue = (c + (1 - c) * share for c in to_rgb(colour))
     return red, green, blue

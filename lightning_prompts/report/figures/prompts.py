@@ -15,12 +15,14 @@ from lightning_prompts.report.comparison import Comparison, Setting, perplexity
 from lightning_prompts.report.figures import looks
 from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.runs.shading import Scale, scales, spaced
+from lightning_prompts.tuners.record import PromptRecord
 
 MOST = 10
 MOST_TOKENS = 40
 FONT = "DejaVu Sans Mono"
 # In inches.
 WIDTH, MARGIN, LINE, STRIP, TITLE, APART = 7.4, 0.1, 0.21, 0.15, 0.2, 0.16
+NARROW, KEY = 4.2, 0.22  # of a prompt by itself
 SIZE = 8.0
 CHARACTER = 0.602 * SIZE / 72  # of the font's size, the width of each of its characters
 LEAST = 0.31  # holds a number
@@ -55,16 +57,13 @@ def prompts(comparison: Comparison, name: str) -> looks.Drawn | None:
         return None
     surprise, distance = scales([r for _, r in shown])
     blocks = [(setting, record, boxes(record)) for setting, record in shown]
-    heights = [TITLE + _line_height(r) * (b[-1].line + 1) + APART for _, r, b in blocks]
-    height = sum(heights) + 0.45
+    heights = [_height(record, placed) for _, record, placed in blocks]
     with looks.style(), matplotlib.rc_context({"figure.constrained_layout.use": False}):
-        figure = Figure(figsize=(WIDTH, height))
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set(xlim=(0, WIDTH), ylim=(0, height))
-        axes.axis("off")
-        top = height - 0.05
+        figure, axes = _page(sum(heights))
+        top = axes.get_ylim()[1] - 0.05
         for (setting, record, placed), taken in zip(blocks, heights, strict=True):
-            _block(axes, comparison, setting, record, placed, top, (surprise, distance))
+            title, beside = _titles(comparison, setting, record)
+            _block(axes, record, placed, top, (surprise, distance), title, beside)
             top -= taken
         far = any(record.token_distances for _, record in shown)
         for i, scale in enumerate([surprise] + [distance] * far):
@@ -73,8 +72,21 @@ def prompts(comparison: Comparison, name: str) -> looks.Drawn | None:
         return looks.drawn(figure, name, "The prompts", caption)
 
 
-def boxes(record: RunRecord) -> list[Box]:
-    """Tokens from left to right, broken into lines."""
+def one_prompt(record: PromptRecord) -> Figure:
+    """One prompt by itself, on scales of its own; draw it within `looks.style`."""
+    placed, known = boxes(record, NARROW), scales([record])
+    with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+        figure, axes = _page(_height(record, placed) + KEY, NARROW)
+        top, title = axes.get_ylim()[1] - 0.05, f"Step {record.step:,}"
+        _block(axes, record, placed, top, known, title, _kind(record))
+        measured = (record.token_nats, record.token_distances)
+        for i, scale in enumerate(s for s, of in zip(known, measured, strict=True) if of):
+            _key(axes, MARGIN, scale, KEY * (1 - i))
+    return figure
+
+
+def boxes(record: PromptRecord, within: float = WIDTH) -> list[Box]:
+    """Tokens from left to right, broken into lines of a width."""
     tokens = list(record.tokens[:MOST_TOKENS])
     nats, far = record.token_nats or [], record.token_distances or []
     placed: list[Box] = []
@@ -82,7 +94,7 @@ def boxes(record: RunRecord) -> list[Box]:
     for i, token in enumerate(tokens):
         text = drawable(spaced(visible(token)))
         width = max(CHARACTER * len(text) + 0.07, LEAST)
-        if x + width > WIDTH - MARGIN and x > MARGIN:
+        if x + width > within - MARGIN and x > MARGIN:
             x, line = MARGIN, line + 1
         of_token = (values[i] if i < len(values) else None for values in (nats, far))
         placed.append(Box(x, line, width, text, *of_token))
@@ -91,7 +103,7 @@ def boxes(record: RunRecord) -> list[Box]:
     if more:
         text = f"… {more} more"
         width = CHARACTER * len(text) + 0.07
-        if x + width > WIDTH - MARGIN:
+        if x + width > within - MARGIN:
             x, line = MARGIN, line + 1
         placed.append(Box(x, line, width, text, None, None))
     return placed
@@ -108,30 +120,55 @@ def _characters() -> frozenset[int]:
     return frozenset(get_font(findfont(FontProperties(family=FONT))).get_charmap())
 
 
-def _line_height(record: RunRecord) -> float:
+def _line_height(record: PromptRecord) -> float:
     return LINE + STRIP * (bool(record.token_nats) + bool(record.token_distances)) + 0.05
+
+
+def _height(record: PromptRecord, placed: list[Box]) -> float:
+    """Of a title and the lines below it."""
+    return TITLE + _line_height(record) * (placed[-1].line + 1) + APART
+
+
+def _page(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """An empty page, in inches, with room for a line of keys at its foot."""
+    height += 0.45
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(0, height))
+    axes.axis("off")
+    return figure, axes
+
+
+def _titles(comparison: Comparison, setting: Setting, record: RunRecord) -> tuple[str, str]:
+    """What stands above a setting's prompt, on the left and on the right."""
+    measure, split = comparison.measure, comparison.split
+    score = record.metrics.get(f"{split}/{measure.name}")
+    likely = perplexity(record, split)
+    numbers = f"{measure.label} {measure.shown(score)}"
+    numbers += f", perplexity {likely:,.0f}" if likely is not None else ""
+    title = f"{looks.name_of(setting, 60)}, seed {record.seed}"
+    return title, f"{numbers}; {_kind(record)}"
+
+
+def _kind(record: PromptRecord) -> str:
+    return "nearest tokens of its vectors" if record.soft_in_use else "tokens in use"
 
 
 def _block(
     axes: Axes,
-    comparison: Comparison,
-    setting: Setting,
-    record: RunRecord,
+    record: PromptRecord,
     placed: list[Box],
     top: float,
     known: tuple[Scale, Scale],
+    title: str,
+    beside: str,
 ) -> None:
-    measure, split = comparison.measure, comparison.split
-    score = record.metrics.get(f"{split}/{measure.name}")
-    likely = perplexity(record, split)
-    kind = "nearest tokens of its vectors" if record.soft_in_use else "tokens in use"
-    title = f"{looks.name_of(setting, 60)}, seed {record.seed}"
-    numbers = f"{measure.label} {measure.shown(score)}"
-    numbers += f", perplexity {likely:,.0f}" if likely is not None else ""
+    """A prompt's tokens, shaded, below its titles."""
     axes.text(MARGIN, top, title, fontsize=8.5, fontweight="bold", color=looks.INK, va="top")
-    beside: Any = {"fontsize": 7.5, "color": looks.MUTED, "va": "top", "ha": "right"}
-    axes.text(WIDTH - MARGIN, top, f"{numbers}; {kind}", **beside)
+    right: Any = {"fontsize": 7.5, "color": looks.MUTED, "va": "top", "ha": "right"}
+    axes.text(axes.get_xlim()[1] - MARGIN, top, beside, **right)
     middle: Any = {"ha": "center", "va": "center_baseline"}
+    # As artists, where patches would each take time to widen limits that are set.
     for box in placed:
         low = top - TITLE - _line_height(record) * box.line - LINE
         surprise, distance = known
@@ -139,7 +176,7 @@ def _block(
         if box.nats is None and box.distance is not None:
             colour = distance.shade(box.distance)
         centre = box.x + box.width / 2
-        axes.add_patch(Rectangle((box.x, low), box.width, LINE, fc=colour, ec="#bbbbbb", lw=0.5))
+        axes.add_artist(Rectangle((box.x, low), box.width, LINE, fc=colour, ec="#bbbbbb", lw=0.5))
         font: Any = {"family": FONT, "fontsize": SIZE, "color": "black"}
         axes.text(centre, low + LINE / 2, box.text, **font, **middle)
         for scale, value in ((surprise, box.nats), (distance, box.distance)):
@@ -147,24 +184,23 @@ def _block(
                 low -= STRIP
                 face = scale.shade(value) if scale is distance else "white"
                 edge: Any = {"ec": "#dddddd", "lw": 0.4}
-                axes.add_patch(Rectangle((box.x, low), box.width, STRIP, fc=face, **edge))
+                axes.add_artist(Rectangle((box.x, low), box.width, STRIP, fc=face, **edge))
                 number = f"{value:.1f}" if scale is surprise else f"{value:.2f}"
                 axes.text(centre, low + STRIP / 2, number, fontsize=6, color=looks.INK, **middle)
 
 
-def _key(axes: Axes, x: float, scale: Scale) -> None:
+def _key(axes: Axes, x: float, scale: Scale, low: float = 0.0) -> None:
     """A scale's shades, from none to the most."""
-    axes.text(x, 0.2, f"{scale.label} ({scale.unit})", fontsize=7.5, color=looks.INK, va="center")
+    y = low + 0.2
+    axes.text(x, y, f"{scale.label} ({scale.unit})", fontsize=7.5, color=looks.INK, va="center")
     left, steps, width = x + 1.15, 24, 1.5
     for i in range(steps):
         shade = scale.shade(scale.top * i / (steps - 1))
-        axes.add_patch(
-            Rectangle((left + i * width / steps, 0.13), width / steps, 0.14, fc=shade, ec="none")
-        )
-    axes.text(left - 0.05, 0.2, "0", fontsize=7, color=looks.MUTED, va="center", ha="right")
-    axes.text(
-        left + width + 0.05, 0.2, f"{scale.top:.3g}", fontsize=7, color=looks.MUTED, va="center"
-    )
+        place = (left + i * width / steps, y - 0.07)
+        axes.add_artist(Rectangle(place, width / steps, 0.14, fc=shade, ec="none"))
+    end: Any = {"fontsize": 7, "color": looks.MUTED, "va": "center"}
+    axes.text(left - 0.05, y, "0", ha="right", **end)
+    axes.text(left + width + 0.05, y, f"{scale.top:.3g}", **end)
 
 
 def _caption(left_out: int, far: bool) -> str:

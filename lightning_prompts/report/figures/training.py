@@ -233,4 +233,6 @@ def _best_so_far(record: RunRecord) -> list[tuple[Validation, Validation]]:
 
 def _mean_of(values: Sequence[float], log: bool) -> float:
     """The mean, geometric where the axis is logarithmic."""
+    if min(values) == max(values):  # rounded, the axis would have two limits that are nearly one
+        return values[0]
     return math.exp(fmean(math.log(max(v, 1e-300)) for v in values)) if log else fmean(values)
