@@ -78,7 +78,7 @@ def folder_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_subcommand_is_shown():
     assert {args[0] for args in ours(README)} >= {"fit", "validate", "test", "report"}
     shown = {args[0] for args in OURS}
-    others = {"check", "demo", "style", "study", "report", "measure", "transfer", "export"}
+    others = {"check", "demo", "style", "study", "report", "measure", "inspect", "transfer", "export"}
     assert shown == {"fit", "validate", "test", "predict"} | others
 
 

@@ -92,7 +92,7 @@ def measure(args: Sequence[str]) -> None:
     prompts, options = divide(args)
     given = [prompt for each in prompts for prompt in find(each)]
     lm, baselines = SharedLM(), SharedBaselines()
-    options = _fitted_to(given, options, lm)
+    options = fitted_to(given, options, lm)
     measured = []
     for prompt in given:
         cli = PromptCLI(["fit", *options, *prompt.options], run=False, show=False, make_lm=lm)
@@ -221,7 +221,7 @@ def lines(evaluation: Evaluation) -> Iterator[str]:
     yield f"Scrutability: {known}, round trip {share(whole)}."
 
 
-def _fitted_to(given: Sequence[Given], options: list[str], make_lm: SharedLM) -> list[str]:
+def fitted_to(given: Sequence[Given], options: list[str], make_lm: SharedLM) -> list[str]:
     """Options that all runs share: the model that adapters name, and how much of a text is read.
 
     An adapter's own options are given the template by which it is read as PEFT does.

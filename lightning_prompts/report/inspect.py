@@ -1,0 +1,349 @@
+"""One prompt looked at closely: its tables, its page, its numbers."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning_prompts.files.amounts import NONE, count, share, standard_error
+from lightning_prompts.files.atomic_files import write_json, write_text
+from lightning_prompts.files.text import shorten, shorten_middle
+from lightning_prompts.metrics.panel.token_effects import FILLER_NATS, Change, TokenEffects
+from lightning_prompts.report import page
+from lightning_prompts.report.figures.tokens import bars
+from lightning_prompts.report.statistics import wilson
+from lightning_prompts.report.tables import Table
+from lightning_prompts.report.text import large, signed
+from lightning_prompts.runs.shading import spaced
+from lightning_prompts.tuners.record import PromptRecord
+
+PAGE, NUMBERS, FIGURES = "inspect.html", "inspect.json", "figures"
+WHOLE_TEXT = 600  # characters of a row, or of a prompt, on the page
+READING = (
+    "Surprise is how unlikely a token is after those before it and BOS, under the task's model. "
+    "Distances are cosine distances between a vector and a token's row of the embedding table.",
+    "What a token does: it is left out, and the others are read on the same rows. KL is from the "
+    "whole prompt's distribution over the answers to the changed one's, mean over rows, in nats. "
+    "Of vectors the whole prompt is their nearest tokens here. Other orders are four fixed "
+    "shuffles of the tokens.",
+    "Recalibrated: of two answers the threshold is the median of their difference on training "
+    "texts, whose labels are not looked at; of more, each answer's mean log-probability is "
+    "subtracted. That supposes about equally frequent classes.",
+    "Rows on which the ways to read the prompt disagree stand in the order of their difference: "
+    "half the sum of the absolute differences of the answers' probabilities, 0 to 1. Beside an "
+    "answer stands how likely it is.",
+    "Acts alike: kappa is Cohen's, raw and recalibrated (recal.), of the answers given with the prompt in use and with the "
+    "written text, 1 where all are equal and 0 where no more are than by chance; KL is from the "
+    "prompt in use to the written text, mean over rows, in nats. Intervals are Wilson's, 95 %.",
+)
+# What each value of the panel is; docs/scrutability.md has the whole.
+MEANINGS = {
+    "perplexity": "of the text under the task's model; 1 or more",
+    "round_trip": "share of the tokens that come back from the text",
+    "natural_percentile": "percent of natural texts that are less likely; 50 is natural",
+    "task_rank": "of the true task among eight, 1 is best",
+    "task_reciprocal_rank": "1/8 to 1",
+    "task_margin": "of the true task over the best other, nats a token",
+    "task_margin_over_shuffled": "the same, less that of the shuffled tokens",
+    "task_margin_over_answers": "the same, less that of the answer words",
+    "grammar": "share of other orders that are less likely; 0.5 is chance",
+    "repetition": "share of tokens that stood before",
+    "real_words": "share of the words that are known ones",
+    "copied_run": "longest run of tokens that stands in a training row",
+    "effect_of_tokens": "largest KL of leaving one out, nats",
+    "effect_of_order": "mean KL of other orders, nats",
+    "filler": f"share of tokens that change less than {FILLER_NATS:g} nats",
+    "simulatability": "what the prompt adds to a reader's kappa, -2 to 2",
+    "simulatability_kappa": "kappa of a reader who is shown the prompt, -1 to 1",
+}
+
+
+@dataclass(frozen=True)
+class Near:
+    """A token near a vector, with its cosine distance."""
+
+    token: str
+    id: int
+    distance: float
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to read the prompt: its vectors, its tokens, its pasted text.
+
+    Attributes:
+        accuracy: A share; `recalibrated` likewise.
+        shares: Of the rows, how often each class is answered.
+        differs: Rows that are answered otherwise than in the first way.
+        same: Whether it is the same tokens as the way before.
+    """
+
+    name: str
+    accuracy: float
+    recalibrated: float
+    shares: list[float]
+    differs: int
+    same: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row that ways answer differently.
+
+    Attributes:
+        number: In its source, from 1.
+        answers: By way, the answer's label and how likely it is; None where it was not readable.
+        difference: Largest total variation distance to the first way, 0 to 1.
+    """
+
+    number: int
+    text: str
+    label: str
+    answers: dict[str, tuple[str, float] | None]
+    difference: float
+
+
+@dataclass(frozen=True)
+class Alike:
+    """A written text beside the prompt in use; kappas -1 to 1, `kl` in nats, accuracies shares."""
+
+    text: str
+    kappa: float
+    kappa_recalibrated: float
+    kl: float
+    accuracy: float
+    recalibrated: float
+
+
+@dataclass(kw_only=True)
+class Inspection:
+    """All that was found of one prompt.
+
+    Attributes:
+        record: Its text and tokens, with surprise and distances.
+        title: Task, rows and model.
+        near: [P] Nearest tokens of each vector; empty where tokens are in use.
+        effects: Of its tokens.
+        ways: In use first.
+        rows: Those that ways answer differently, the most different ones.
+        panel: Values by name.
+        alike: Written prompts, those that act most alike first.
+        frequencies: Of each class among the rows.
+        limits: Sentences: what was left out, and what else the numbers must not be taken for.
+    """
+
+    record: PromptRecord
+    title: str
+    near: list[list[Near]]
+    effects: TokenEffects
+    ways: list[Way]
+    rows: list[Row]
+    panel: dict[str, float]
+    alike: list[Alike]
+    frequencies: dict[str, float]
+    calibrated_on: str
+    limits: list[str] = field(default_factory=list)
+
+    @property
+    def about(self) -> str:
+        """What is in use."""
+        of = "vector" if self.record.soft_in_use else "token"
+        kind = "; the text is of their nearest tokens" if self.record.soft_in_use else ""
+        return f"{self.record.tuner}, {count(len(self.record.ids), of)}{kind}"
+
+    def tables(self, length: int) -> Iterator[tuple[str, list[Table]]]:
+        """Titles of sections, with their tables.
+
+        Args:
+            length: Characters of a text.
+        """
+        yield "Tokens", list(self._of_tokens(length))
+        yield "Answers", list(self._of_answers(length))
+        rows = [[name, MEANINGS[name], large(value)] for name, value in self.panel.items()]
+        yield "Panel", [Table("What its text says and does", ["value", "what it is", ""], rows, 2)]
+        if self.alike:
+            heads = ["text", "kappa", "recal.", "KL", "accuracy", "recal."]
+            found = [
+                [f"'{shorten_middle(a.text, length)}'", *map(share, list(vars(a).values())[1:])]
+                for a in self.alike
+            ]
+            yield "Written prompts", [Table("Written prompts that act alike", heads, found)]
+
+    def _of_tokens(self, length: int) -> Iterator[Table]:
+        record, far = self.record, self.record.token_distances
+        heads = ["token", "surprise", *["distance"] * bool(far), "KL", "accuracy", "recalibrated"]
+        rows = [
+            [shorten(spaced(token), length), f"{nats:.2f}", *[f"{d:.3f}" for d in of], *_of(change)]
+            for token, nats, of, change in zip(
+                record.tokens,
+                record.token_nats or [],
+                [[d] for d in far] if far else [[]] * len(record.ids),
+                self.effects.deletions,
+                strict=True,
+            )
+        ]
+        yield Table("Each token, and what leaving it out changes", heads, rows)
+        if self.near:
+            rows = [
+                [
+                    shorten(spaced(token), length),
+                    ", ".join(f"{shorten(spaced(n.token), 16)} {n.distance:.3f}" for n in near),
+                ]
+                for token, near in zip(record.tokens, self.near, strict=True)
+            ]
+            heads = ["token", "nearest to its vector, with cosine distances"]
+            yield Table("Vectors and their nearest tokens", heads, rows, 2)
+        # `Change` has no text of a shuffle, and its tokens decoded alone are what was read.
+        rows = [
+            [shorten(self._ordered(change), 2 * length), *_of(change)]
+            for change in self.effects.shuffles
+        ]
+        yield Table("Other orders", ["tokens", "KL", "accuracy", "recalibrated"], rows)
+
+    def _of_answers(self, length: int) -> Iterator[Table]:
+        n = self.effects.rows
+        rows = []
+        for way in self.ways:
+            low, high = map(share, wilson(way.accuracy, n))
+            shares = zip(self.frequencies, way.shares, strict=True)
+            label, most = max(shares, key=lambda pair: pair[1])
+            cells = [share(way.accuracy), f"{low}-{high}", share(way.recalibrated)]
+            rows.append([way.name, *cells, f"{most:.0%} {shorten(label, 12)}", f"{way.differs}"])
+        heads = ["read by", "accuracy", "95 %", "recalibrated", "answers", "differs"]
+        strong = frozenset({0})
+        yield Table(f"Accuracy on {count(n, 'row')}", heads, rows, strong=strong)
+        if self.rows:
+            names = [way.name for way in self.ways if not way.same]
+            rows = [
+                [
+                    shorten(row.text, WHOLE_TEXT if length > 40 else length),
+                    shorten(row.label, 12),
+                    *[_answer(row.answers[name]) for name in names],
+                    f"{row.difference:.2f}",
+                ]
+                for row in self.rows
+            ]
+            title = "Rows that are answered differently, those that differ most"
+            yield Table(title, ["text", "label", *names, "difference"], rows)
+
+    def _ordered(self, change: Change) -> str:
+        of = dict(zip(self.record.ids, self.record.tokens, strict=True))
+        return spaced("".join(of[i] for i in change.ids))
+
+    def findings(self) -> Iterator[str]:
+        """What the numbers say."""
+        deletions = self.effects.deletions
+        most = max(deletions, key=lambda change: change.kl)
+        fillers = sum(change.kl < FILLER_NATS for change in deletions)
+        yield (
+            f"Without '{shorten(most.token or '', 40)}' the answers change the most "
+            f"({most.kl:.3f} nats, accuracy {signed(most.accuracy)}); {fillers} of "
+            f"{count(len(deletions), 'token')} hardly matter (less than {FILLER_NATS:g} nats); "
+            f"other orders change {self.effects.effect_of_order:.3f} nats on average."
+        )
+        first, *others = self.ways
+        for way in others:
+            if way.same:
+                yield "Its text, pasted and tokenized anew, gives the same tokens on all rows."
+            else:
+                rows = count(self.effects.rows, "row")
+                yield f"{first.name.capitalize()} and {way.name} disagree on {way.differs} of {rows}."
+        if self.alike:
+            best = self.alike[0]
+            yield (
+                f"Of {count(len(self.alike), 'written prompt')} '{shorten_middle(best.text, 80)}' "
+                f"acts most alike: kappa {share(best.kappa_recalibrated)} recalibrated, "
+                f"{share(best.kappa)} raw, KL {share(best.kl)} nats."
+            )
+
+    def restrictions(self) -> Iterator[str]:
+        """What the numbers must not be taken for."""
+        n = self.effects.rows
+        shares = ", ".join(f"{label} {part:.0%}" for label, part in self.frequencies.items())
+        yield (
+            f"On {count(n, 'row')} an accuracy has a standard error of up to "
+            f"{standard_error(0.5, n):.3f}: smaller changes of it are chance."
+        )
+        yield f"Recalibrating supposes equally frequent classes; of the rows here: {shares}."
+        yield from self.limits
+
+
+def write(found: Inspection, folder: Path) -> Path:
+    """Write the numbers, the figure and the page.
+
+    Returns:
+        The page.
+    """
+    record = found.record
+    drawn = bars(
+        record.tokens,
+        record.token_nats or [],
+        [change.kl for change in found.effects.deletions],
+        FILLER_NATS,
+    )
+    sections = [
+        page.Section(title, [page.table(table) for table in tables])
+        for title, tables in found.tables(80)
+    ]
+    sections[0].parts[:0] = [*page.tokens(record, found.about), *page.figure(drawn)]
+    sections.append(page.Section("How to read this", [page.reading(READING)]))
+    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+    drawn.save(folder / FIGURES)
+    title = f"Inspected: '{shorten_middle(record.text, 120)}'"
+    limits = list(found.restrictions())
+    lead = [f"{found.about}. {found.title}."]
+    text = page.render(title, lead, list(found.findings()), limits, sections)
+    write_text(folder / PAGE, text)
+    write_json(folder / NUMBERS, numbers(found))
+    return folder / PAGE
+
+
+def numbers(found: Inspection) -> dict[str, Any]:
+    """All of them, for JSON."""
+    record, effects = found.record, found.effects
+    near = [[asdict(n) for n in each] for each in found.near] or [None] * len(record.ids)
+    far = record.token_distances or [None] * len(record.ids)
+    columns = (record.tokens, record.ids, record.token_nats or [], far, near, effects.deletions)
+    return {
+        "prompt": {
+            "text": record.text,
+            "tuner": record.tuner,
+            "in_use": record.in_use,
+            "model": asdict(record.lm),
+            "template": record.template,
+            "verbalizer": record.verbalizer,
+        },
+        "about": found.title,
+        "rows": effects.rows,
+        "calibrated_on": found.calibrated_on,
+        "frequencies": found.frequencies,
+        "tokens": [
+            {
+                **{"token": token, "id": i, "nats": nats, "distance": d, "nearest": nearest},
+                "without": _numbers(change),
+            }
+            for token, i, nats, d, nearest, change in zip(*columns, strict=True)
+        ],
+        "orders": [{"ids": list(c.ids), **_numbers(c)} for c in effects.shuffles],
+        "of_tokens": {"accuracy": effects.accuracy, "recalibrated": effects.recalibrated},
+        "ways": [asdict(way) for way in found.ways],
+        "disagreements": [asdict(row) for row in found.rows],
+        "panel": found.panel,
+        "alike": [asdict(each) for each in found.alike],
+        "limits": list(found.restrictions()),
+    }
+
+
+def _numbers(change: Change) -> dict[str, float]:
+    names = ("kl", "accuracy", "recalibrated")
+    return {name: getattr(change, name) for name in names}
+
+
+def _of(change: Change) -> list[str]:
+    """A change's cells."""
+    return [f"{change.kl:.3f}", signed(change.accuracy), signed(change.recalibrated)]
+
+
+def _answer(given: tuple[str, float] | None) -> str:
+    """An answer's label, and how likely it is."""
+    return f"{shorten(given[0], 12)} {given[1]:.2f}" if given else NONE
