@@ -16,7 +16,8 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.escaping import visible
 from lightning_prompts.files.text import PROGRAM, short_path
 from lightning_prompts.metrics.panel.measures import CHEAP, MEASURES, refuse_unknown
-from lightning_prompts.report.inspect import Inspection, write
+from lightning_prompts.report.inspect import Inspection
+from lightning_prompts.report.inspect_page import write
 from lightning_prompts.runs.folder import CONFIG, PROMPT, require_writable
 from lightning_prompts.runs.prompt import load_prompt, read_record
 from lightning_prompts.runs.shading import scales, spaced

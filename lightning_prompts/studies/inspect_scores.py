@@ -27,20 +27,18 @@ from lightning_prompts.metrics.panel.measures import LOGGED, TaskFacts, scrutabi
 from lightning_prompts.metrics.panel.simulatability import kappa
 from lightning_prompts.metrics.panel.token_effects import accuracies, kl, token_effects
 from lightning_prompts.metrics.scrutability import log_perplexity, round_trip
-from lightning_prompts.report.inspect import Alike, Inspection, Near, Row, Way
+from lightning_prompts.report.inspect import Alike, Inspection, Near
 from lightning_prompts.runs.answers_of import pasted
 from lightning_prompts.studies.check_costs import CALIBRATED_ON
+from lightning_prompts.studies.inspect_ways import Scored, most_different, ways
 from lightning_prompts.studies.written import FIRST, LAST
 from lightning_prompts.tasks.loading import EncodedRows, LongestFirst, collate_rows
 from lightning_prompts.tasks.rows import SPLIT_SEED, stratified_order
 from lightning_prompts.tuners.record import PromptRecord
 
 NEIGHBOURS = 5  # tokens shown of each vector
-SHOWN_ROWS = 10
 VECTORS, TOKENS, NEAREST, TEXT = "vectors", "tokens", "nearest tokens", "pasted text"
 EFFECTS = "token_effects"  # of the panel: always measured, as the table is of it
-Scored = tuple[Tensor, Tensor]
-"""Log-probabilities of rows [N, C], and of unlabelled ones [M, C]."""
 
 
 class Subject(NamedTuple):
@@ -135,7 +133,7 @@ class Inspecting:
             **self._panel([name for name in measures if name != EFFECTS]),
             **{name: getattr(effects, name) for name in LOGGED[EFFECTS]},
         }
-        ways, rows = self._ways()
+        scored = self._ways()
         counts = Counter(self.rows.labels.tolist())
         labels = self.task.verbalizer.labels
         texts = min(CALIBRATED_ON, len(self.task.rows("train")))
@@ -144,8 +142,8 @@ class Inspecting:
             title=self.title,
             near=self._near(),
             effects=effects,
-            ways=ways,
-            rows=rows,
+            ways=ways(self.rows, scored),
+            rows=most_different(self.rows, scored),
             panel=values,
             alike=self._alike(),
             frequencies={label: counts[i] / effects.rows for i, label in enumerate(labels)},
@@ -240,60 +238,15 @@ class Inspecting:
         )
         return scrutability_panel(reader, self.record.text, measures, facts, say=self.limits.append)
 
-    def _ways(self) -> tuple[list[Way], list[Row]]:
-        """The ways to read the prompt, and the rows on which they differ most."""
-        scored: dict[str, Scored] = {}
+    def _ways(self) -> dict[str, Scored]:
+        """What each way to read the prompt scores, the one in use first."""
+        found, name = {TOKENS: self.in_use}, TOKENS
         if self.vectors is not None:
-            scored[VECTORS] = self.in_use
-        name = TOKENS if self.vectors is None else NEAREST
-        scored[name] = (
-            self.in_use if self.vectors is None else self.rows.log_shares(self.record.ids)
-        )
-        same = all(map(self._pasted_alike, [*self.rows.batches, *self.rows.unlabelled]))
-        if same:
-            scored[TEXT] = scored[name]
-        else:
-            scored[TEXT] = self.rows.scored(pasted(self.trainer, self.tuner, self.record.text))
-        ways = [self._way(name, *each, same and name == TEXT) for name, each in scored.items()]
-        others = {way.name: scored[way.name][0] for way in ways if not way.same}
-        return ways, self._most_different(others)
-
-    def _way(self, name: str, rows: Tensor, unlabelled: Tensor, same: bool) -> Way:
-        # What the model cannot read has no number, and is no text to recalibrate on.
-        known = unlabelled[~unlabelled.isnan().any(-1)]
-        answered, labels = answers(rows), self.rows.labels
-        right = (given == labels for given in (answered, answers(recalibrated(rows, known))))
-        accuracy, after = (float(each.double().mean()) for each in right)
-        counts = answered[answered >= 0].bincount(minlength=rows.shape[1])
-        differs = int((answered != self.rows.answers).sum())
-        return Way(name, accuracy, after, (counts / len(rows)).tolist(), differs, same)
-
-    def _most_different(self, scored: dict[str, Tensor]) -> list[Row]:
-        first, *others = scored.values()
-        if not others:
-            return []
-        far = torch.stack([total_variation(first, other) for other in others]).amax(0)
-        differ = torch.stack([answers(first) != answers(other) for other in others]).any(0)
-        places = [i for i in far.argsort(descending=True, stable=True).tolist() if differ[i]]
-        labels = self.task.verbalizer.labels
-        numbers = torch.cat([batch["rows"] for batch in self.rows.batches]).tolist()
-        true = self.rows.labels.tolist()
-
-        def answer(row: Tensor) -> tuple[str, float] | None:
-            if row.isnan().any():
-                return None
-            return labels[int(row.argmax())], float(row.exp().max())
-
-        return [
-            Row(
-                number=numbers[i] + 1,
-                text=self.rows.texts[i],
-                label=labels[true[i]],
-                answers={name: answer(rows[i]) for name, rows in scored.items()},
-                difference=float(far[i]),
-            )
-            for i in places[:SHOWN_ROWS]
-        ]
+            name = NEAREST
+            found = {VECTORS: self.in_use, NEAREST: self.rows.log_shares(self.record.ids)}
+        if all(map(self._pasted_alike, [*self.rows.batches, *self.rows.unlabelled])):
+            return found | {TEXT: found[name]}
+        return found | {TEXT: self.rows.scored(pasted(self.trainer, self.tuner, self.record.text))}
 
     def _pasted_alike(self, batch: Batch) -> bool:
         """Whether the prompt's text, pasted into rows, is its tokens."""
@@ -318,13 +271,3 @@ class Inspecting:
                 Alike(text, raw, after, kl(self.in_use[0], scored[0]), *accuracies(*scored, labels))
             )
         return sorted(found, key=lambda each: (-each.kappa_recalibrated, each.kl))
-
-
-def answers(log_shares: Tensor) -> Tensor:
-    """[N, C] to [N] classes; -1 for a row that was not readable."""
-    return log_shares.argmax(-1).masked_fill(log_shares.isnan().any(-1), -1)
-
-
-def total_variation(one: Tensor, other: Tensor) -> Tensor:
-    """Of log-probabilities [N, C] each: half the sum of absolute differences [N], 0 to 1."""
-    return (one.exp() - other.exp()).abs().sum(-1).nan_to_num(2.0) / 2

@@ -296,5 +296,6 @@ def path_of(given: str) -> Path | None:
 
 
 def is_missing(given: str) -> bool:
-    """Whether it was meant as a path that is not there."""
-    return looks_like_path(given) or Path(given).suffix in (*LISTS, *RUNS, *TENSORS)
+    """Whether it was meant as a path that is not there; one with a space before it is a text."""
+    like = looks_like_path(given) or Path(given).suffix in (*LISTS, *RUNS, *TENSORS)
+    return like and not given[0].isspace()
