@@ -12,7 +12,7 @@ from lightning_prompts.report.text import large, signed
 from lightning_prompts.runs.shading import spaced
 from lightning_prompts.tuners.record import PromptRecord
 
-WHOLE_TEXT = 600  # characters of a row, or of a prompt, on the page
+TERMINAL = 40  # characters of a text, at most, where a line has 80
 # What each value of the panel is; docs/scrutability.md has the whole.
 MEANINGS = {
     "perplexity": "of the text under the task's model; 1 or more",
@@ -183,25 +183,29 @@ class Inspection:
         for way in self.ways:
             low, high = map(share, wilson(way.accuracy, n))
             shares = zip(self.frequencies, way.shares, strict=True)
-            label, most = max(shares, key=lambda pair: pair[1])
+            most_given, most = max(shares, key=lambda pair: pair[1])
             cells = [share(way.accuracy), f"{low}-{high}", share(way.recalibrated)]
-            rows.append([way.name, *cells, f"{most:.0%} {shorten(label, 12)}", f"{way.differs}"])
+            rows.append(
+                [way.name, *cells, f"{most:.0%} {shorten(most_given, 12)}", f"{way.differs}"]
+            )
         heads = ["read by", "accuracy", "95 %", "recalibrated", "answers", "differs"]
         strong = frozenset({0})
         yield Table(f"Accuracy on {count(n, 'row')}", heads, rows, strong=strong)
         if self.rows:
             names = [way.name for way in self.ways if not way.same]
+            wide = length > TERMINAL
+            label = 24 if wide else 8
             rows = [
                 [
-                    shorten(row.text, WHOLE_TEXT if length > 40 else length),
-                    shorten(row.label, 12),
-                    *[_answer(row.answers[name]) for name in names],
+                    shorten(row.text, 8 * length if wide else length // 2 + 2),
+                    shorten(row.label, label),
+                    *[_answer(row.answers[name], label) for name in names],
                     f"{row.difference:.2f}",
                 ]
                 for row in self.rows
             ]
             title = "Rows that are answered differently, those that differ most"
-            yield Table(title, ["text", "label", *names, "difference"], rows)
+            yield Table(title, ["text", "label", *names, "diff."], rows)
 
     def _ordered(self, change: Change) -> str:
         of = dict(zip(self.record.ids, self.record.tokens, strict=True))
@@ -212,8 +216,9 @@ class Inspection:
         deletions = self.effects.deletions
         most = max(deletions, key=lambda change: change.kl)
         fillers = sum(change.kl < FILLER_NATS for change in deletions)
+        without = "Of its nearest tokens: without" if self.record.soft_in_use else "Without"
         yield (
-            f"Without '{shorten(most.token or '', 40)}' the answers change the most "
+            f"{without} '{shorten(most.token or '', 40)}' the answers change the most "
             f"({most.kl:.3f} nats, accuracy {signed(most.accuracy)}); {fillers} of "
             f"{count(len(deletions), 'token')} hardly matter (less than {FILLER_NATS:g} nats); "
             f"other orders change {self.effects.effect_of_order:.3f} nats on average."
@@ -250,6 +255,6 @@ def _of(change: Change) -> list[str]:
     return [f"{change.kl:.3f}", signed(change.accuracy), signed(change.recalibrated)]
 
 
-def _answer(given: tuple[str, float] | None) -> str:
+def _answer(given: tuple[str, float] | None, length: int) -> str:
     """An answer's label, and how likely it is."""
-    return f"{shorten(given[0], 12)} {given[1]:.2f}" if given else NONE
+    return f"{shorten(given[0], length)} {given[1]:.2f}" if given else NONE

@@ -22,9 +22,9 @@ READING = (
     "Recalibrated: of two answers the threshold is the median of their difference on training "
     "texts, whose labels are not looked at; of more, each answer's mean log-probability is "
     "subtracted. That supposes about equally frequent classes.",
-    "Rows on which the ways to read the prompt disagree stand in the order of their difference: "
-    "half the sum of the absolute differences of the answers' probabilities, 0 to 1. Beside an "
-    "answer stands how likely it is.",
+    "Rows on which the ways to read the prompt disagree stand in the order of their difference "
+    "(diff.): half the sum of the absolute differences of the answers' probabilities, 0 to 1. "
+    "Beside an answer stands how likely it is.",
     "Acts alike: kappa is Cohen's, raw and recalibrated (recal.), of the answers given with the "
     "prompt in use and with the written text, 1 where all are equal and 0 where no more are than "
     "by chance; KL is from the prompt in use to the written text, mean over rows, in nats. "
@@ -65,8 +65,9 @@ def write(found: Inspection, folder: Path) -> Path:
 def numbers(found: Inspection) -> dict[str, Any]:
     """All of them, for JSON."""
     record, effects = found.record, found.effects
-    near = [[asdict(n) for n in each] for each in found.near] or [None] * len(record.ids)
-    far = record.token_distances or [None] * len(record.ids)
+    nothing: list[Any] = [None] * len(record.ids)
+    near = [[asdict(n) for n in each] for each in found.near] or nothing
+    far = record.token_distances or nothing
     columns = (record.tokens, record.ids, record.token_nats or [], far, near, effects.deletions)
     return {
         "prompt": {
