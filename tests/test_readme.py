@@ -79,7 +79,8 @@ def folder_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_subcommand_is_shown():
     assert {args[0] for args in ours(README)} >= {"fit", "validate", "test", "report"}
     shown = {args[0] for args in OURS}
-    others = {"check", "demo", "style", "study", "report", "measure", "transfer", "export"}
+    others = {"check", "demo", "style", "study", "report"}
+    others |= {"measure", "inspect", "transfer", "export"}
     assert shown == {"fit", "validate", "test", "predict"} | others
 
 
@@ -92,6 +93,7 @@ def test_commands_parse(args: tuple[str, ...], folder_of_a_user: Path):
     from lightning_prompts.studies.command import parse as parse_study
     from lightning_prompts.studies.demo import BASE
     from lightning_prompts.studies.files import read_config
+    from lightning_prompts.studies.inspect import divide as divide_inspect
     from lightning_prompts.studies.measure import divide
     from lightning_prompts.studies.needs import OnlyParses
     from lightning_prompts.studies.transfer import divide as divide_transfer
@@ -119,6 +121,11 @@ def test_commands_parse(args: tuple[str, ...], folder_of_a_user: Path):
         assert asked.prompts
         assert asked.models
         command, options = "fit", ["--model=ManualPrompt", "--model.text=a", *asked.options]
+    if command == "inspect":
+        asked = divide_inspect(options)
+        of_run = ["--config", f"{asked.prompt}/config.yaml"] if Path(asked.prompt).is_dir() else []
+        command = "fit"
+        options = [*of_run, "--model=ManualPrompt", "--model.text=a", *asked.options]
     if command == "check":
         command = "fit"
     if command == "demo":

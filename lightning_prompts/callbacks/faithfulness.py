@@ -113,7 +113,7 @@ class Faithfulness(EvaluationCallback):
         self._compare_outputs(tuner, soft, hard, hard_logits, batch)
 
         pasted = tuner.template.paste(self._text, batch["texts"])
-        same = pasted == _pieces(batch, self._ids)
+        same = pasted == pieces(batch, self._ids)
         if not tuner.lm.agreed(same):
             read = tuner.class_logits(self._read(tuner, pasted, batch), self._of_text)
             hard_logits = hard_logits if same else read
@@ -252,7 +252,7 @@ def whole_rows(tuner: PromptTuner, pasted: list[list[int]], batch: Batch) -> Bat
     return whole_batch(rows, like=batch)
 
 
-def _pieces(batch: Batch, prompt: list[int]) -> list[list[int]]:
+def pieces(batch: Batch, prompt: list[int]) -> list[list[int]]:
     """Each row's token ids with the prompt's between its two pieces."""
     before = unpadded(batch["before_ids"], batch["before_lengths"])
     after = unpadded(batch["after_ids"], batch["after_lengths"])

@@ -113,7 +113,7 @@ class Panel:
             facts = TaskFacts(answers=answers)
             if task is not None:
                 facts.kind = task.kind
-                facts.texts = list(_training_texts(task)) if task.has("train") else []
+                facts.texts = list(training_texts(task)) if task.has("train") else []
             self._facts = task, facts
         return self._facts[1]
 
@@ -136,15 +136,15 @@ class Panel:
         return AnsweredRows(
             *(tuner.lm, tuner.template, tuner.verbalizer, tuner.hard_prompt().tolist()),
             batches=[trainer.strategy.batch_to_device(batch) for batch in batches],
-            texts=_texts(task, task.rows(SPLIT_OF[self._stage]), batches),
+            texts=shown_texts(task, task.rows(SPLIT_OF[self._stage]), batches),
             answers=torch.cat([answers for _, answers in taken]),
             unlabelled=[trainer.strategy.batch_to_device(batch) for batch in unlabelled],
-            unlabelled_texts=_texts(task, task.rows("train"), unlabelled),
+            unlabelled_texts=shown_texts(task, task.rows("train"), unlabelled),
             precision=partial(EvaluationCallback.precision, trainer),
         )
 
 
-def _training_texts(task: PromptTask) -> Iterator[str]:
+def training_texts(task: PromptTask) -> Iterator[str]:
     """Every column of the training rows, up to so many characters."""
     room, columns = MOST_CHARACTERS, task.template.columns
     for row in task.rows("train").rows:
@@ -155,7 +155,7 @@ def _training_texts(task: PromptTask) -> Iterator[str]:
             yield str(row[column])
 
 
-def _texts(task: PromptTask, rows: Rows, batches: Sequence[Batch]) -> list[str]:
+def shown_texts(task: PromptTask, rows: Rows, batches: Sequence[Batch]) -> list[str]:
     """What a reader is shown of each row: its text, or its columns by their names."""
     places = {number: place for place, number in enumerate(rows.numbers)}
     columns = task.template.columns

@@ -26,6 +26,7 @@ COMMANDS = {
     "style": "Train the two classifiers of style transfer.",
     "study": "Run many fits, a grid or a search, and go on where they were stopped.",
     "measure": "Measure prompts that were learned elsewhere: adapters of PEFT, tensors, texts.",
+    "inspect": "Look at one prompt closely: its tokens, its neighbours, what its text does.",
     "transfer": "Score the texts of prompts on other models, raw and recalibrated.",
     "export": "Write a prompt as files that transformers or PEFT read, with a model card.",
     "report": "Show studies and runs as a page, figures and tables.",

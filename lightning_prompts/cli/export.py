@@ -34,7 +34,7 @@ def export(args: Sequence[str]) -> None:
             f"Say {what}: {PROGRAM} export RUN --format {', '.join(get_args(Format))} (--help)."
         )
     run, kind = Path(given.run), given.format
-    output = Path(given.output) if given.output else _inside(run) / f"export-{kind}"
+    output = Path(given.output) if given.output else folder_of(run) / f"export-{kind}"
     writing.require_empty(output)
     if given.push_to_hub:
         require_token(given.push_to_hub)
@@ -142,7 +142,7 @@ def push(folder: Path, repo: str) -> str:
         ) from error
 
 
-def _inside(run: Path) -> Path:
+def folder_of(run: Path) -> Path:
     """The run's folder, whatever of it was given."""
     if run.is_dir():
         return run

@@ -23,6 +23,7 @@ OTHERS: Mapping[str, str] = {
     "style": "lightning_prompts.cli.style:style",
     "study": "lightning_prompts.studies.command:study",
     "measure": "lightning_prompts.studies.measure:measure",
+    "inspect": "lightning_prompts.studies.inspect:inspect",
     "transfer": "lightning_prompts.studies.transfer:transfer",
     "export": "lightning_prompts.cli.export:export",
     "report": "lightning_prompts.cli.report:report",

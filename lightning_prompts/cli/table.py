@@ -15,7 +15,7 @@ from lightning_prompts.files.console import console
 from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.files.text import short_path
 from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG, PROMPT, PROMPTS
-from lightning_prompts.runs.record import RunRecord
+from lightning_prompts.tuners.record import PromptRecord
 
 HEADINGS = ("accuracy", "macro-F1", "loss", "perplexity")
 # Of a name such as "written prompt (10 tokens)" and of the numbers; 76 columns with their margins.
@@ -190,7 +190,7 @@ def show(
     _end(run, notes)
 
 
-def prompt_text(prompt: RunRecord, name: str | None = None) -> Text:
+def prompt_text(prompt: PromptRecord, name: str | None = None) -> Text:
     """The prompt's text, quoted, with control characters escaped."""
     which = "Text of its nearest tokens" if prompt.soft_in_use else "Text"
     which = f"{name}, {which[0].lower()}{which[1:]}" if name else which

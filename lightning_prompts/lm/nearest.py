@@ -63,10 +63,46 @@ def nearest_tokens(
     return parts[0] if len(parts) == 1 else Nearest(*map(torch.cat, zip(*parts, strict=True)))
 
 
+@torch.no_grad()
+def nearest_few(
+    prompt: Tensor,
+    index: "EmbeddingIndex",
+    count: int,
+    metric: Distance = "cosine",
+    excluded: Tensor | None = None,
+) -> Nearest:
+    """The nearest tokens of each vector, the nearest first; of short prompts, to be shown.
+
+    Args:
+        prompt: [P, H] Prompt embeddings.
+        index: Of the token embeddings.
+        count: n tokens of each vector, at most `_CANDIDATES` of those that may be chosen.
+        metric: Distance.
+        excluded: [m] Token ids that may not be chosen.
+
+    Returns:
+        Ids and distances [P, n], of equal ones the lower id first.
+    """
+    with torch.autocast(prompt.device.type, enabled=False):
+        candidates, exact = _candidates(wide(prompt), index, metric, excluded)
+    best = exact.sort(dim=1, stable=True)
+    ids = candidates.gather(1, best.indices)
+    return Nearest(ids[:, :count], best.values[:, :count])
+
+
 def _nearest(
     prompt: Tensor, index: "EmbeddingIndex", metric: Distance, excluded: Tensor | None
 ) -> Nearest:
     """`nearest_tokens` of as many vectors as fit into memory at once."""
+    candidates, exact = _candidates(prompt, index, metric, excluded)
+    best = exact.min(-1)
+    return Nearest(candidates.gather(1, best.indices[:, None])[:, 0], best.values)
+
+
+def _candidates(
+    prompt: Tensor, index: "EmbeddingIndex", metric: Distance, excluded: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """[P, k] ids of near tokens by rising id, and their distances; infinite for excluded ones."""
     nearness = index.nearness(prompt, metric)  # (P, V)
     if excluded is not None:
         nearness.index_fill_(1, excluded, -torch.inf)
@@ -74,9 +110,7 @@ def _nearest(
     rows = wide(index.table[candidates])  # (P, k, H)
     exact = distance(prompt[:, None], rows, metric)
     # Where fewer tokens than candidates are allowed, some candidates are excluded ones.
-    exact = exact.masked_fill(nearness.gather(1, candidates).isneginf(), torch.inf)
-    best = exact.min(-1)
-    return Nearest(candidates.gather(1, best.indices[:, None])[:, 0], best.values)
+    return candidates, exact.masked_fill(nearness.gather(1, candidates).isneginf(), torch.inf)
 
 
 class EmbeddingIndex:

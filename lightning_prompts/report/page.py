@@ -21,6 +21,7 @@ from lightning_prompts.report.tables import Table
 from lightning_prompts.report.text import large, quoted
 from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.runs.shading import Scale, scales, shaded
+from lightning_prompts.tuners.record import PromptRecord
 
 MOST_PROMPTS = 24
 MOST_SEEDS = 8
@@ -84,6 +85,19 @@ def reading(texts: Sequence[str]) -> Markup:
 def files(csv: str, markdown: str, figures: str) -> Markup:
     """What lies beside the page, by name."""
     return _macro("files")(csv, markdown, figures)
+
+
+def tokens(record: PromptRecord, about: str) -> Iterator[Markup]:
+    """One prompt, token by token.
+
+    Args:
+        record: Of the prompt, with what was measured of its tokens.
+        about: What stands beside its text.
+    """
+    surprise, distance = scales([record])
+    yield _macro("keys")([surprise] + [distance] * bool(record.token_distances))
+    text = f"'{shorten(record.text, 400)}'"
+    yield _macro("prompt")(text, about, shaded(record, surprise, distance), [])
 
 
 def prompts(comparison: Comparison) -> Iterator[Markup]:

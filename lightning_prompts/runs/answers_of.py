@@ -58,7 +58,7 @@ class AnswersOf:
                 tuner.answer_hidden(hard, batch), prior
             ).log_softmax(-1)
         if pasted_text:
-            self._ways[TEXT] = _pasted(trainer, tuner, tuner.lm.decode(ids.tolist()))
+            self._ways[TEXT] = pasted(trainer, tuner, tuner.lm.decode(ids.tolist()))
         self._priors: dict[str, Tensor] = {}
         if calibrate:
             in_use: Scores = lambda batch: tuner.class_logits(  # noqa: E731
@@ -127,7 +127,7 @@ def _answer(labels: tuple[str, ...], shares: list[float]) -> dict[str, Any]:
     return {"label": max(by_label, key=by_label.__getitem__), "probabilities": by_label}
 
 
-def _pasted(trainer: Trainer, tuner: PromptTuner, text: str) -> Scores:
+def pasted(trainer: Trainer, tuner: PromptTuner, text: str) -> Scores:
     """Answers with the prompt's text pasted into the template."""
     lm, nothing = tuner.lm, tuner.lm.embedding_table[:0]
 

@@ -92,7 +92,7 @@ def measure(args: Sequence[str]) -> None:
     prompts, options = divide(args)
     given = [prompt for each in prompts for prompt in find(each)]
     lm, baselines = SharedLM(), SharedBaselines()
-    options = _fitted_to(given, options, lm)
+    options = fitted_to(given, options, lm)
     measured = []
     for prompt in given:
         cli = PromptCLI(["fit", *options, *prompt.options], run=False, show=False, make_lm=lm)
@@ -221,7 +221,7 @@ def lines(evaluation: Evaluation) -> Iterator[str]:
     yield f"Scrutability: {known}, round trip {share(whole)}."
 
 
-def _fitted_to(given: Sequence[Given], options: list[str], make_lm: SharedLM) -> list[str]:
+def fitted_to(given: Sequence[Given], options: list[str], make_lm: SharedLM) -> list[str]:
     """Options that all runs share: the model that adapters name, and how much of a text is read.
 
     An adapter's own options are given the template by which it is read as PEFT does.
@@ -296,5 +296,6 @@ def path_of(given: str) -> Path | None:
 
 
 def is_missing(given: str) -> bool:
-    """Whether it was meant as a path that is not there."""
-    return looks_like_path(given) or Path(given).suffix in (*LISTS, *RUNS, *TENSORS)
+    """Whether it was meant as a path that is not there; one with a space before it is a text."""
+    like = looks_like_path(given) or Path(given).suffix in (*LISTS, *RUNS, *TENSORS)
+    return like and not given[0].isspace()

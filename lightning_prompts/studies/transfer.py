@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -213,21 +214,25 @@ def show(matrix: Matrix, written: Path) -> None:
     """Print the tables, what they say, and where the page is."""
     for content in matrix.tables(NAME):
         console.print(Text(content.title, "bold"), soft_wrap=True)
-        console.print(_drawn(content))
+        console.print(drawn(content))
     for sentence in (*matrix.findings(), *matrix.limits()):
         console.print(Text(visible(sentence)), soft_wrap=True)
     console.print(Text(f"Open in a browser: {short_path(written)}"), soft_wrap=True)
 
 
-def _drawn(content: Content) -> Table:
-    drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+def drawn(content: Content) -> Table:
+    """A table for the terminal; its second text and further ones may take several lines."""
+    found = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i, head in enumerate(content.heads):
-        drawn.add_column(head, justify="right" if i else "left", no_wrap=True, overflow="ellipsis")
+        look: Any = {"justify": "left" if i < content.texts else "right"}
+        if not 0 < i < content.texts:
+            look |= {"no_wrap": True, "overflow": "ellipsis"}
+        found.add_column(head, **look)
     for i, row in enumerate(content.rows):
-        drawn.add_row(
+        found.add_row(
             *(Text(visible(cell)) for cell in row), style="bold" if i in content.strong else None
         )
-    return drawn
+    return found
 
 
 def _kept(path: Path) -> dict[str, Cell]:

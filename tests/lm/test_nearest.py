@@ -11,6 +11,7 @@ from lightning_prompts.lm.nearest import (
     Distance,
     EmbeddingIndex,
     distance,
+    nearest_few,
     nearest_tokens,
     straight_through,
 )
@@ -55,6 +56,22 @@ def test_nearest_tokens_is_the_argmin(metric: Distance, excluded: list[int] | No
     # The two distances must be able to disagree, or this test could not tell them apart.
     other = brute_force(prompt, table, "euclidean" if metric == "cosine" else "cosine", set())
     assert other[0] != ids
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_nearest_few_are_those_that_are_left_one_by_one(metric: Distance):
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(40, 6, generator=generator)
+    table[30] = table[7]  # equally far: the lower id first
+    prompt = torch.randn(9, 6, generator=generator)
+    got = nearest_few(prompt, EmbeddingIndex(table), 5, metric, torch.tensor([0, 3]))
+    for p, ids, distances in zip(prompt, got.ids.tolist(), got.distances.tolist(), strict=True):
+        banned = {0, 3}
+        for i, far in zip(ids, distances, strict=True):
+            (best,), (exact,) = brute_force(p[None], table, metric, banned)
+            assert i == best
+            assert far == pytest.approx(exact, rel=1e-5, abs=1e-6)
+            banned.add(i)
 
 
 @pytest.mark.parametrize("metric", METRICS)

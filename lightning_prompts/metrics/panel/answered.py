@@ -48,24 +48,34 @@ class AnsweredRows:
         return torch.cat([batch["labels"] for batch in self.batches]).cpu()
 
     @torch.no_grad()
-    def log_shares(self, prompt: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the classes under other tokens in the prompt's place.
+    def log_shares(self, prompt: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the classes under something else in the prompt's place.
 
         Args:
-            prompt: Any number of token ids.
+            prompt: Any number of token ids, or [P, H] vectors on the model's device.
 
         Returns:
             Of the N rows [N, C] and of the unlabelled ones [M, C]; float64, on the CPU.
         """
-        device = self.lm.embedding_table.device
-        ids = torch.tensor([list(prompt)], dtype=torch.long, device=device)
-        prompts = self.lm.embed(ids)
+        if isinstance(prompt, Tensor):
+            prompts = prompt[None]
+        else:
+            device = self.lm.embedding_table.device
+            ids = torch.tensor([list(prompt)], dtype=torch.long, device=device)
+            prompts = self.lm.embed(ids)
+        lm, template, words = self.lm, self.template, self.verbalizer
+        return self.scored(lambda batch: class_scores(lm, template, words, prompts, batch)[0])
+
+    @torch.no_grad()
+    def scored(self, scores: Callable[[Batch], Tensor]) -> tuple[Tensor, Tensor]:
+        """`log_shares` of any way to answer.
+
+        Args:
+            scores: A batch of B rows to the classes' scores [B, C].
+        """
         with self.precision():
             found = [
-                [
-                    class_scores(self.lm, self.template, self.verbalizer, prompts, batch)[0].cpu()
-                    for batch in batches
-                ]
+                [scores(batch).cpu() for batch in batches]
                 for batches in (self.batches, self.unlabelled)
             ]
         labelled, unlabelled = (torch.cat(part).double().log_softmax(-1) for part in found)

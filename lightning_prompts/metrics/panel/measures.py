@@ -161,8 +161,12 @@ def scrutability_panel(
     return found
 
 
-def refuse_unknown(measures: Sequence[str]) -> None:
+def refuse_unknown(measures: Sequence[str], option: str = "--scrutability.panel") -> None:
     """Refuse a name that no measure has.
+
+    Args:
+        measures: Names.
+        option: That they were given by.
 
     Raises:
         PromptError: At the first one; the message names those that there are.
@@ -170,6 +174,5 @@ def refuse_unknown(measures: Sequence[str]) -> None:
     for name in measures:
         if name not in MEASURES:
             raise PromptError(
-                f"--scrutability.panel names {name!r}, which is no measure; give some of "
-                f"{', '.join(MEASURES)}."
+                f"{option} names {name!r}, which is no measure; give some of {', '.join(MEASURES)}."
             )

@@ -1,0 +1,251 @@
+"""`lightning-prompts inspect`: one prompt looked at closely."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.text import Text
+
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.export import folder_of
+from lightning_prompts.cli.parser import PromptParser
+from lightning_prompts.cli.table import prompt_text
+from lightning_prompts.files.console import console
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.escaping import visible
+from lightning_prompts.files.text import PROGRAM, short_path
+from lightning_prompts.metrics.panel.measures import CHEAP, MEASURES, refuse_unknown
+from lightning_prompts.report.inspect import Inspection
+from lightning_prompts.report.inspect_page import write
+from lightning_prompts.runs.folder import CONFIG, PROMPT, require_writable
+from lightning_prompts.runs.prompt import load_prompt, read_record
+from lightning_prompts.runs.shading import scales, spaced
+from lightning_prompts.studies.check_costs import ONE_DEVICE
+from lightning_prompts.studies.inspect_scores import Inspecting, Subject
+from lightning_prompts.studies.measure import RUNS, find, fitted_to, path_of
+from lightning_prompts.studies.shared import SharedLM
+from lightning_prompts.studies.transfer import drawn
+from lightning_prompts.tuners.vectors import ADAPTER_CONFIG
+
+OUTPUT = "logs/inspect"
+ROWS = 256  # some three points of accuracy are chance then
+ALL = "all"
+TEXT = 28  # characters of a text in a table of 80 columns
+EXAMPLE = f"{PROGRAM} inspect logs/soft-demo/version_0"
+
+
+@dataclass
+class Asked:
+    """What the command line asks for; `options` are those of `fit`."""
+
+    prompt: str = ""
+    panel: list[str] = field(default_factory=list)
+    compare: list[str] = field(default_factory=list)
+    rows: int = ROWS
+    output: Path | None = None
+    options: list[str] = field(default_factory=list)
+
+    @property
+    def measures(self) -> Sequence[str]:
+        """Names of the panel's measures."""
+        return tuple(MEASURES) if ALL in self.panel else self.panel or CHEAP
+
+
+def inspect(args: Sequence[str]) -> None:
+    """Look at one prompt, show what is found and write it.
+
+    Args:
+        args: As on the command line; `--help` lists them.
+
+    Raises:
+        PromptError: If the prompt or an option is none, or does not fit the task.
+        SystemExit: After `--help`.
+    """
+    asked = divide(args)
+    run = run_of(asked.prompt)
+    output = asked.output or (Path(OUTPUT) if run is None else folder_of(run) / "inspect")
+    require_writable(output, "give another folder with --output")
+    with tempfile.TemporaryDirectory() as folder:
+        made = _of_run(asked, run, folder) if run else _of_another(asked, folder)
+    found = Inspecting(*made, asked.rows, asked.compare).found(asked.measures)
+    show(found, write(found, output))
+
+
+def divide(args: Sequence[str]) -> Asked:
+    """The prompt, what is asked of it, and options of `fit`.
+
+    Raises:
+        PromptError: If there is not one prompt, or an option has no value that it can have.
+        SystemExit: After `--help`.
+    """
+    asked, rest, prompts = Asked(), list(args), list[str]()
+    while rest and not rest[0].startswith("--") and rest[0] not in ("-h", "-c"):
+        prompts.append(rest.pop(0))
+    while rest:
+        arg = rest.pop(0)
+        if arg in ("--help", "-h"):
+            parser().print_help()
+            raise SystemExit(0)
+        flag, equals, value = arg.partition("=")
+        if flag in ("--rows", "--output", "--compare", "--panel"):
+            if not equals:
+                value = rest.pop(0) if rest and not rest[0].startswith("--") else ""
+            if not value:
+                raise PromptError(f"{flag} needs a value ({PROGRAM} inspect --help).")
+            if flag == "--rows":
+                asked.rows = _count(value)
+            elif flag == "--output":
+                asked.output = Path(value)
+            elif flag == "--compare":
+                asked.compare.append(value)
+            else:
+                asked.panel.append(value)
+                while rest and not rest[0].startswith("-"):
+                    asked.panel.append(rest.pop(0))
+        elif flag == "--model" or flag.startswith("--model."):
+            raise PromptError(f"{flag}: a prompt that is looked at has no tuner; leave it out.")
+        else:
+            asked.options.append(arg)
+    if len(prompts) != 1:
+        raise PromptError(
+            f"Say first which prompt to look at: {EXAMPLE} (--help says more)."
+            if not prompts
+            else f"{len(prompts)} prompts are given, and inspect looks at one; put quotes around a "
+            f"text with spaces, or compare several with {PROGRAM} measure."
+        )
+    asked.prompt = prompts[0]
+    if not asked.prompt.strip():
+        raise PromptError("The prompt is empty; give a run's folder, a file or a text.")
+    refuse_unknown([name for name in asked.panel if name != ALL], "--panel")
+    return asked
+
+
+def parser() -> PromptParser:
+    """The command's own options, for its help."""
+    known = PromptParser(
+        prog=f"{PROGRAM} inspect",
+        description="Look at one prompt closely: what each of its tokens does, which tokens its "
+        "vectors are near to, on which rows vectors and tokens disagree, what its text says, and "
+        f"which written prompts act alike. All other options are those of fit ({PROGRAM} fit "
+        "--help): --config, --data.*, --lm.*, --trainer.*; a run's own stand in its config.yaml.",
+        allow_abbrev=False,
+    )
+    known.add_argument(
+        "prompt",
+        metavar="RUN|FOLDER|FILE|TEXT",
+        help="A run's folder, its prompt.json or a checkpoint; an adapter of PEFT (its folder, or "
+        "owner/name on the hub), a file of tensors (.safetensors, .pt), or a text, which need "
+        "--config and --lm.name.",
+    )
+    known.add_argument(
+        "--rows", type=int, default=ROWS, help="Most validation rows, in the classes' shares."
+    )
+    known.add_argument(
+        "--panel",
+        nargs="+",
+        metavar="MEASURE",
+        help=f"Measures of the text in place of the cheap ones: {ALL}, or some of "
+        f"{', '.join(MEASURES)}.",
+    )
+    known.add_argument(
+        "--compare",
+        metavar="TEXT",
+        help="A text in place of the ten written prompts for sentiment; once for each.",
+    )
+    known.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help=f"Of the page and the numbers; by default inspect in the run's folder, or {OUTPUT}.",
+    )
+    return known
+
+
+def run_of(given: str) -> Path | None:
+    """The run, prompt.json or checkpoint that a word on the command line names, if it does.
+
+    Raises:
+        PromptError: If it is a folder with no prompt.
+    """
+    path = path_of(given)
+    if path is None:
+        return None
+    if (path / PROMPT).is_file() or (path.is_file() and path.suffix in RUNS):
+        return path
+    if path.is_dir() and not (path / ADAPTER_CONFIG).is_file():
+        raise PromptError(
+            f"{given}: neither a run with a validated prompt nor an adapter of PEFT; give a run's "
+            "folder, for example logs/soft-demo/version_0, or begin a text with a space."
+        )
+    return None
+
+
+def show(found: Inspection, page: Path) -> None:
+    """Print the text, the tables, what they say, and where the page is."""
+    console.print()
+    console.print(Text(f"{found.about}. {found.title}.", "bold"), soft_wrap=True)
+    console.print(prompt_text(found.record), soft_wrap=True)
+    surprise, _ = scales([found.record])
+    shades = [f"black on {surprise.shade(nats)}" for nats in found.record.token_nats or []]
+    tokens = [visible(spaced(token)) for token in found.record.tokens]
+    line = Text(" ").join(map(Text, tokens, shades))
+    console.print(Text("Shaded by surprise: ", "dim").append_text(line), soft_wrap=True)
+    for _, tables in found.tables(TEXT):
+        for content in tables:
+            console.print(Text(content.title, "bold"), soft_wrap=True)
+            console.print(drawn(content))
+    for sentence in (*found.findings(), *found.restrictions()):
+        console.print(Text(visible(sentence)), soft_wrap=True)
+    console.print(Text(f"Open in a browser: {short_path(page)}"), soft_wrap=True)
+
+
+def _of_run(asked: Asked, run: Path, folder: str) -> tuple[PromptCLI, Subject]:
+    """A run's prompt, and its task by its configuration."""
+    record = read_record(run)
+    if not record.text:
+        raise PromptError(f"{asked.prompt}: its prompt has no text; give another.")
+    config = folder_of(run) / CONFIG
+    if config.is_file():
+        own = ["--config", str(config)]
+    elif any(arg.partition("=")[0] in ("--config", "-c") for arg in asked.options):
+        own = [f"--lm.name={record.lm.name}"]
+    else:
+        raise PromptError(
+            f"{asked.prompt}: no {CONFIG} lies there that says its task; give one with --config, "
+            "for example --config configs/task/sst2.yaml."
+        )
+    tuner = ["--model=lightning_prompts.ManualPrompt", f"--model.text={record.text}"]
+    cli = _built([*own, *asked.options, *tuner], SharedLM(), folder)
+    prompt = load_prompt(run, cli.datamodule.lm)
+    vectors = prompt.embeddings if record.soft_in_use else None
+    return cli, Subject(prompt.record, vectors, learned_here=record.step > 0)
+
+
+def _of_another(asked: Asked, folder: str) -> tuple[PromptCLI, Subject]:
+    """An adapter, a file of tensors, or a text."""
+    given, *more = find(asked.prompt)
+    if more:
+        raise PromptError(
+            f"{asked.prompt} has {1 + len(more)} texts, and inspect looks at one; give it in "
+            f"quotes, or compare them with {PROGRAM} measure."
+        )
+    make_lm = SharedLM()
+    options = fitted_to([given], asked.options, make_lm)
+    cli = _built([*options, *given.options], make_lm, folder)
+    tuner = cli.model
+    record = tuner.record()
+    return cli, Subject(record, tuner.prompt_embeddings() if tuner.soft_in_use else None)
+
+
+def _built(options: Sequence[str], make_lm: SharedLM, folder: str) -> PromptCLI:
+    return PromptCLI(
+        *(["fit", *options, *ONE_DEVICE], False, False),
+        make_lm=make_lm,
+        folder=Path(folder) / "inspect" / "run",
+    )
+
+
+def _count(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise PromptError(f"--rows {value}: give a whole number, at least 1.")
+    return int(value)

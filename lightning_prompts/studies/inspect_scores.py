@@ -1,0 +1,273 @@
+"""What one prompt does on a task's rows: its tokens, the ways to read it, its like."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler
+
+from lightning_prompts.callbacks.base import EvaluationCallback, callback_of
+from lightning_prompts.callbacks.faithfulness import pieces
+from lightning_prompts.callbacks.scrutability import ScorerLM, Scrutability
+from lightning_prompts.callbacks.scrutability_panel import shown_texts, training_texts
+from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.cli.table import cut_to_fit
+from lightning_prompts.files.amounts import count
+from lightning_prompts.files.console import notice
+from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.text import shorten_middle
+from lightning_prompts.lm.batch import Batch
+from lightning_prompts.lm.nearest import distance, nearest_few
+from lightning_prompts.metrics.panel.answered import AnsweredRows, recalibrated
+from lightning_prompts.metrics.panel.measures import LOGGED, TaskFacts, scrutability_panel
+from lightning_prompts.metrics.panel.simulatability import kappa
+from lightning_prompts.metrics.panel.token_effects import accuracies, kl, token_effects
+from lightning_prompts.metrics.scrutability import log_perplexity, round_trip
+from lightning_prompts.report.inspect import Alike, Inspection, Near
+from lightning_prompts.runs.answers_of import pasted
+from lightning_prompts.studies.check_costs import CALIBRATED_ON
+from lightning_prompts.studies.inspect_ways import Scored, most_different, ways
+from lightning_prompts.studies.written import FIRST, LAST
+from lightning_prompts.tasks.loading import EncodedRows, LongestFirst, collate_rows
+from lightning_prompts.tasks.rows import SPLIT_SEED, stratified_order
+from lightning_prompts.tuners.record import PromptRecord
+
+NEIGHBOURS = 5  # tokens shown of each vector
+VECTORS, TOKENS, NEAREST, TEXT = "vectors", "tokens", "nearest tokens", "pasted text"
+EFFECTS = "token_effects"  # of the panel: always measured, as the table is of it
+
+
+class Subject(NamedTuple):
+    """The prompt that is looked at.
+
+    Attributes:
+        record: What is known of it.
+        vectors: [P, H] That are in use; None where its tokens are.
+        learned_here: Whether the task's validation rows chose it.
+    """
+
+    record: PromptRecord
+    vectors: Tensor | None
+    learned_here: bool = False
+
+
+class Inspecting:
+    """A prompt with the rows that it is looked at on.
+
+    Args:
+        cli: A `fit` of the task, built, with any tuner that classifies.
+        subject: The prompt, of the cli's model.
+        num_rows: Most rows of the validation split, with the classes in their shares.
+        compare: Texts in place of the written prompts for sentiment.
+
+    Raises:
+        PromptError: If the task has no labels or training texts, or a text is not one of the model.
+    """
+
+    def __init__(
+        self, cli: PromptCLI, subject: Subject, num_rows: int, compare: Sequence[str]
+    ) -> None:
+        self.trainer, self.task, self.tuner = cli.trainer, cli.datamodule, cli.model
+        self.lm, task = cli.datamodule.lm, cli.datamodule
+        if not self.tuner.classifies:
+            raise PromptError(f"{task.slug} has no labels to answer; inspect looks at answers.")
+        if not task.has("train"):
+            raise PromptError(
+                "Recalibrating reads training texts (not their labels), and there are none; name a "
+                "file: --data.train FILE."
+            )
+        self.tuner.to(self.trainer.strategy.root_device)
+        self.trainer.precision_plugin.convert_module(self.lm)
+        self.record, self.limits = subject.record, list[str]()
+        table = self.lm.embedding_table
+        self.vectors = None if subject.vectors is None else subject.vectors.to(table)
+        self._refuse_long(len(self.record.ids), "The prompt")
+        self.written = list(self._written(compare))
+        longest = max(len(self.record.ids), *(len(ids) for _, ids in self.written), 0)
+        task.report.max_tokens = task.token_limit(longest)
+        self.rows = self._rows(num_rows)
+        self.in_use = self.rows.log_shares(
+            self.record.ids if self.vectors is None else self.vectors
+        )
+        self.rows.answers = self.in_use[0].argmax(-1)
+        if self.record.template != task.template.given:
+            self.limits.append(
+                f"The prompt was learned in the template {self.record.template_text!r}, and is "
+                f"looked at in {task.template.given!r}."
+            )
+        if subject.learned_here:
+            self.limits.append(
+                "The rows are validation rows, which had a part in choosing the prompt: on new "
+                "rows it may do a little worse."
+            )
+
+    @torch.no_grad()
+    def found(self, measures: Sequence[str]) -> Inspection:
+        """Everything.
+
+        Args:
+            measures: Names of the panel's.
+        """
+        lm, ids = self.lm, self.record.ids
+        passes = count(len(ids), "token")
+        notice(f"Leaving out each of {passes} on {count(len(self.rows.answers), 'row')}")
+        effects = token_effects(self.rows)
+        tokens = torch.tensor(ids, device=lm.embedding_table.device)
+        nats = lm.token_nll(tokens[None])[0]
+        far = None
+        if self.vectors is not None:
+            far = distance(self.vectors.float(), lm.embed(tokens).float(), "cosine").tolist()
+        record = replace(
+            self.record,
+            tokens=lm.token_strings(ids),
+            token_nats=nats.tolist(),
+            token_distances=far,
+        )
+        values = {
+            "perplexity": float(log_perplexity(nats).exp()),
+            "round_trip": round_trip(ids, lm.tokenize([record.text])[0]),
+            **self._panel([name for name in measures if name != EFFECTS]),
+            **{name: getattr(effects, name) for name in LOGGED[EFFECTS]},
+        }
+        scored = self._ways()
+        counts = Counter(self.rows.labels.tolist())
+        labels = self.task.verbalizer.labels
+        texts = min(CALIBRATED_ON, len(self.task.rows("train")))
+        return Inspection(
+            record=record,
+            title=self.title,
+            near=self._near(),
+            effects=effects,
+            ways=ways(self.rows, scored),
+            rows=most_different(self.rows, scored),
+            panel=values,
+            alike=self._alike(),
+            frequencies={label: counts[i] / effects.rows for i, label in enumerate(labels)},
+            calibrated_on=count(texts, "training text"),
+            limits=self.limits,
+        )
+
+    # ---- what is read
+
+    def _refuse_long(self, tokens: int, what: str) -> None:
+        most = self.lm.max_positions - self.task.verbalizer.depth
+        if tokens >= most:
+            raise PromptError(
+                f"{what} has {count(tokens, 'token')} in {self.lm.label}, which has "
+                f"{self.lm.max_positions:,} positions; give a shorter one."
+            )
+
+    def _written(self, compare: Sequence[str]) -> list[tuple[str, list[int]]]:
+        """Written prompts with their token ids; of the package's those that the model can read."""
+        if not compare and self.task.kind != "sentiment":
+            self.limits.append(
+                "No written prompt is compared with it: those of the package are for sentiment; "
+                "give some with --compare TEXT."
+            )
+            return []
+        found = []
+        for text in compare or (FIRST if self.task.template.shared_before else LAST):
+            what = f"The text {shorten_middle(repr(text), 60)}"
+            try:
+                ids = self.lm.encode(text, what)
+                self._refuse_long(len(ids), what)
+            except PromptError as error:
+                if compare:
+                    raise
+                self.limits.append(f"{what} is left out: {error}")
+                continue
+            found.append((text, ids))
+        return found
+
+    def _rows(self, most: int) -> AnsweredRows:
+        """The rows, before they are answered."""
+        task, batched = self.task, self.trainer.strategy.batch_to_device
+        whole = task.rows("validation")
+        chosen = whole.take(stratified_order(whole.labels, SPLIT_SEED)[:most])
+        encoded = EncodedRows(task.encoded_examples(chosen), chosen.labels, chosen.numbers)
+        sampler = BatchSampler(LongestFirst(encoded.lengths), task.val_batch_size, False)
+        batches = [collate_rows([encoded[i] for i in places]) for places in sampler]
+        unlabelled = list(task.calibration_batches())
+        of = f" of {count(len(whole), 'row')}" if len(chosen) < len(whole) else ""
+        rows = f"{len(chosen):,}{of}" if of else count(len(chosen), "row")
+        cut = sum(example.cut for example in encoded.examples)
+        noted = f" ({cut_to_fit(cut)})" if cut else ""
+        self.title = f"{task.slug}, validation, {rows}{noted}, {self.lm.label}"
+        return AnsweredRows(
+            *(self.lm, task.template, task.verbalizer, self.record.ids),
+            batches=[batched(batch) for batch in batches],
+            texts=shown_texts(task, chosen, batches),
+            answers=torch.empty(0),
+            unlabelled=[batched(batch) for batch in unlabelled],
+            unlabelled_texts=shown_texts(task, task.rows("train"), unlabelled),
+            precision=partial(EvaluationCallback.precision, self.trainer),
+        )
+
+    # ---- what is found
+
+    def _near(self) -> list[list[Near]]:
+        if self.vectors is None:
+            return []
+        excluded = self.tuner.special_ids if self.tuner.exclude_special else None
+        found = nearest_few(self.vectors, self.lm.index, NEIGHBOURS, "cosine", excluded)
+        return [
+            [Near(self.lm.decode([i]), i, far) for i, far in zip(ids, distances, strict=True)]
+            for ids, distances in zip(found.ids.tolist(), found.distances.tolist(), strict=True)
+        ]
+
+    def _panel(self, measures: Sequence[str]) -> dict[str, float]:
+        """Values of the text, as a test would log them."""
+        task, scorer = self.task, callback_of(self.trainer, Scrutability).scorer
+        facts = TaskFacts(
+            kind=task.kind,
+            answers=[answer for some in task.verbalizer.answers for answer in some],
+            texts=list(training_texts(task)),
+            rows=self.rows,
+        )
+        if scorer is None:
+            return scrutability_panel(
+                self.lm, self.record.ids, measures, facts, say=self.limits.append
+            )
+        reader = ScorerLM(scorer).to(self.lm.embedding_table.device)
+        self.limits.append(
+            f"The panel, but for perplexity and round trip, is read by {reader.label}."
+        )
+        return scrutability_panel(reader, self.record.text, measures, facts, say=self.limits.append)
+
+    def _ways(self) -> dict[str, Scored]:
+        """What each way to read the prompt scores, the one in use first."""
+        found, name = {TOKENS: self.in_use}, TOKENS
+        if self.vectors is not None:
+            name = NEAREST
+            found = {VECTORS: self.in_use, NEAREST: self.rows.log_shares(self.record.ids)}
+        if all(map(self._pasted_alike, [*self.rows.batches, *self.rows.unlabelled])):
+            return found | {TEXT: found[name]}
+        return found | {TEXT: self.rows.scored(pasted(self.trainer, self.tuner, self.record.text))}
+
+    def _pasted_alike(self, batch: Batch) -> bool:
+        """Whether the prompt's text, pasted into rows, is its tokens."""
+        whole = self.task.template.paste(self.record.text, batch["texts"])
+        return whole == pieces(batch, self.record.ids)
+
+    def _alike(self) -> list[Alike]:
+        """Written prompts beside the one in use, those that act most alike first."""
+        labels, found = self.rows.labels, []
+        if self.written:
+            notice(f"Comparing with {count(len(self.written), 'written prompt')}")
+        for text, ids in self.written:
+            scored = self.rows.log_shares(ids)
+            raw, after = (
+                kappa(ours.argmax(-1), theirs.argmax(-1))
+                for ours, theirs in (
+                    (self.in_use[0], scored[0]),
+                    (recalibrated(*self.in_use), recalibrated(*scored)),
+                )
+            )
+            found.append(
+                Alike(text, raw, after, kl(self.in_use[0], scored[0]), *accuracies(*scored, labels))
+            )
+        return sorted(found, key=lambda each: (-each.kappa_recalibrated, each.kl))
