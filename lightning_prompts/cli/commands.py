@@ -27,6 +27,7 @@ COMMANDS = {
     "study": "Run many fits, a grid or a search, and go on where they were stopped.",
     "measure": "Measure prompts that were learned elsewhere: adapters of PEFT, tensors, texts.",
     "transfer": "Score the texts of prompts on other models, raw and recalibrated.",
+    "validity": "Ask the measures of a prompt's text about texts that a reader tells apart.",
     "export": "Write a prompt as files that transformers or PEFT read, with a model card.",
     "report": "Show studies and runs as a page, figures and tables.",
     "demo": "Compare a written, a soft, a PEZ and a searched prompt on a small model.",

@@ -24,6 +24,7 @@ OTHERS: Mapping[str, str] = {
     "study": "lightning_prompts.studies.command:study",
     "measure": "lightning_prompts.studies.measure:measure",
     "transfer": "lightning_prompts.studies.transfer:transfer",
+    "validity": "lightning_prompts.studies.validity:validity",
     "export": "lightning_prompts.cli.export:export",
     "report": "lightning_prompts.cli.report:report",
 }

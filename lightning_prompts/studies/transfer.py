@@ -213,13 +213,14 @@ def show(matrix: Matrix, written: Path) -> None:
     """Print the tables, what they say, and where the page is."""
     for content in matrix.tables(NAME):
         console.print(Text(content.title, "bold"), soft_wrap=True)
-        console.print(_drawn(content))
+        console.print(drawn(content))
     for sentence in (*matrix.findings(), *matrix.limits()):
         console.print(Text(visible(sentence)), soft_wrap=True)
     console.print(Text(f"Open in a browser: {short_path(written)}"), soft_wrap=True)
 
 
-def _drawn(content: Content) -> Table:
+def drawn(content: Content) -> Table:
+    """A table for the terminal."""
     drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i, head in enumerate(content.heads):
         drawn.add_column(head, justify="right" if i else "left", no_wrap=True, overflow="ellipsis")

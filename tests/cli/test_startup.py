@@ -53,7 +53,8 @@ def test_a_command_loads_no_data_and_no_model_classes_before_it_needs_them():
 
 def test_the_commands_are_those_that_lightning_runs_and_some_more():
     assert set(RUNS) == set(PromptCLI.subcommands())
-    others = {"check", "style", "study", "measure", "transfer", "export", "report", "demo"}
+    others = {"check", "style", "study", "measure", "transfer", "validity"}
+    others |= {"export", "report", "demo"}
     assert set(COMMANDS) - set(RUNS) == others
 
 
@@ -68,7 +69,9 @@ def test_help_before_a_command_lists_them(args: list[str], capsys: pytest.Captur
     with pytest.raises(SystemExit) as stop:
         answer(args)
     assert not stop.value.code
-    shown = "{fit,validate,test,predict,check,style,study,measure,transfer,export,report,demo}"
+    shown = (
+        "{fit,validate,test,predict,check,style,study,measure,transfer,validity,export,report,demo}"
+    )
     assert shown in capsys.readouterr().out
 
 
