@@ -55,8 +55,8 @@ def separation(
     n, m = wins.shape
     generator = torch.Generator().manual_seed(0)
     drawn = _counts(n, generator)
-    own = clusters is None
-    of_others = _counts(m, generator) if own else drawn[:, torch.tensor(clusters)]  # (draws, m)
+    made_of = None if clusters is None else torch.tensor(clusters)
+    of_others = _counts(m, generator) if made_of is None else drawn[:, made_of]  # (draws, m)
     # A draw may have none of the texts that the others were made of.
     sizes = of_others.sum(1)
     aucs = ((drawn @ wins) * of_others).sum(1)[sizes > 0] / (n * sizes[sizes > 0])
@@ -83,8 +83,8 @@ def ranks(values: Sequence[float]) -> Tensor:
     [2.5, 1.0, 2.5]
     """
     given = torch.tensor(values, dtype=torch.float64)
-    below = (given[:, None] > given).sum(1)
-    return below + ((given[:, None] == given).sum(1) + 1) / 2
+    below, equal = given[:, None] > given, given[:, None] == given
+    return below.double().sum(1) + (equal.double().sum(1) + 1) / 2
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:

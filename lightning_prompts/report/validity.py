@@ -24,7 +24,7 @@ GROUPS = (SHUFFLED, COMMON, RANDOM, OTHER, NOTHING, ANSWERS, REPEATED)
 """What written texts are compared with."""
 NEEDED = GROUPS[:4]
 """What a measure has to tell from written texts to be valid; the last by those that ask."""
-SEPARATES = "separates"
+PASSES = "passes"  # head of the column of verdicts
 TITLE = "Do the measures tell what a reader would tell?"
 
 
@@ -185,10 +185,14 @@ class Validity:
                 for value in values
             ]
             title = f"{reading.model}: written prompts against"
-            yield Table(title, ["measure", *NEEDED, "verdict"], rows, strong=strong)
-            others = [group for group in reading.groups if group not in NEEDED]
-            rows = [_areas(reading, value, others, wide) for value in values]
-            yield Table(f"{title}, beside the verdict", ["measure", *others], rows)
+            yield Table(title, ["measure", *NEEDED, PASSES], rows, strong=strong)
+            learned = [group for group in reading.groups if group.startswith(LEARNED)]
+            for groups in (GROUPS[len(NEEDED) :], learned):
+                rows = [_areas(reading, value, groups, wide) for value in values]
+                heads = [group.removeprefix(LEARNED) for group in groups]
+                what = "those of learners" if groups is learned else "others, beside the verdict"
+                if groups:
+                    yield Table(f"{title} {what}", ["measure", *heads], rows)
 
     def medians(self) -> Iterator[Table]:
         """Of each model, of each measure's values in each group, in their own units."""
@@ -329,9 +333,7 @@ def _area(area: Separation, wide: bool) -> str:
 
 def _verdict(reading: Reading, value: Value, wide: bool) -> str:
     fails = reading.failed(value)
-    if not fails:
-        return SEPARATES
-    return f"does not separate: {', '.join(fails)}" if wide else "does not"
+    return "yes" if not fails else f"no: {', '.join(fails)}" if wide else "no"
 
 
 def _number(value: float) -> str:

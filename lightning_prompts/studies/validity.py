@@ -62,7 +62,7 @@ def validity(args: Sequence[str]) -> None:
         kept = read_kept(asked.output / KEPT)
         readings: list[Reading] = []
         for config in lms:
-            lm: FrozenLM = known.instantiate_classes(config).lm
+            lm: FrozenLM = known.instantiate(config).lm
             if torch.cuda.is_available():
                 lm.to("cuda")
             label = lm.label
@@ -72,6 +72,10 @@ def validity(args: Sequence[str]) -> None:
             readings.append(measuring.reading(ask(lm, asked.learned)))
             del lm, measuring
             gc.collect()  # a model is in circles
+        if not any(reading.values for reading in readings):
+            raise PromptError(
+                f"No measure could be taken: {'; '.join(readings[0].left_out.values())}."
+            )
         found = Validity(readings)
         show(found, write(found, asked.output))
 

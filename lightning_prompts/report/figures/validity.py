@@ -11,7 +11,7 @@ from lightning_prompts.files.text import shorten, shorten_middle
 from lightning_prompts.report.figures import looks
 from lightning_prompts.report.separation import Separation
 
-TITLE, MODEL = 22, 40  # characters of a panel's title and of a model's name
+TITLE, MODEL = 24, 40  # characters of a panel's title and of a model's name
 APART = 0.5  # of a row's height, all models of a measure together
 
 
@@ -36,7 +36,8 @@ def dots(
         figure = Figure(figsize=(2.1 + 1.2 * len(panels), 1.2 + 0.34 * len(measures)))
         every = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, (group, rows) in zip(every, panels.items(), strict=True):
-            axes.set_title(shorten(visible(group), TITLE), fontsize=8.5)
+            title = shorten(visible(group), TITLE).replace(", ", ",\n")
+            axes.set_title(title, fontsize=8.5)
             axes.axvline(0.5, color=looks.MUTED, lw=0.8)
             if group in needed:
                 axes.axvline(bar, color=looks.MUTED, lw=0.8, ls=looks.BASELINE_LINES[0])
@@ -50,7 +51,6 @@ def dots(
                         _dot(axes, area, row + shift, place, area.low > bar)
             axes.set_xlim(-0.04, 1.04)
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-            axes.grid(axis="y", visible=False)
             axes.tick_params(axis="y", length=0)
         every[0].set_yticks(range(len(measures)), measures)
         every[0].set_ylim(len(measures) - 0.5, -0.5)
