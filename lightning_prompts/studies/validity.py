@@ -16,7 +16,8 @@ from lightning_prompts.files.escaping import visible
 from lightning_prompts.files.text import PROGRAM, did_you_mean, short_path
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.sources import find_model
-from lightning_prompts.report.validity import MEASURES, Reading, Validity, write
+from lightning_prompts.report.validity import Validity, write
+from lightning_prompts.report.validity_readings import MEASURES, Reading
 from lightning_prompts.runs.folder import require_writable
 from lightning_prompts.runs.lock import locked
 from lightning_prompts.studies.transfer import ANOTHER, drawn

@@ -13,7 +13,7 @@ from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.files.text import did_you_mean
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.metrics.panel.frames import KINDS, TaskKind
-from lightning_prompts.report.validity import (
+from lightning_prompts.report.validity_readings import (
     ANSWERS,
     COMMON,
     LEARNED,

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_prompts.files.amounts import count
@@ -32,13 +33,12 @@ from lightning_prompts.metrics.panel.task_identification import (
 )
 from lightning_prompts.metrics.panel.words import natural_words, real_words, repetition
 from lightning_prompts.metrics.scrutability import row_nats
-from lightning_prompts.report.validity import VALUES, Asked, Reading
+from lightning_prompts.report.validity_readings import VALUES, Asked, Reading
 from lightning_prompts.studies.progress import duration
 from lightning_prompts.studies.validity_texts import answer_words
 
 AT_ONCE = 8  # texts: what a kill loses
 NOTICES = 10  # of how far it is
-MOST_NATS = 700  # a token; the exponential of more is no float
 
 Ids = tuple[int, ...]
 known_words = cache(natural_words)
@@ -100,6 +100,8 @@ class Measuring:
             todo = [i for i, ids in enumerate(texts) if measure in self._missing(ids)]
             try:
                 values = self._values(measure, [texts[i] for i in todo]) if todo else []
+                if not all(map(_finite, values)):
+                    raise Unmeasured("a text has a value that is no finite number")
             except Unmeasured as error:
                 self.measures.remove(measure)
                 self.left_out[measure] = str(error)
@@ -107,11 +109,11 @@ class Measuring:
                 continue
             for i, value in zip(todo, values, strict=True):
                 found[i][measure] = value
-        for ids, values in zip(texts, found, strict=True):
+        for ids, measured in zip(texts, found, strict=True):
             key = self._key(ids)
-            self.kept.setdefault(key, {}).update(values)
+            self.kept.setdefault(key, {}).update(measured)
             about = {"key": key, "model": self.label, "text": self.lm.decode(ids)}
-            append_line(self.path, {**about, "values": values})
+            append_line(self.path, {**about, "values": measured})
 
     def _values(self, measure: str, texts: Sequence[Ids]) -> list[Any]:
         """A number of each text, or what `task_identification` says, by the names of tasks."""
@@ -122,11 +124,9 @@ class Measuring:
         return [ONE_BY_ONE[measure](self.lm, ids) for ids in texts]
 
     def _perplexities(self, texts: Sequence[Ids]) -> list[float]:
-        nats = row_nats(self.lm, [readable(self.lm, ids) for ids in texts]).tolist()
-        means = [each / len(ids) for each, ids in zip(nats, texts, strict=True)]
-        if not all(mean < MOST_NATS for mean in means):
-            raise Unmeasured("the perplexity of a text is no finite number")
-        return list(map(math.exp, means))
+        nats = row_nats(self.lm, [readable(self.lm, ids) for ids in texts])
+        lengths = torch.tensor([len(ids) for ids in texts])
+        return (nats / lengths).exp().tolist()  # inf where no float holds it
 
     def _identified(self, texts: Sequence[Ids]) -> list[dict[str, dict[str, float]]]:
         """What is said where each task is taken for the true one; a text is read once for all."""
@@ -155,6 +155,10 @@ class Measuring:
         lm = self.lm
         setting = (lm.fingerprint, str(lm.embedding_table.dtype), __version__, answer_words())
         return hashlib.sha256(repr((setting, ids)).encode()).hexdigest()[:16]
+
+
+def _finite(value: Any) -> bool:
+    return all(map(_finite, value.values())) if isinstance(value, dict) else math.isfinite(value)
 
 
 def read_kept(path: Path) -> Kept:

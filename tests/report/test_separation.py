@@ -16,7 +16,7 @@ from lightning_prompts.report.separation import (
     separation,
     spearman,
 )
-from lightning_prompts.report.validity import GROUPS, NEEDED, OTHER, SHUFFLED
+from lightning_prompts.report.validity_readings import GROUPS, NEEDED, OTHER, SHUFFLED
 
 dice = random.Random(0)
 WRITTEN = [dice.randint(3, 12) / 2 for _ in range(9)]

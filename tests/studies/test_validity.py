@@ -12,7 +12,7 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.metrics.panel.frames import DESCRIPTIONS, KINDS
 from lightning_prompts.metrics.panel.measures import TaskFacts, scrutability_panel
 from lightning_prompts.metrics.scrutability import log_perplexity
-from lightning_prompts.report.validity import (
+from lightning_prompts.report.validity_readings import (
     ANSWERS,
     COMMON,
     GROUPS,
@@ -27,7 +27,7 @@ from lightning_prompts.report.validity import (
     WRITTEN,
     Asked,
 )
-from lightning_prompts.studies import validity_texts
+from lightning_prompts.studies import validity_texts, validity_values
 from lightning_prompts.studies.validity import KEPT
 from lightning_prompts.studies.validity_texts import Learned, TaskTexts, ask, shipped_texts
 from lightning_prompts.studies.validity_values import AT_ONCE, Measuring, read_kept
@@ -143,6 +143,16 @@ def test_what_a_model_cannot_measure_is_left_out(few: None, tmp_path: Path):
     assert [*reading.left_out] == ["task_identification"]
     assert "positions" in reading.left_out["task_identification"]
     assert [value.name for value in reading.looked_at] == ["repetition"]
+
+
+def test_a_value_that_is_no_number(lm: FrozenLM, few: None, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(
+        validity_values, "row_nats", lambda _, rows: torch.tensor([1e6] * len(rows))
+    )
+    measures = ("perplexity", "repetition")
+    reading = Measuring(lm, "tiny", measures, tmp_path / KEPT, {}).reading(ask(lm))
+    assert reading.left_out == {"perplexity": "a text has a value that is no finite number"}
+    assert [*reading.values] == ["repetition"]
 
 
 def test_the_command(few: None, lm_folder: Path, tmp_path: Path, monkeypatch, capsys):
