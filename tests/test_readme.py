@@ -80,7 +80,7 @@ def test_every_subcommand_is_shown():
     assert {args[0] for args in ours(README)} >= {"fit", "validate", "test", "report"}
     shown = {args[0] for args in OURS}
     others = {"check", "demo", "style", "study", "report"}
-    others |= {"measure", "inspect", "transfer", "export"}
+    others |= {"measure", "inspect", "transfer", "export", "validity"}
     assert shown == {"fit", "validate", "test", "predict"} | others
 
 
@@ -97,6 +97,7 @@ def test_commands_parse(args: tuple[str, ...], folder_of_a_user: Path):
     from lightning_prompts.studies.measure import divide
     from lightning_prompts.studies.needs import OnlyParses
     from lightning_prompts.studies.transfer import divide as divide_transfer
+    from lightning_prompts.studies.validity import parse as parse_validity
 
     command, *options = args
     if command == "style":
@@ -108,6 +109,9 @@ def test_commands_parse(args: tuple[str, ...], folder_of_a_user: Path):
     if command == "study":
         asked = parse_study(options)
         assert read_config(asked.configs, asked.options).name
+        return
+    if command == "validity":
+        assert parse_validity(options).models
         return
     if command == "export":
         assert export_parser().parse_args(options).format

@@ -28,6 +28,7 @@ COMMANDS = {
     "measure": "Measure prompts that were learned elsewhere: adapters of PEFT, tensors, texts.",
     "inspect": "Look at one prompt closely: its tokens, its neighbours, what its text does.",
     "transfer": "Score the texts of prompts on other models, raw and recalibrated.",
+    "validity": "Ask the measures of a prompt's text about texts that a reader tells apart.",
     "export": "Write a prompt as files that transformers or PEFT read, with a model card.",
     "report": "Show studies and runs as a page, figures and tables.",
     "demo": "Compare a written, a soft, a PEZ and a searched prompt on a small model.",

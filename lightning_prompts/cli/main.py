@@ -25,6 +25,7 @@ OTHERS: Mapping[str, str] = {
     "measure": "lightning_prompts.studies.measure:measure",
     "inspect": "lightning_prompts.studies.inspect:inspect",
     "transfer": "lightning_prompts.studies.transfer:transfer",
+    "validity": "lightning_prompts.studies.validity:validity",
     "export": "lightning_prompts.cli.export:export",
     "report": "lightning_prompts.cli.report:report",
 }

@@ -61,8 +61,20 @@ def task_identification(
         Unmeasured: If the text has no token, or does not fit into the model's positions.
     """
     ids = readable(lm, token_ids)
-    words = lm.tokenize([" ".join(answer.strip() for answer in answers)])[0]
-    scores = task_scores(lm, [ids, readable(lm, words), *shuffles(ids, TASK_SHUFFLES)])  # (3, N, 8)
+    words = readable(lm, lm.tokenize([" ".join(answer.strip() for answer in answers)])[0])
+    scores = task_scores(lm, [words, ids, *shuffles(ids, TASK_SHUFFLES)])  # (3, N, 8)
+    return identified(scores[:, 1:], scores[:, 0], kind)
+
+
+def identified(scores: Tensor, answered: Tensor, kind: TaskKind) -> TaskIdentification:
+    """Rank and margin by scores that are known, so that one text is asked of several tasks.
+
+    Args:
+        scores: [3, 1 + S, 8] Of the text, then of its shuffles, from `task_scores`.
+        answered: [3, 8] Of the answer words alone.
+        kind: The true task.
+    """
+    scores = torch.cat([scores, answered[:, None]], 1)
     true = KINDS.index(kind)
     own, rest = scores[..., true], scores[..., [i for i in range(len(KINDS)) if i != true]]
     margins = (own - rest.amax(-1)).mean(0)
@@ -73,8 +85,8 @@ def task_identification(
         task_rank=float(ranks.mean()),
         task_reciprocal_rank=float((1 / ranks).mean()),
         task_margin=margin,
-        task_margin_over_shuffled=margin - float(margins[2:].mean()),
-        task_margin_over_answers=margin - float(margins[1]),
+        task_margin_over_shuffled=margin - float(margins[1:-1].mean()),
+        task_margin_over_answers=margin - float(margins[-1]),
     )
 
 
@@ -92,15 +104,20 @@ def task_scores(lm: FrozenLM, texts: Sequence[Sequence[int]]) -> Tensor:
     scores = []
     for frame in FRAMES:
         before, after, neutral = lm.encode_all(frame)
-        rows = [[*before, *text, *after] for text in (neutral, *distinct)]
-        found = _read(lm, rows, reader)
+        rows = [[*text, *after] for text in (neutral, *distinct)]
+        found = _read(lm, [lm.bos_id, *before], rows, reader)
         scores.append((found[1:] - found[0])[places])
     return torch.stack(scores)
 
 
-def _read(lm: FrozenLM, rows: Sequence[list[int]], reader: AnswerScores) -> Tensor:
-    """[N, 8] Mean log-likelihood a token of each description behind rows, read after BOS."""
-    longest = 1 + max(map(len, rows)) + (reader.tree.depth if reader.tree else 0)
+def _read(
+    lm: FrozenLM, before: list[int], rows: Sequence[list[int]], reader: AnswerScores
+) -> Tensor:
+    """[N, 8] Mean log-likelihood a token of each description behind a beginning and N rows.
+
+    The beginning is read once a batch, and each row once for all descriptions.
+    """
+    longest = len(before) + max(map(len, rows)) + (reader.tree.depth if reader.tree else 0)
     if longest > lm.max_positions:
         raise Unmeasured(
             f"in its longest frame the text needs {longest} positions, and {lm.label} has "
@@ -108,13 +125,14 @@ def _read(lm: FrozenLM, rows: Sequence[list[int]], reader: AnswerScores) -> Tens
         )
     device = lm.embedding_table.device
     nothing = lm.embedding_table[:0][None]
-    found = []
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # little padding
+    found = torch.empty(len(rows), len(KINDS), dtype=torch.float64)
     # In full precision, as the perplexity.
     with torch.autocast(device.type, enabled=False):
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = [Example("", "", [lm.bos_id], row, False) for row in rows[start:][:ROWS_AT_ONCE]]
-            numbers = list(range(len(part)))
-            batch = on_device(collate(part, [-1] * len(part), numbers), device)
+            places = order[start : start + ROWS_AT_ONCE]
+            part = [Example("", "", before, rows[place], False) for place in places]
+            batch = on_device(collate(part, [-1] * len(part), places), device)
             hidden = lm.answers(nothing, batch, reader.tree)[0]
-            found.append(reader(lm, hidden).cpu().double())
-    return torch.cat(found)
+            found[places] = reader(lm, hidden).cpu().double()
+    return found
