@@ -86,9 +86,20 @@ class AimedSearch(SeveralModels):
         """Whether a prompt is above the floors."""
         return self.floors is None or self.floors.hold(ids)
 
-    def _read_target(self, batch: Batch) -> int:
-        """Score a step's rows with the vectors; returns how many tokens that has read."""
-        return 0 if self.target is None or batch["borrowed"] else self.target.read(batch)
+    def _read_target(self, batch: Batch, own: range, count: int) -> int:
+        """Score a step's rows with the vectors; returns how many tokens that has read here.
+
+        Args:
+            batch: This process's rows.
+            own: Their places among those of all processes.
+            count: Rows of all processes.
+        """
+        if self.target is None:
+            return 0
+        num_tokens = self.target.read(batch) if own else 0
+        if len(own) < count:
+            self.target.share(batch, own, count, self._sum)
+        return num_tokens
 
     def on_fit_start(self) -> None:
         """Refuse a start below the floors, on the device where prompts are read."""
@@ -136,17 +147,16 @@ class AimedSearch(SeveralModels):
             PromptError: If it would imitate another prompt than before, or none.
         """
         super().on_load_checkpoint(checkpoint)
-        if not fitting(trainer_of(self)):
-            return
         then = checkpoint.get(MATCH)
         now = None if self.target is None else self.target.vectors
-        if not _equal(None if then is None else then["vectors"], now):
+        same = _equal(None if then is None else then["vectors"], now)
+        if not same and fitting(trainer_of(self)):
             raise PromptError(
                 f"The checkpoint's search had another prompt to match than {OPTION} "
                 f"{self.match or 'null'} is now; give {OPTION} as before, or start a new run "
                 "without --ckpt_path."
             )
-        if self.target is not None:
+        if same and self.target is not None:
             self.target.load_state_dict(checkpoint[MATCH])
 
 

@@ -68,6 +68,25 @@ class AnswerMatch(ClassificationGap):
         found = [self._known[_name(texts)] for texts in batch["texts"]]
         return in_double(torch.tensor(found, dtype=torch.float64), device).to(device)
 
+    def share(self, batch: Batch, own: range, count: int, reduce: Reduce) -> None:
+        """Exchange a step's rows, so that none is read twice, whichever process has it next.
+
+        Args:
+            batch: This process's rows.
+            own: Their places among those of all processes.
+            count: Rows of all processes.
+            reduce: Sums over processes.
+        """
+        device, slots = batch["labels"].device, slice(own.start, own.stop)
+        names = torch.zeros(count, dtype=torch.long, device=device)
+        shares = in_double(torch.zeros(count, len(self.verbalizer.labels), device=device))
+        if own:
+            names[slots] = torch.tensor(list(map(_name, batch["texts"])), device=device)
+            shares[slots] = self.log_shares(batch)
+        everyones = zip(reduce(names).tolist(), reduce(shares).tolist(), strict=True)
+        for name, found in everyones:
+            self._known.setdefault(name, found)
+
     def row_losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """[K, B] KL in nats."""
         return row_kl(self.log_shares(batch), in_double(logits).log_softmax(-1))
@@ -79,7 +98,7 @@ class AnswerMatch(ClassificationGap):
     # ---- checkpoints
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The vectors, and what they have answered on this process's rows.
+        """The vectors, and what they have answered so far.
 
         So that a run that goes on has the same numbers: those of other batches differ in rounding.
         """
