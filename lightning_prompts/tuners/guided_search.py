@@ -162,8 +162,8 @@ class GuidedSearch(AimedSearch):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One race; returns the best's objective, which nothing depends on."""
         generator = torch.Generator().manual_seed(seed_at(self.seed, self.global_step))
-        *everyones, own = all_rows(batch, self.global_rank, self.trainer.world_size, self._sum)
-        num_tokens = self._read_target(batch, own, len(everyones[0]))
+        everyones = all_rows(batch, self.global_rank, self.trainer.world_size, self._sum)
+        num_tokens = self._read_target(batch, everyones[2], len(everyones[0]))
         gradient = self._gradient(batch) if self.edits.proposals < 1 else None
         proposer = Proposer(
             self.lm, self.beam, gradient, self.edits, self.allowed, self.lengths, self._written
@@ -173,7 +173,7 @@ class GuidedSearch(AimedSearch):
         candidates = proposer.draw(self.num_candidates, generator)
         parts = self.perplexity_weight, self.keep, self._sum, self.others, self.near
         race = Race(self.reward, *parts)
-        rounds = deal(*everyones, own, self.race_rows, generator)
+        rounds = deal(*everyones, self.race_rows, generator)
         finalists = race(self.beam, candidates, batch, rounds)
         # The beam is above the floors, so that there are always some.
         finalists = [finalist for finalist in finalists if self._holds(finalist.ids)]
