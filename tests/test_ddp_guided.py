@@ -17,11 +17,14 @@ SEEN = '"beam": module.beam, "tokens": int(module.forward_tokens),'
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("text", "several"),
-    [("{text}{prompt}", False), ("{prompt} {text} It was", False), ("{text}{prompt}", True)],
+    ("text", "more"),
+    [
+        *[("{text}{prompt}", ""), ("{prompt} {text} It was", "")],
+        *[("{text}{prompt}", "also_lm"), ("{text}{prompt}", "match")],
+    ],
 )
 def test_two_processes(
-    text: str, several: bool, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch
+    text: str, more: str, lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     args = [
@@ -34,9 +37,13 @@ def test_two_processes(
         *("--trainer.max_steps", str(STEPS), "--trainer.val_check_interval", "3"),
         *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
     ]
-    if several:
+    if more == "also_lm":
         save_model(tmp_path / "other", seed=1, words=("film", "the", " terrible", " great"))
         args += ["--model.also_lm", str(tmp_path / "other")]
+    if more == "match":
+        rows = torch.randn(6, 16, generator=torch.Generator().manual_seed(0)) * 0.5
+        torch.save(rows, tmp_path / "vectors.pt")
+        args += ["--model.match", str(tmp_path / "vectors.pt")]
     moments = [("train", step) for step in range(1, STEPS + 1)] + [("val", 3), ("val", 6)]
     assert_two_agree([*args, "--data.batch_size", "5"], tmp_path, SEEN, moments)
 

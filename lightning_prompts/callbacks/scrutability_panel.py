@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -27,12 +27,11 @@ from lightning_prompts.metrics.panel.measures import (
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tasks.rows import Rows
 from lightning_prompts.tuners.base import PromptTuner
+from lightning_prompts.tuners.rows import task_facts
 
 log = logging.getLogger(__name__)
 
 ROWS = 256  # that the costly measures pass over, about; all where there are fewer
-# Of training texts; a data set of long texts by the hundred thousand would take minutes.
-MOST_CHARACTERS = 10_000_000
 
 
 class Panel:
@@ -109,11 +108,7 @@ class Panel:
         """Kind, words and training texts, read once a task."""
         task = task_of(trainer)
         if self._facts is None or self._facts[0] is not task:
-            answers = [answer for some in tuner.verbalizer.answers for answer in some]
-            facts = TaskFacts(answers=answers)
-            if task is not None:
-                facts.kind = task.kind
-                facts.texts = list(training_texts(task)) if task.has("train") else []
+            facts = task_facts(task, tuner.verbalizer)
             self._facts = task, facts
         return self._facts[1]
 
@@ -142,17 +137,6 @@ class Panel:
             unlabelled_texts=shown_texts(task, task.rows("train"), unlabelled),
             precision=partial(EvaluationCallback.precision, trainer),
         )
-
-
-def training_texts(task: PromptTask) -> Iterator[str]:
-    """Every column of the training rows, up to so many characters."""
-    room, columns = MOST_CHARACTERS, task.template.columns
-    for row in task.rows("train").rows:
-        if room < 0:
-            return
-        for column in columns:
-            room -= len(str(row[column]))
-            yield str(row[column])
 
 
 def shown_texts(task: PromptTask, rows: Rows, batches: Sequence[Batch]) -> list[str]:

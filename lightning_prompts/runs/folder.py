@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from lightning_prompts.files.checkpoints import BEST, CHECKPOINTS, LAST, PREVIOUS
 from lightning_prompts.files.errors import PromptError
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ PROMPT = "prompt.json"
 PROMPTS = "prompts.jsonl"
 HISTORY = "history.jsonl"
 TEST = "test.json"
-CHECKPOINTS = "checkpoints"
 ROOM = 1 << 16  # bytes below which a disk counts as full
-BEST, LAST, PREVIOUS = (f"{name}.ckpt" for name in ("best", "last", "previous"))
 
 
 # Of trainers whose loggers do not decide it, as this process would choose.

@@ -37,6 +37,8 @@ ROWS = (
 )
 # Where a run's first prompt lay, which what goes on has no use for.
 START = "model.init.path"
+# Where a prompt lies that is imitated, whose vectors the tuner compares.
+MATCH = "model.match"
 TRAINER = ("gradient_clip_val", "gradient_clip_algorithm", "precision", "overfit_batches")
 ACCUMULATE = "accumulate_grad_batches"
 LIMITS = ("limit_train_batches", "limit_val_batches")
@@ -110,7 +112,7 @@ def refuse_other_run(
     found = list(_differences(saved["options"], own["options"]))
     chosen = [(name, *values) for name, *values in found if name in _flags(ROWS)]
     all_batches = own["options"]["trainer"]["limit_val_batches"] == ALL
-    free = _flags(ROWS, FREE, (BATCH,), (VAL_BATCH,) if all_batches else ()) | {START}
+    free = _flags(ROWS, FREE, (BATCH,), (VAL_BATCH,) if all_batches else ()) | {START, MATCH}
     for name, then, now in found:
         if name not in free:
             before, after = (f"--{name} {_shown(value)}" for value in (then, now))

@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler
 from lightning_prompts.callbacks.base import EvaluationCallback, callback_of
 from lightning_prompts.callbacks.faithfulness import pieces
 from lightning_prompts.callbacks.scrutability import ScorerLM, Scrutability
-from lightning_prompts.callbacks.scrutability_panel import shown_texts, training_texts
+from lightning_prompts.callbacks.scrutability_panel import shown_texts
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.table import cut_to_fit
 from lightning_prompts.files.amounts import count
@@ -22,9 +22,9 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.text import shorten_middle
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.nearest import distance, nearest_few
+from lightning_prompts.metrics.agreement import kappa
 from lightning_prompts.metrics.panel.answered import AnsweredRows, recalibrated
-from lightning_prompts.metrics.panel.measures import LOGGED, TaskFacts, scrutability_panel
-from lightning_prompts.metrics.panel.simulatability import kappa
+from lightning_prompts.metrics.panel.measures import LOGGED, scrutability_panel
 from lightning_prompts.metrics.panel.token_effects import accuracies, kl, token_effects
 from lightning_prompts.metrics.scrutability import log_perplexity, round_trip
 from lightning_prompts.report.inspect import Alike, Inspection, Near
@@ -35,6 +35,7 @@ from lightning_prompts.studies.written import FIRST, LAST
 from lightning_prompts.tasks.loading import EncodedRows, LongestFirst, collate_rows
 from lightning_prompts.tasks.rows import SPLIT_SEED, stratified_order
 from lightning_prompts.tuners.record import PromptRecord
+from lightning_prompts.tuners.rows import task_facts
 
 NEIGHBOURS = 5  # tokens shown of each vector
 VECTORS, TOKENS, NEAREST, TEXT = "vectors", "tokens", "nearest tokens", "pasted text"
@@ -222,12 +223,8 @@ class Inspecting:
     def _panel(self, measures: Sequence[str]) -> dict[str, float]:
         """Values of the text, as a test would log them."""
         task, scorer = self.task, callback_of(self.trainer, Scrutability).scorer
-        facts = TaskFacts(
-            kind=task.kind,
-            answers=[answer for some in task.verbalizer.answers for answer in some],
-            texts=list(training_texts(task)),
-            rows=self.rows,
-        )
+        facts = task_facts(task, task.verbalizer)
+        facts.rows = self.rows
         if scorer is None:
             return scrutability_panel(
                 self.lm, self.record.ids, measures, facts, say=self.limits.append

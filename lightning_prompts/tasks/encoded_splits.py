@@ -1,6 +1,7 @@
 """The tokenized rows of a task's splits: what an evaluation reads of them, and what is asked."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -16,6 +17,8 @@ from lightning_prompts.tasks.windows import Windows
 
 LENGTHS_SHOWN = 64
 PROGRESS_AFTER_SECONDS = 2.0
+# Of training texts; a data set of long texts by the hundred thousand would take minutes.
+MOST_CHARACTERS = 10_000_000
 
 
 class EncodedSplits(LightningDataModule):
@@ -55,6 +58,16 @@ class EncodedSplits(LightningDataModule):
         rows = self._encoded[split]
         longest = loading.LongestFirst(rows.lengths).order[:num_rows]
         return sum(rows.examples[i].cut for i in longest)
+
+    def training_texts(self) -> Iterator[str]:
+        """Every column of the training rows, up to so many characters."""
+        room, columns = MOST_CHARACTERS, self.template.columns
+        for row in self.rows("train").rows:
+            if room < 0:
+                return
+            for column in columns:
+                room -= len(str(row[column]))
+                yield str(row[column])
 
     def training_lengths(self) -> list[Batch]:
         """Training batches of all lengths, from the longest rows to the shortest, on the CPU.

@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_prompts.files.drawing import seed_at
@@ -25,18 +24,17 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.nearest import nearest_tokens
 from lightning_prompts.lm.template import Template
 from lightning_prompts.lm.verbalizer import Verbalizer
+from lightning_prompts.tuners.aims import AimedSearch
 from lightning_prompts.tuners.base import refuse_no_gradients
 from lightning_prompts.tuners.prompt_init import FromVocabulary, PromptInit
-from lightning_prompts.tuners.rewards import ClassificationGap
 from lightning_prompts.tuners.rows import task_rows
 from lightning_prompts.tuners.search.allowed import Allowed, FilterSettings
 from lightning_prompts.tuners.search.borders import Borders
 from lightning_prompts.tuners.search.candidates import Choice, EditSettings, Proposer
 from lightning_prompts.tuners.search.ledger import DOUBT, Ids, Ledger
 from lightning_prompts.tuners.search.pace import estimate
-from lightning_prompts.tuners.search.race import Finalist, Race, deal
+from lightning_prompts.tuners.search.race import Finalist, Race, all_rows, deal
 from lightning_prompts.tuners.search.scoring import PromptScorer
-from lightning_prompts.tuners.several import SeveralModels
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +42,7 @@ SEARCH = "search"  # its key in a checkpoint
 LISTED = 100  # prompts in prompts.jsonl beside those that were validated
 
 
-class GuidedSearch(SeveralModels):
+class GuidedSearch(AimedSearch):
     """Searches tokens directly, with a beam whose candidates are raced on each batch.
 
     A step takes the gradient at the beam's best prompt, draws edits of the beam, and scores them by
@@ -71,7 +69,8 @@ class GuidedSearch(SeveralModels):
         filters: Which prompts may be kept.
         also_lm: Another language model (as `--lm.name`), or a list of several: an objective is the
             mean over all models, each by its own tokens of the prompt's text and of the rows.
-        lm, template, verbalizer, **kwargs: Of `PromptTuner`.
+        lm, template, verbalizer, **kwargs: Of `PromptTuner`; `match`, `keep_near` and `floors` are
+            `AimedSearch`'s.
 
     Raises:
         PromptError: If a number is out of range, or the filters leave nothing to start from.
@@ -112,14 +111,13 @@ class GuidedSearch(SeveralModels):
         self.min_length = len(start) if min_length is None else min_length
         self.max_length = len(start) if max_length is None else max_length
         self._check_lengths(len(start))
-        self.reward = ClassificationGap()
-        self.reward.attach(lm, template, verbalizer)
+        self.keep_ids("token_ids", torch.tensor(start), persistent=True)
+        self.reward = self._aim()
         # A reward says by how many nats the loss is below the beam's, on the same rows: batches
         # differ more from one another than prompts do.
-        self.ledger = Ledger(standardised=False, doubt=DOUBT)
+        self.ledger = Ledger(standardised=False, doubt=DOUBT, penalty=self.near)
         self.scorer = PromptScorer(lm, self.reward, self.ledger, self._sum)
         self.scorer.others = self.others
-        self.keep_ids("token_ids", torch.tensor(start), persistent=True)
         self.beam: list[Ids] = [start]
         """The best prompts of the last step, the best first."""
         self._written: dict[Ids, Choice] = {}
@@ -129,8 +127,8 @@ class GuidedSearch(SeveralModels):
 
     @property
     def prompt_length(self) -> int:
-        """P at most: the room that a prompt takes."""
-        return self.max_length
+        """P at most: the room that a prompt takes, the one that is imitated too."""
+        return max(self.max_length, 0 if self.target is None else len(self.target.vectors))
 
     @property
     def lengths(self) -> tuple[int, int]:
@@ -164,6 +162,8 @@ class GuidedSearch(SeveralModels):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One race; returns the best's objective, which nothing depends on."""
         generator = torch.Generator().manual_seed(seed_at(self.seed, self.global_step))
+        everyones = all_rows(batch, self.global_rank, self.trainer.world_size, self._sum)
+        num_tokens = self._read_target(batch, everyones[2], len(everyones[0]))
         gradient = self._gradient(batch) if self.edits.proposals < 1 else None
         proposer = Proposer(
             self.lm, self.beam, gradient, self.edits, self.allowed, self.lengths, self._written
@@ -171,9 +171,12 @@ class GuidedSearch(SeveralModels):
         if not proposer.finite:
             return self.idle * math.nan  # nothing can be drawn: the run ends as at any such loss
         candidates = proposer.draw(self.num_candidates, generator)
-        race = Race(self.reward, self.perplexity_weight, self.keep, self._sum, self.others)
-        rounds = deal(*self._all_rows(batch), self.race_rows, generator)
+        parts = self.perplexity_weight, self.keep, self._sum, self.others, self.near
+        race = Race(self.reward, *parts)
+        rounds = deal(*everyones, self.race_rows, generator)
         finalists = race(self.beam, candidates, batch, rounds)
+        # The beam is above the floors, so that there are always some.
+        finalists = [finalist for finalist in finalists if self._holds(finalist.ids)]
         usual = [f.loss for f in finalists if f.ids in self.beam]
         self.ledger.add(
             [f.ids for f in finalists],
@@ -182,7 +185,7 @@ class GuidedSearch(SeveralModels):
             {"train_loss": [f.loss for f in finalists]},
         )
         self.beam = [finalist.ids for finalist in finalists[: self.beam_size]]
-        num_tokens = race.row_tokens
+        num_tokens += race.row_tokens
         if gradient is not None and not batch["borrowed"]:
             num_added = len(gradient) + self.verbalizer.num_read
             num_tokens += num_added * len(batch["rows"]) + batch["num_real_tokens"]
@@ -208,24 +211,10 @@ class GuidedSearch(SeveralModels):
         rows = self.lm.embed(best).detach().requires_grad_()
         without_text = self.scored_without_text(rows)
         logits = self.class_logits(self.answer_hidden(rows, batch), without_text)
-        loss = F.cross_entropy(logits, batch["labels"], reduction="sum")
+        loss = self.reward.row_losses(logits[None], batch).sum()
         # Only its direction counts, so the number of rows is not divided by.
         gradient = wide(torch.autograd.grad(loss, rows)[0])
         return self._sum(torch.zeros_like(gradient) if batch["borrowed"] else gradient)
-
-    def _all_rows(self, batch: Batch) -> tuple[Tensor, Tensor, range]:
-        """Numbers and labels of all processes' rows, and this process's places among them."""
-        rows, count = torch.stack([batch["rows"], batch["labels"]]), self.trainer.world_size
-        if count == 1:
-            return *rows, range(rows.shape[1])
-        sizes = torch.zeros(count, dtype=torch.long, device=rows.device)
-        own_rows = 0 if batch["borrowed"] else rows.shape[1]
-        sizes[self.global_rank] = own_rows
-        ends = self._sum(sizes).cumsum(0).tolist()
-        own = range(ends[self.global_rank] - own_rows, ends[self.global_rank])
-        everyones = rows.new_zeros(2, ends[-1])
-        everyones[:, own.start : own.stop] = rows[:, :own_rows]
-        return *self._sum(everyones), own
 
     def _log_step(self, best: Finalist, num_candidates: int) -> None:
         self.log("train/objective", best.objective, prog_bar=True)
@@ -241,7 +230,7 @@ class GuidedSearch(SeveralModels):
         best = self.ledger.best(count, self.perplexity_weight, window=True)
         others = [ids for ids in best if ids not in self.beam]
         wanted = [*self.beam, *others[: self.num_contenders]]
-        return [ids for ids in wanted if self.allowed.pastes(ids)]
+        return [ids for ids in wanted if self.allowed.pastes(ids) and self._holds(ids)]
 
     def _choose(self) -> list[Ids]:
         # All validation rows say more than the batch that has just made the beam.

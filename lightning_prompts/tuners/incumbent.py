@@ -71,7 +71,7 @@ class IncumbentTuner(TokenTuner):
             self.scorer.validate(new, self._validation_batches(), self.device)
         ranked = sorted(
             dict.fromkeys(wanted),
-            key=lambda ids: self.ledger[ids].objective(self.perplexity_weight),
+            key=lambda ids: self.ledger.objective(ids, self.perplexity_weight),
         )
         best = ranked[0]
         if len(best) == len(own):
@@ -86,10 +86,11 @@ class IncumbentTuner(TokenTuner):
         The evaluation that follows measures one prompt where the choice measured many at once,
         which is the same but for rounding; and rounding can turn a sampled rewrite.
         """
-        known = self.ledger.entries.get(tuple(self.token_ids.tolist()))
+        own = tuple(self.token_ids.tolist())
+        known = self.ledger.entries.get(own)
         if not fitting(self.trainer) or known is None or not known.validated:
             return self._evaluated_objective(values)
-        return values["loss"].new_tensor(known.objective(self.perplexity_weight))
+        return values["loss"].new_tensor(self.ledger.objective(own, self.perplexity_weight))
 
     def _evaluated_objective(self, values: Mapping[str, Tensor]) -> Tensor:
         """What an evaluation itself says."""

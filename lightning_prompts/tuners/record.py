@@ -211,15 +211,9 @@ def refuse_other_setting(
     if not least <= length <= most:
         own_length = least if least == most else f"{least} to {most}"
     both = "--model.min_length and --model.max_length"
-    models = [f"{record.lm.label} (weights {record.lm.fingerprint})" for record in (saved, own)]
-    same_model = saved.lm.fits(own.lm)
     for name, option, there, here in (
         ("tuner", "--model", saved.tuner, own.tuner),
-        ("language model", "--lm.name", models[0], models[0] if same_model else models[1]),
-        ("template", "--data.template", saved.template_text, own.template_text),
-        ("rendered conversation", "--lm.name", saved.rendered, own.rendered),
-        ("verbalizer", "--data.verbalizer", saved.verbalizer, own.verbalizer),
-        ("answers' score", "--data.answer_score", saved.answer_score, own.answer_score),
+        *settings(saved, own),
         ("prompt length", both if least < most else "--model.prompt_length", length, own_length),
     ):
         if there != here:
@@ -228,3 +222,17 @@ def refuse_other_setting(
                 f"set {option} to the checkpoint's, or give another checkpoint."
             )
     return saved
+
+
+def settings(saved: PromptRecord, own: PromptRecord) -> Iterator[tuple[str, str, Any, Any]]:
+    """What decides how a prompt is read: its name, its option, the saved prompt's and our own.
+
+    Where they are equal, a prompt of one setting is one of the other.
+    """
+    models = [f"{record.lm.label} (weights {record.lm.fingerprint})" for record in (saved, own)]
+    same_model = saved.lm.fits(own.lm)
+    yield "language model", "--lm.name", models[0], models[0] if same_model else models[1]
+    yield "template", "--data.template", saved.template_text, own.template_text
+    yield "rendered conversation", "--lm.name", saved.rendered, own.rendered
+    yield "verbalizer", "--data.verbalizer", saved.verbalizer, own.verbalizer
+    yield "answers' score", "--data.answer_score", saved.answer_score, own.answer_score

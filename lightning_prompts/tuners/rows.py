@@ -7,6 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from lightning_prompts.lm.batch import Batch, Example
 from lightning_prompts.lm.template import Template
+from lightning_prompts.lm.verbalizer import Verbalizer
+from lightning_prompts.metrics.panel.frames import TaskKind
+from lightning_prompts.metrics.panel.measures import TaskFacts
 
 
 @runtime_checkable
@@ -32,6 +35,33 @@ class EncodesRows(Protocol):
             split: For example `train`.
             most: Tokens that a row may have, at most.
         """
+
+
+@runtime_checkable
+class DescribedTask(Protocol):
+    """What the panel of scrutability asks of a task."""
+
+    kind: TaskKind | None
+
+    def has(self, split: str) -> bool:
+        """Whether there is such a split."""
+
+    def training_texts(self) -> Iterator[str]:
+        """Texts of training rows."""
+
+
+def task_facts(rows: Any, verbalizer: Verbalizer) -> TaskFacts:
+    """What the panel of scrutability asks of a task.
+
+    Args:
+        rows: The trainer's data module; plain loaders say nothing of kind and texts.
+        verbalizer: Of the task.
+    """
+    facts = TaskFacts(answers=[answer for some in verbalizer.answers for answer in some])
+    if isinstance(rows, DescribedTask):
+        facts.kind = rows.kind
+        facts.texts = list(rows.training_texts()) if rows.has("train") else []
+    return facts
 
 
 def task_rows(trainer: Any) -> TaskRows | None:

@@ -28,6 +28,11 @@ GUIDED, FLUENT = "guided_search", "fluent_prompt"
         (GUIDED, ["--model.max_length", "4"], "starts from 10 tokens"),
         (GUIDED, ["--model.also_lm", "./no"], "--model.also_lm './no': no such folder"),
         (GUIDED, ["--model.also_lm", '["a", "a"]'], "--model.also_lm names a twice"),
+        (GUIDED, ["--model.match", "./no"], "--model.match: no is not there; give a run's folder"),
+        (GUIDED, ["--model.keep_near", ""], "--model.keep_near is an empty text"),
+        (GUIDED, ["--model.keep_near_weight", "-1"], "keep_near_weight is -1.0; give at least 0"),
+        (GUIDED, ["--model.floors", "{filler: 0}"], "--model.floors names filler, which passes"),
+        (GUIDED, ["--model.floors", "{grammer: 0}"], "--model.floors names 'grammer', of which"),
         (GUIDED, ["--model.init", "FromModel"], "needs --model.init.text"),
         (
             GUIDED,

@@ -53,13 +53,8 @@ def test_a_command_loads_no_data_and_no_model_classes_before_it_needs_them():
 
 def test_the_commands_are_those_that_lightning_runs_and_some_more():
     assert set(RUNS) == set(PromptCLI.subcommands())
-<<<<<<< HEAD
-    others = {"check", "style", "study", "measure", "inspect", "transfer", "export"}
+    others = {"check", "style", "study", "measure", "inspect", "transfer", "validity", "export"}
     others |= {"report", "demo"}
-=======
-    others = {"check", "style", "study", "measure", "transfer", "validity"}
-    others |= {"export", "report", "demo"}
->>>>>>> h-valid
     assert set(COMMANDS) - set(RUNS) == others
 
 
@@ -74,15 +69,8 @@ def test_help_before_a_command_lists_them(args: list[str], capsys: pytest.Captur
     with pytest.raises(SystemExit) as stop:
         answer(args)
     assert not stop.value.code
-<<<<<<< HEAD
-    listed = "check,style,study,measure,inspect,transfer,export,report,demo"
+    listed = "check,style,study,measure,inspect,transfer,validity,export,report,demo"
     assert f"{{fit,validate,test,predict,{listed}}}" in capsys.readouterr().out
-=======
-    shown = (
-        "{fit,validate,test,predict,check,style,study,measure,transfer,validity,export,report,demo}"
-    )
-    assert shown in capsys.readouterr().out
->>>>>>> h-valid
 
 
 @pytest.mark.parametrize("args", [[], ["train"], ["--config", "a.yaml"]])

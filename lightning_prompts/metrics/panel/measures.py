@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
@@ -13,7 +13,10 @@ from lightning_prompts.metrics.panel.answered import AnsweredRows
 from lightning_prompts.metrics.panel.frames import TaskKind
 from lightning_prompts.metrics.panel.likelihood import Unmeasured, grammar, natural_percentile
 from lightning_prompts.metrics.panel.simulatability import simulatability
-from lightning_prompts.metrics.panel.task_identification import task_identification
+from lightning_prompts.metrics.panel.task_identification import (
+    TaskIdentification,
+    task_identification,
+)
 from lightning_prompts.metrics.panel.token_effects import token_effects
 from lightning_prompts.metrics.panel.words import (
     as_characters,
@@ -103,6 +106,15 @@ def _simulatability(read: _Reading) -> dict[str, float]:
 LOGGED: Mapping[str, tuple[str, ...]] = {
     "token_effects": ("effect_of_tokens", "effect_of_order", "filler"),
     "simulatability": ("simulatability", "simulatability_kappa"),
+}
+# Values of which more is better, each with its measure, of those that pass over no rows.
+OF_MORE: Mapping[str, str] = {
+    **{name: name for name in ("natural_percentile", "grammar", "real_words")},
+    **{
+        each.name: "task_identification"
+        for each in fields(TaskIdentification)
+        if each.name != "task_rank"
+    },
 }
 MEASURES: Mapping[str, Callable[[_Reading], dict[str, float]]] = {
     "natural_percentile": lambda r: {

@@ -14,6 +14,7 @@ from lightning_prompts.lm.answers import AnswerScore
 from lightning_prompts.lm.batch import Example, collate, on_device
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Verbalizer
+from lightning_prompts.metrics.agreement import kappa
 from lightning_prompts.metrics.panel.answered import AnsweredRows, recalibrated
 from lightning_prompts.metrics.panel.likelihood import Unmeasured, readable
 
@@ -131,19 +132,3 @@ def predictions(
         scores = verbalizer.scores(reader, reader.answers(nothing, batch, verbalizer.tree)[0])
         found |= zip(part, scores.cpu().double().log_softmax(-1), strict=True)
     return torch.stack([found[text] for text in texts])
-
-
-def kappa(one: Tensor, other: Tensor) -> float:
-    """Cohen's kappa of two readers' classes [N]: agreement beyond chance, -1 to 1.
-
-    (p_o - p_e) / (1 - p_e), p_o the share of rows on which they agree and p_e what their shares of
-    the classes give by chance; 0 where both always give one and the same class.
-
-    >>> kappa(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 1, 1, 1]))
-    0.5
-    """
-    classes = int(torch.cat([one, other]).max()) + 1
-    shares = [each.bincount(minlength=classes).double() / len(each) for each in (one, other)]
-    expected = float((shares[0] * shares[1]).sum())
-    agreed = float((one == other).double().mean())
-    return (agreed - expected) / (1 - expected) if expected < 1 else 0.0

@@ -11,6 +11,7 @@ from statistics import fmean
 
 from torch import Tensor
 
+from lightning_prompts.metrics.agreement import row_kl
 from lightning_prompts.metrics.panel.answered import AnsweredRows, recalibrated
 from lightning_prompts.metrics.panel.likelihood import shuffles
 
@@ -120,7 +121,7 @@ def kl(whole: Tensor, changed: Tensor) -> float:
         changed: [N, C] Log-probabilities.
     """
     # Rounding can take a sum of nothing below it.
-    return float((whole.exp() * (whole - changed)).sum(-1).mean().clamp(min=0))
+    return float(row_kl(whole, changed).mean().clamp(min=0))
 
 
 def accuracies(log_shares: Tensor, unlabelled: Tensor, labels: Tensor) -> tuple[float, float]:

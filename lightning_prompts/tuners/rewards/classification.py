@@ -30,6 +30,13 @@ def probability_gap(logits: Tensor, labels: Tensor) -> Tensor:
     return probabilities.gather(-1, index)[..., 0] - others
 
 
+def label_nats(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each row: [K, B, C] class logits and [B] labels to [K, B] nats."""
+    targets = labels.expand(logits.shape[:2])
+    nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return nats.view(logits.shape[:2])
+
+
 class ClassificationGap(Reward):
     """Mean over the examples of 200 * gap where the answer is right and 180 * gap where not.
 
@@ -73,6 +80,10 @@ class ClassificationGap(Reward):
         """[K, P] token ids and B examples to [K, B, C] scores, float32 or wider."""
         return class_scores(self.lm, self.template, self.verbalizer, prompts, batch)
 
+    def row_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """[K, B, C] class logits of B rows to what a search lowers, [K, B] nats."""
+        return label_nats(logits, batch["labels"])
+
 
 class GapMeasures(PromptMeasures):
     """Loss in nats, accuracy as a share, and the raw reward, of K prompts over all rows.
@@ -84,33 +95,37 @@ class GapMeasures(PromptMeasures):
 
     def __init__(self, reward: ClassificationGap, reduce: Reduce) -> None:
         self.reward, self.reduce = reward, reduce
-        self._sums: Tensor | None = None  # (4, K): loss, right answers, reward, examples
+        self._sums: Tensor | None = None  # (M + 1, K): of each measure, and examples
+        self._names: list[str] = []
         self._dtype = torch.float32
 
     @torch.no_grad()
     def update(self, prompts: Tensor, batch: Batch) -> None:
         """Take in one batch."""
-        logits, labels = self.reward.class_logits(prompts, batch), batch["labels"]
-        gap = probability_gap(logits, labels)
-        targets = labels.expand(logits.shape[:2])
-        per_example = (
-            F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none"),
-            (logits.argmax(-1) == labels).to(gap.dtype).flatten(),
-            torch.where(gap > 0, self.reward.right, self.reward.wrong).mul(gap).flatten(),
-            torch.ones_like(gap).flatten(),
-        )
-        # (4, K); float64, so that the order of batches and processes hardly matters.
-        sums = in_double(torch.stack(per_example).view(4, *gap.shape)).sum(-1)
+        found = self.of_rows(self.reward.class_logits(prompts, batch), batch)
+        # (M, K); float64, so that the order of batches and processes hardly matters.
+        sums = in_double(torch.stack(list(found.values()))).sum(-1)
+        sums = torch.cat([sums, torch.full_like(sums[:1], len(batch["rows"]))])
         if batch["borrowed"]:
             sums = torch.zeros_like(sums)
-        self._dtype = gap.dtype
+        self._names, self._dtype = list(found), found["loss"].dtype
         self._sums = sums if self._sums is None else self._sums + sums
+
+    def of_rows(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """What is measured of each row, from class logits [K, B, C]; each [K, B]."""
+        labels = batch["labels"]
+        gap = probability_gap(logits, labels)
+        return {
+            "loss": label_nats(logits, labels),
+            "accuracy": (logits.argmax(-1) == labels).to(gap.dtype),
+            "reward": torch.where(gap > 0, self.reward.right, self.reward.wrong).mul(gap),
+        }
 
     def compute(self) -> dict[str, Tensor]:
         """[K] each: `loss`, `accuracy`, `reward`."""
         assert self._sums is not None, "no batch was measured"
-        loss, right, reward, count = self.reduce(self._sums)
-        means = {"loss": loss, "accuracy": right, "reward": reward}
+        *sums, count = self.reduce(self._sums)
+        means = dict(zip(self._names, sums, strict=True))
         return {name: (value / count).to(self._dtype) for name, value in means.items()}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_prompts.metrics.agreement import MATCH_KL
 from lightning_prompts.tuners.rewards.base import standardise
 
 Ids = tuple[int, ...]
@@ -54,11 +55,12 @@ class Entry:
         return self.reward / (self.times + doubt)
 
     def objective(self, alpha: float) -> float:
-        """What chooses the best: (1 - alpha) * loss + alpha * log-perplexity, in nats.
+        """(1 - alpha) * loss + alpha * log-perplexity, in nats; no loss but KL where that counts.
 
         Where other models have scored it as well, the mean of that over the models.
         """
-        return (1 - alpha) * self._mean_of("loss") + alpha * self._mean_of("log_perplexity")
+        loss = MATCH_KL if MATCH_KL in self.validated else "loss"
+        return (1 - alpha) * self._mean_of(loss) + alpha * self._mean_of("log_perplexity")
 
     def _mean_of(self, measure: str) -> float:
         others = [v for k, v in self.validated.items() if k.startswith(also(measure, ""))]
@@ -83,10 +85,16 @@ class Ledger:
         doubt: Times that a prompt counts as having had a reward of 0 before its first: the mean of
             few times is drawn to 0 by it, so that one lucky batch does not win over many good ones.
             It counts only where rewards are of different examples.
+        penalty: Nats that a prompt's tokens add to its objective.
     """
 
-    def __init__(self, standardised: bool = True, doubt: float = 0.0) -> None:
-        self.standardised, self.doubt = standardised, doubt
+    def __init__(
+        self,
+        standardised: bool = True,
+        doubt: float = 0.0,
+        penalty: Callable[[Ids], float] | None = None,
+    ) -> None:
+        self.standardised, self.doubt, self.penalty = standardised, doubt, penalty
         self.entries: dict[Ids, Entry] = {}
         self.rows: str | None = None
         """Names the examples that all rewards are of, where they are always the same."""
@@ -145,8 +153,15 @@ class Ledger:
         if self.standardised:
             task, readable = standardise(task), standardise(readable)
         totals = (1 - alpha) * task + alpha * readable
+        if self.penalty is not None:
+            totals -= torch.tensor([self.penalty(k) for k in ids], dtype=torch.float64)
         order = totals.argsort(descending=True, stable=True)[:count]
         return [ids[i] for i in order.tolist()]
+
+    def objective(self, ids: Ids, alpha: float) -> float:
+        """What chooses the best of the prompts that were validated, in nats."""
+        found = self.entries[ids].objective(alpha)
+        return found if self.penalty is None else found + self.penalty(ids)
 
     def table(
         self, count: int, alpha: float, decode: Callable[[Sequence[int]], str]
@@ -158,11 +173,22 @@ class Ledger:
         `gain` over others of their steps.
         """
         validated = [ids for ids, entry in self.entries.items() if entry.validated]
-        validated.sort(key=lambda ids: self.entries[ids].objective(alpha))
+        validated.sort(key=lambda ids: self.objective(ids, alpha))
         others = [ids for ids in self.best(len(self), alpha) if not self.entries[ids].validated]
         rows = [*validated, *others[:count]]
         name = "gain" if self.rows is None else "reward"
-        return [_row(ids, self.entries[ids], alpha, decode(ids), name) for ids in rows]
+        return [self._row(ids, alpha, decode(ids), name) for ids in rows]
+
+    def _row(self, ids: Ids, alpha: float, text: str, name: str) -> dict[str, Any]:
+        entry = self.entries[ids]
+        row: dict[str, Any] = {"text": text, "ids": list(ids), "times": entry.times}
+        if entry.times:
+            row |= {name: entry.mean_reward, **entry.components}
+        row["perplexity"] = math.exp(min(entry.log_perplexity, 700.0))
+        shown = {k: v for k, v in entry.validated.items() if k != "log_perplexity"}
+        if shown:
+            shown["objective"] = self.objective(ids, alpha)
+        return row | {f"val_{name}": value for name, value in shown.items()}
 
     def close_window(self) -> None:
         """Begin to count anew for the next validation."""
@@ -215,17 +241,6 @@ def by_length(prompts: Sequence[Ids]) -> list[list[int]]:
     for place, ids in enumerate(prompts):
         groups.setdefault(len(ids), []).append(place)
     return list(groups.values())
-
-
-def _row(ids: Ids, entry: Entry, alpha: float, text: str, name: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"text": text, "ids": list(ids), "times": entry.times}
-    if entry.times:
-        row |= {name: entry.mean_reward, **entry.components}
-    row["perplexity"] = math.exp(min(entry.log_perplexity, 700.0))
-    shown = {k: v for k, v in entry.validated.items() if k != "log_perplexity"}
-    if shown:
-        shown["objective"] = entry.objective(alpha)
-    return row | {f"val_{name}": value for name, value in shown.items()}
 
 
 def _numbers(entry: Entry) -> Iterator[float]:

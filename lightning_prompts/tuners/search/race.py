@@ -7,11 +7,10 @@ Dimensions: K prompts, P prompt tokens, B examples, V vocabulary.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_prompts.files.drawing import evenly
@@ -34,7 +33,7 @@ class Finalist(NamedTuple):
 
     Attributes:
         ids: Its tokens.
-        objective: (1 - w) * loss + w * log_perplexity, in nats.
+        objective: (1 - w) * loss + w * log_perplexity, and a penalty if there is one, in nats.
         loss: Mean over the rows, in nats.
         log_perplexity: Nats per token under the language model.
     """
@@ -54,6 +53,7 @@ class Race:
         keep: Share of the candidates that survives a round.
         reduce: Sums over processes.
         others: Models that score as well, on the training rows.
+        penalty: Nats that a prompt's tokens add to its objective.
     """
 
     def __init__(
@@ -63,9 +63,10 @@ class Race:
         keep: float,
         reduce: Reduce,
         others: Sequence[OtherModel] = (),
+        penalty: Callable[[Ids], float] | None = None,
     ) -> None:
         self.reward, self.weight, self.others = reward, weight, others
-        self.keep, self.reduce = keep, reduce
+        self.keep, self.reduce, self.penalty = keep, reduce, penalty
         self.row_tokens = self.prompt_tokens = 0
         """Tokens of the (prompt, row) pairs on this process, and of the prompts by themselves."""
 
@@ -104,19 +105,22 @@ class Race:
             total = self.reduce(torch.cat([found, own]))
             sums, count = sums + total[:-1], count + float(total[-1])
             if number + 1 < len(rounds):
-                left = self._survivors(self._objective(sums / count, nats), len(beam))
+                left = self._survivors(self._objective(running, sums / count, nats), len(beam))
                 running = [running[i] for i in left]
                 sums, nats = sums[left], nats[left]
         losses = sums / count
         nats = self._nats(running, device)
-        objective = self._objective(losses, nats)
+        objective = self._objective(running, losses, nats)
         columns = (values.tolist() for values in (objective, losses, nats))
         rows = [Finalist(*row) for row in zip(running, *columns, strict=True)]
         order = objective.nan_to_num(nan=math.inf).argsort(stable=True)
         return [rows[i] for i in order.tolist()]
 
-    def _objective(self, losses: Tensor, nats: Tensor) -> Tensor:
-        return (1 - self.weight) * losses + self.weight * nats if self.weight else losses
+    def _objective(self, prompts: Sequence[Ids], losses: Tensor, nats: Tensor) -> Tensor:
+        found = (1 - self.weight) * losses + self.weight * nats if self.weight else losses
+        if self.penalty is None:
+            return found
+        return found + found.new_tensor([self.penalty(ids) for ids in prompts])
 
     def _survivors(self, objective: Tensor, num_beam: int) -> list[int]:
         """Places of the beam and of the best candidates, in their order."""
@@ -161,9 +165,7 @@ class Race:
             group.sort(key=prompts.__getitem__)
             ids = torch.tensor([prompts[i] for i in group], device=labels.device)
             logits = reward.class_logits(ids, rows)  # (k, B, C)
-            targets = rows["labels"].expand(logits.shape[:2])
-            nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-            sums[group] = in_double(nats.view(logits.shape[:2])).sum(1)
+            sums[group] = in_double(reward.row_losses(logits, rows)).sum(1)
             self.row_tokens += reward.num_tokens(ids, rows)
         return sums
 
@@ -211,3 +213,20 @@ def deal(
     ends = [*(size for size in sizes if size < len(order)), len(order)]
     parts = (order[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
     return [[place - own.start for place in part if place in own] for part in parts]
+
+
+def all_rows(
+    batch: Batch, rank: int, processes: int, reduce: Reduce
+) -> tuple[Tensor, Tensor, range]:
+    """Numbers and labels of all processes' rows, and this process's places among them."""
+    rows = torch.stack([batch["rows"], batch["labels"]])
+    if processes == 1:
+        return *rows, range(rows.shape[1])
+    sizes = torch.zeros(processes, dtype=torch.long, device=rows.device)
+    own_rows = 0 if batch["borrowed"] else rows.shape[1]
+    sizes[rank] = own_rows
+    ends = reduce(sizes).cumsum(0).tolist()
+    own = range(ends[rank] - own_rows, ends[rank])
+    everyones = rows.new_zeros(2, ends[-1])
+    everyones[:, own.start : own.stop] = rows[:, :own_rows]
+    return *reduce(everyones), own

@@ -1,0 +1,86 @@
+"""How nearly two prompts, or two readers, answer alike: KL, and Cohen's kappa.
+
+Dimensions: B rows of a batch, N rows, C classes.
+"""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from lightning_prompts.files.numbers import in_double
+from lightning_prompts.metrics.panel.answered import recalibrated
+
+MATCH_KL = "match_kl"
+
+
+def row_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL from one distribution to another, of each row, in nats.
+
+    KL(p || q) = sum_c p_c log(p_c / q_c)
+
+    Args:
+        log_p: [..., C] Log-probabilities.
+        log_q: [..., C] The same of the other.
+
+    Returns:
+        [...] 0 or more, but for rounding.
+
+    >>> half, most = torch.tensor([0.5, 0.5]), torch.tensor([0.75, 0.25])
+    >>> row_kl(half.log(), most.log())
+    tensor(0.1438)
+    """
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def kappa(one: Tensor, other: Tensor) -> float:
+    """Cohen's kappa of two readers' classes [N]: agreement beyond chance, -1 to 1.
+
+    (p_o - p_e) / (1 - p_e), p_o the share of rows on which they agree and p_e what their shares of
+    the classes give by chance; 0 where both always give one and the same class.
+
+    >>> kappa(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 1, 1, 1]))
+    0.5
+    """
+    classes = int(torch.cat([one, other]).max()) + 1
+    shares = [each.bincount(minlength=classes).double() / len(each) for each in (one, other)]
+    expected = float((shares[0] * shares[1]).sum())
+    agreed = float((one == other).double().mean())
+    return (agreed - expected) / (1 - expected) if expected < 1 else 0.0
+
+
+class AnswerAgreement(Metric):
+    """KL and kappa of a prompt's answers with those of another one, over all batches and ranks.
+
+    `match_kl` is the mean of `row_kl` in nats, `match_kappa` is of the likeliest answers, and
+    `match_kappa_recalibrated` of those after each side was recalibrated by itself, on these same
+    rows (see `recalibrated`): of two classes its threshold is the median of its own logit
+    differences. So it is high where two prompts rank rows alike, whatever class each leans to.
+    """
+
+    full_state_update = False
+    wanted: list[Tensor]
+    found: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("wanted", [], dist_reduce_fx="cat")
+        self.add_state("found", [], dist_reduce_fx="cat")
+
+    def update(self, wanted: Tensor, found: Tensor) -> None:
+        """Add a batch: log-probabilities [B, C] of the other prompt, and of the one measured."""
+        self.wanted.append(in_double(wanted))
+        self.found.append(in_double(found))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scalars by the names that they are logged by."""
+        sides = [dim_zero_cat(side) for side in (self.wanted, self.found)]
+        divergence = row_kl(*sides).mean()
+        on_host = [side.cpu() for side in sides]
+        kappas = {
+            "match_kappa": kappa(*(side.argmax(-1) for side in on_host)),
+            "match_kappa_recalibrated": kappa(
+                *(recalibrated(side, side).argmax(-1) for side in on_host)
+            ),
+        }
+        return {MATCH_KL: divergence} | {k: divergence.new_tensor(v) for k, v in kappas.items()}
