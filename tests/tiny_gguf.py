@@ -1,6 +1,7 @@
 """A tiny llama as a `.gguf` file, whole or in parts as llama.cpp's `gguf-split` makes them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,13 +41,20 @@ def merges() -> list[tuple[str, str]]:
     return list(dict.fromkeys((w[:i], w[i]) for w in words for i in range(1, len(w))))
 
 
-def save_gguf(path: Path, parts: int = 1, without: str = "", **kwargs: int) -> list[Path]:
+def save_gguf(
+    path: Path,
+    parts: int = 1,
+    without: str = "",
+    rope: dict[str, Any] | None = None,
+    **kwargs: int,
+) -> list[Path]:
     """Write the model.
 
     Args:
         path: Of a whole file; parts add `-00001-of-0000N` to its stem.
         parts: Number of files; the description is in the first, tensors are in all.
         without: A tensor to leave out.
+        rope: How positions are scaled: `type` and `factor`, or `freqs`, which is a tensor.
         **kwargs: For `tensors`.
 
     Returns:
@@ -55,6 +63,8 @@ def save_gguf(path: Path, parts: int = 1, without: str = "", **kwargs: int) -> l
     import gguf
 
     weights = {k: v for k, v in tensors(**kwargs).items() if k != without}
+    if rope and "freqs" in rope:
+        weights["rope_freqs.weight"] = np.array(rope["freqs"], dtype=np.float32)
     names = list(weights)
     files = [path]
     if parts > 1:
@@ -63,6 +73,10 @@ def save_gguf(path: Path, parts: int = 1, without: str = "", **kwargs: int) -> l
         writer = gguf.GGUFWriter(file, "llama")
         if number == 0:
             describe(writer)
+            if rope and "type" in rope:
+                writer.add_rope_scaling_type(gguf.RopeScalingType(rope["type"]))
+            if rope and "factor" in rope:
+                writer.add_rope_scaling_factor(rope["factor"])
         if parts > 1:
             writer.add_uint16("split.no", number)
             writer.add_uint16("split.count", parts)

@@ -88,6 +88,11 @@ def acts_at_epochs(callback: Any) -> bool:
     return bool(getattr(callback, f"_{name}_on_train_epoch_end"))
 
 
+def saves_between_validations(checkpoint: Any) -> bool:
+    """Whether a `ModelCheckpoint` saves by steps or time, before the validation of its step."""
+    return checkpoint._every_n_train_steps > 0 or checkpoint._train_time_interval is not None
+
+
 def seconds_of(timer: Any) -> float | None:
     """Seconds that a `Timer` gives, None where it only measures."""
     return None if timer._duration is None else float(timer._duration)

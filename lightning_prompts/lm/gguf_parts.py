@@ -10,6 +10,8 @@ from lightning_prompts.files.errors import PromptError
 
 # How llama.cpp names the parts; it opens them by these names too.
 PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+# Of Llama 3.1 and later; of Phi 3.
+ROPE_FACTORS = re.compile(r"rope_(freqs|factors_(long|short))\.weight")
 
 
 def all_parts(path: Path, name: str) -> tuple[str, tuple[Path, ...]]:
@@ -49,7 +51,7 @@ def whole_file(parts: Sequence[Path], name: str, folder: Path) -> Path:
         folder: Where a joined file is written.
 
     Raises:
-        PromptError: If the parts are not those of one model.
+        PromptError: If the parts are not those of one model, or it scales its rotary positions.
         OSError, ValueError, KeyError: If a part is damaged.
     """
     from gguf import GGUFReader
@@ -67,6 +69,7 @@ def whole_file(parts: Sequence[Path], name: str, folder: Path) -> Path:
             f"{name}: the file is part {number} of {counts[0]} of a model; put all parts into one "
             f"folder, named as they were made: MODEL-{number:05d}-of-{counts[0]:05d}.gguf."
         )
+    _refuse_scaled_positions(readers, name)
     if len(parts) == 1:
         return parts[0]
     numbers = [_number(reader, "split.no", -1) for reader in readers]
@@ -83,6 +86,27 @@ def whole_file(parts: Sequence[Path], name: str, folder: Path) -> Path:
             f"them, {expected} by the first); get all of them from one place."
         )
     return _join(readers, folder / "joined.gguf")
+
+
+def _refuse_scaled_positions(readers: Sequence[Any], name: str) -> None:
+    """Both ways of saying it are dropped by transformers 5.23, whose model turns otherwise."""
+    fields = [field for reader in readers for field in reader.fields.values()]
+    given = {
+        key: field.contents()
+        for field in fields
+        for key in ("type", "factor")
+        if field.name.endswith(f".rope.scaling.{key}")
+    }
+    kind, factor = given.get("type", "linear"), given.get("factor", 1.0)
+    scaled = kind != "none" and factor not in (0, 1)
+    tensors = (tensor for reader in readers for tensor in reader.tensors)
+    if scaled or any(ROPE_FACTORS.fullmatch(t.name) and (t.data != 1).any() for t in tensors):
+        what = f"{kind}, factor {factor:g}" if scaled else "a factor for each frequency"
+        raise PromptError(
+            f"{name}: the file scales the model's rotary positions ({what}), which transformers "
+            "leaves out, so it would be another model; give a folder or hub id with the model's "
+            "own config.json and safetensors."
+        )
 
 
 def _put_together(pieces: Sequence[Path], path: Path) -> Path:

@@ -10,8 +10,9 @@ from lightning_prompts.files.text import looks_like_path
 from lightning_prompts.lm.gguf_parts import all_parts
 from lightning_prompts.lm.packaged import PACKAGED
 
-# Of what is kept of converted files. The first did not see to it that a model was whole.
-CONVERSION = 2
+# Of what is kept of converted files. The first did not see to it that a model was whole, the second
+# that its positions are scaled as the file says.
+CONVERSION = 3
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.lightning_internals import acts_at_epochs
+from lightning_prompts.files.lightning_internals import acts_at_epochs, saves_between_validations
 from lightning_prompts.files.stages import fitting
 from lightning_prompts.files.text import nearest
 from lightning_prompts.runs.folder import BEST, CHECKPOINTS, LAST, PREVIOUS, run_folder
@@ -31,7 +31,7 @@ class Guests(Callback):
         """Give checkpoints of others a folder that is the same however it is named.
 
         Raises:
-            PromptError: If they would take the run's own names.
+            PromptError: If they would take the run's own names, or rank a step by an earlier one.
         """
         own = run_folder(trainer) / CHECKPOINTS
         for callback in _guests(trainer, ModelCheckpoint):
@@ -40,6 +40,8 @@ class Guests(Callback):
                 callback.dirpath = str(own.absolute())
             if stage == "fit" and Path(callback.dirpath).absolute() == own.absolute():
                 _refuse_own_names(callback)
+            if stage == "fit":
+                _refuse_earlier_validation(callback)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -90,6 +92,16 @@ def _refuse_own_names(callback: ModelCheckpoint) -> None:
         raise PromptError(
             f"--trainer.callbacks ModelCheckpoint: {what} would write over the run's own {name}; "
             "leave it out, or give a dirpath."
+        )
+
+
+def _refuse_earlier_validation(callback: ModelCheckpoint) -> None:
+    """Lightning saves before the validation of a step, with what the one before has left."""
+    if saves_between_validations(callback) and (callback.monitor or "").startswith("val/"):
+        raise PromptError(
+            f"--trainer.callbacks ModelCheckpoint: by steps or by time it would rank a step by the "
+            f"{callback.monitor} of an earlier one; leave every_n_train_steps and "
+            "train_time_interval out, and it saves at each validation."
         )
 
 

@@ -198,6 +198,17 @@ def test_a_name_that_is_not_logged_gets_the_nearest_one(run, name: str, init: di
     assert "val/objective" in said
 
 
+@pytest.mark.parametrize(
+    "init", [{"every_n_train_steps": 1}, {"train_time_interval": "00:00:00:01"}]
+)
+def test_a_checkpoint_is_not_ranked_by_an_earlier_validation(run, init: dict, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(parts={"ModelCheckpoint": {"monitor": "val/loss", **init}})
+    assert stop.value.code == 2
+    said = told(capsys)
+    assert said.startswith("--trainer.callbacks ModelCheckpoint: by steps or by time it would rank")
+
+
 @pytest.mark.slow
 def test_stock_callbacks_act_together_in_a_run(run):
     """Each in one run: what it is documented to do, and a configuration that can be read again."""

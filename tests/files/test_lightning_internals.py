@@ -7,6 +7,7 @@ import ast
 import inspect
 import re
 import signal
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,24 @@ def test_acts_at_epochs(at_epochs: bool, tmp_path: Path):
     saving = ModelCheckpoint(tmp_path, save_on_train_epoch_end=at_epochs)
     assert internals.acts_at_epochs(stopping) is at_epochs
     assert internals.acts_at_epochs(saving) is at_epochs
+
+
+def test_a_save_by_steps_ranks_by_the_validation_before(tmp_path: Path):
+    """What `saves_between_validations` is for: Lightning saves first, and validates then."""
+    losses = {2: 5.0, 4: 1.0, 6: 7.0}
+
+    class Validated(Model):
+        def validation_step(self, *args: Any) -> None:
+            self.log("val/x", losses[self.global_step])
+
+    found = []
+    for given in ({}, {"every_n_train_steps": 2}):
+        saves = ModelCheckpoint(tmp_path / str(len(found)), "{step}", monitor="val/x", **given)
+        options = {"max_steps": 6, "val_check_interval": 2, "enable_checkpointing": True}
+        quick_trainer(saves, **options).fit(Validated())
+        found.append((internals.saves_between_validations(saves), Path(saves.best_model_path).stem))
+    assert found == [(False, "step=4"), (True, "step=6")]
+    assert internals.saves_between_validations(ModelCheckpoint(train_time_interval=timedelta(1)))
 
 
 def test_seconds_of():

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,6 +82,35 @@ def test_a_missing_weight_is_named_before_anything_is_kept(tmp_path: Path, cache
         with pytest.raises(PromptError, match=r"1 of its 21 .*layers\.1\.mlp\.up_proj\.weight"):
             FrozenLM(str(file))
     assert kept(cache) == []
+
+
+@pytest.mark.parametrize(
+    ("rope", "parts", "words"),
+    [
+        ({"type": "linear", "factor": 8.0}, 1, r"\(linear, factor 8\)"),
+        ({"type": "yarn", "factor": 4.0}, 3, r"\(yarn, factor 4\)"),
+        ({"factor": 2.0}, 1, r"\(linear, factor 2\)"),
+        ({"freqs": [1, 1, 4, 8]}, 1, r"\(a factor for each frequency\)"),
+    ],
+)
+def test_scaled_positions_are_refused(
+    tmp_path: Path, cache: Path, rope: dict[str, Any], parts: int, words: str
+):
+    """transformers leaves them out without a word."""
+    file = save_gguf(tmp_path / "tiny.gguf", parts=parts, rope=rope)[0]
+    with pytest.raises(PromptError, match=rf"{words}.* give a folder or hub id"):
+        FrozenLM(str(file))
+    assert kept(cache) == []
+
+
+@pytest.mark.parametrize(
+    "rope", [{"type": "none"}, {"type": "linear", "factor": 1.0}, {"freqs": [1, 1, 1, 1]}]
+)
+def test_a_scale_of_one_is_none(tmp_path: Path, rope: dict[str, Any]):
+    save_gguf(tmp_path / "tiny.gguf")
+    save_gguf(tmp_path / "scaled.gguf", rope=rope)
+    plain, scaled = (FrozenLM(str(tmp_path / f"{name}.gguf")) for name in ("tiny", "scaled"))
+    assert scaled.fingerprint == plain.fingerprint
 
 
 def test_what_an_earlier_version_kept_is_not_trusted(tmp_path: Path, cache: Path):
