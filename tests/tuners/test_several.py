@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,8 @@ def test_the_best_has_the_lowest_mean(
     check(trainer.validate(tuner, datamodule=task, verbose=False)[0], "val", "validation")
     check(trainer.test(tuner, datamodule=task, verbose=False)[0], "test", "test")
     row = tuner.listed_prompts()[0]
+    own = terms(best, "validation")[""]["log_perplexity"]
+    assert row["perplexity"] == pytest.approx(math.exp(own), rel=1e-4)
     assert row["val_also_loss/parts"] == pytest.approx(
         terms(best, "validation")["parts"]["loss"], rel=1e-5
     )
