@@ -91,7 +91,7 @@ def recalibrated(log_shares: Tensor, unlabelled: Tensor) -> Tensor:
 
     Args:
         log_shares: [N, C] Log-probabilities.
-        unlabelled: [M, C] The same of other rows; NaN where one was not readable, which is left out.
+        unlabelled: [M, C] The same of other rows; one with NaN was not readable, and is left out.
 
     Returns:
         [N, C] NaN where no other row was readable.
