@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import DataLoader
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.lightning_internals import adds_sampler
@@ -222,14 +222,10 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
             n: Most texts to draw. Where there are no training rows, the texts of the first split
                 read stand in for them.
 
-        Yields:
+        Returns:
             Batches with label -1, the same on every rank.
         """
-        encoded = self._drawn(n)
-        for indices in BatchSampler(
-            loading.LongestFirst(encoded.lengths), self.val_batch_size, False
-        ):
-            yield loading.collate_rows([encoded[i] for i in indices])
+        return loading.batches_of(self._drawn(n), self.val_batch_size)
 
     def cuts(self, split: str) -> bool:
         """Whether the limit of tokens cuts a text of a split, or of those to calibrate on."""
