@@ -24,8 +24,9 @@ from lightning_prompts.runs.folder import CONFIG, PROMPT, require_writable
 from lightning_prompts.runs.prompt import load_prompt, read_record
 from lightning_prompts.runs.shading import scales, spaced
 from lightning_prompts.studies.check_costs import ONE_DEVICE
+from lightning_prompts.studies.given import RUNS, find, path_of
 from lightning_prompts.studies.inspect_scores import Inspecting, Subject
-from lightning_prompts.studies.measure import RUNS, find, fitted_to, path_of
+from lightning_prompts.studies.measure import fitted_to
 from lightning_prompts.studies.shared import SharedLM
 from lightning_prompts.tuners.vectors import ADAPTER_CONFIG
 

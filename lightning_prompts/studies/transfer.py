@@ -16,7 +16,7 @@ from lightning_prompts.report.transfer import Cell, Column, write
 from lightning_prompts.runs.folder import PROMPT, require_writable
 from lightning_prompts.runs.lock import locked
 from lightning_prompts.runs.prompt import read_record, read_vectors_of
-from lightning_prompts.studies.measure import LISTS, RUNS, is_missing, path_of, texts_in
+from lightning_prompts.studies.given import LISTS, RUNS, is_missing, path_of, texts_in
 from lightning_prompts.studies.needs import OnlyParses
 from lightning_prompts.studies.transfer_scores import Moved, Scoring, arguments
 from lightning_prompts.tuners.moved import EmbeddedTokens
