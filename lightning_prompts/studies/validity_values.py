@@ -42,8 +42,8 @@ NOTICES = 10  # of how far it is
 Ids = tuple[int, ...]
 known_words = cache(natural_words)
 ONE_BY_ONE: Mapping[str, Callable[[FrozenLM, Ids], float]] = {
-    "natural_percentile": lambda lm, ids: natural_percentile(lm, ids),
-    "grammar": lambda lm, ids: grammar(lm, ids),
+    "natural_percentile": natural_percentile,
+    "grammar": grammar,
     "repetition": lambda _, ids: repetition(ids),
     "real_words": lambda lm, ids: real_words(lm.decode(ids), known_words()),
 }
