@@ -138,12 +138,10 @@ class Scoring:
         rows = self.task.rows("validation")
         self.examples = self.task.encoded_examples(rows)
         self.scored = self._limited(rows)
-        parts = (
-            [each[i] for i in self.scored] for each in (self.examples, rows.labels, rows.numbers)
-        )
-        self.rows = EncodedRows(*parts)
+        some, examples = rows.take(self.scored), [self.examples[i] for i in self.scored]
+        self.rows = EncodedRows(examples, some.labels, some.numbers)
         self.labels = torch.tensor(self.rows.labels)
-        self.cut = sum(example.cut for example in self.rows.examples)
+        self.cut = sum(example.cut for example in examples)
 
     def _limited(self, rows: Rows) -> list[int]:
         """All rows, or as many of the longest as `limit_val_batches` says: the same for all."""
