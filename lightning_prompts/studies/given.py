@@ -55,7 +55,7 @@ def find(given: str) -> Iterator[Given]:
     if not given.strip():
         raise PromptError("--prompt is empty; give a folder, a file or a text.")
     path = path_of(given)
-    if path and ((path / PROMPT).is_file() or path.suffix in RUNS):
+    if path and is_run(path):
         run = path if path.is_dir() else path.parent
         again = command("validate", "--config", short_path(run / CONFIG), "--ckpt_path", "best")
         raise PromptError(f"{given} is a run of {PROGRAM}; to measure it again: {again}")
@@ -99,6 +99,11 @@ def texts_in(path: Path) -> list[str]:
     if not found:
         raise PromptError(f"{path}: has no text; write one a line.")
     return found
+
+
+def is_run(path: Path) -> bool:
+    """Whether it is a run's folder, or a file that a run leaves of its prompt."""
+    return (path / PROMPT).is_file() or (path.is_file() and path.suffix in RUNS)
 
 
 def path_of(given: str) -> Path | None:

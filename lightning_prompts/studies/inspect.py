@@ -20,11 +20,11 @@ from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.metrics.panel.measures import CHEAP, MEASURES, refuse_unknown
 from lightning_prompts.report.inspect import Inspection
 from lightning_prompts.report.inspect_page import write
-from lightning_prompts.runs.folder import CONFIG, PROMPT, require_writable
+from lightning_prompts.runs.folder import CONFIG, require_writable
 from lightning_prompts.runs.prompt import load_prompt, read_record
 from lightning_prompts.runs.shading import scales, spaced
 from lightning_prompts.studies.check_costs import ONE_DEVICE
-from lightning_prompts.studies.given import RUNS, find, path_of
+from lightning_prompts.studies.given import find, is_run, path_of
 from lightning_prompts.studies.inspect_scores import Inspecting, Subject
 from lightning_prompts.studies.measure import fitted_to
 from lightning_prompts.studies.shared import SharedLM
@@ -169,7 +169,7 @@ def run_of(given: str) -> Path | None:
     path = path_of(given)
     if path is None:
         return None
-    if (path / PROMPT).is_file() or (path.is_file() and path.suffix in RUNS):
+    if is_run(path):
         return path
     if path.is_dir() and not (path / ADAPTER_CONFIG).is_file():
         raise PromptError(

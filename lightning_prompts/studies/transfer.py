@@ -13,10 +13,10 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.lm.sources import find_model
 from lightning_prompts.report.transfer import Cell, Column, write
-from lightning_prompts.runs.folder import PROMPT, require_writable
+from lightning_prompts.runs.folder import require_writable
 from lightning_prompts.runs.lock import locked
 from lightning_prompts.runs.prompt import read_record, read_vectors_of
-from lightning_prompts.studies.given import LISTS, RUNS, is_missing, path_of, texts_in
+from lightning_prompts.studies.given import LISTS, is_missing, is_run, path_of, texts_in
 from lightning_prompts.studies.needs import OnlyParses
 from lightning_prompts.studies.transfer_scores import Moved, Scoring, arguments
 from lightning_prompts.tuners.moved import EmbeddedTokens
@@ -153,7 +153,7 @@ def texts_of(given: str) -> Iterator[Moved]:
     if not given.strip():
         raise PromptError("A prompt is empty; give a run's folder, a file or a text.")
     path = path_of(given)
-    if path and ((path / PROMPT).is_file() or (path.is_file() and path.suffix in RUNS)):
+    if path and is_run(path):
         record = read_record(path)
         if not record.text:
             raise PromptError(f"{given}: its prompt has no text; give another.")
