@@ -21,8 +21,8 @@ from lightning_prompts.lm.verbalizer import Verbalizer as Verbalizer
 from lightning_prompts.metrics.panel.measures import TaskFacts as TaskFacts
 from lightning_prompts.metrics.panel.measures import scrutability_panel as scrutability_panel
 from lightning_prompts.report.board import PromptFigures as PromptFigures
-from lightning_prompts.runs.checkpoint import BestPrompt as BestPrompt
-from lightning_prompts.runs.checkpoint import LastPrompt as LastPrompt
+from lightning_prompts.runs.best_prompt import BestPrompt as BestPrompt
+from lightning_prompts.runs.last_prompt import LastPrompt as LastPrompt
 from lightning_prompts.runs.one_call import fit as fit
 from lightning_prompts.runs.one_call import measures as measures
 from lightning_prompts.runs.prompt import Prompt as Prompt

@@ -44,6 +44,7 @@ NUMBERS: dict[str, dict[str, tuple[str, ...]]] = {
         "lm.text_cache": ("-1", ".nan"),
         "seed_everything": ("-1", "x", "99999999999999999999"),
     },
+    "bounded": {"model.epsilon": ("-1", ".nan", "near")},
     "pez": {"model.langevin_beta": ("[1.0, 0.1]", "[0, 0]", "[1.0]")},
     "rlprompt": {
         "model.prompt_length": ("0",),
@@ -70,6 +71,8 @@ NUMBERS: dict[str, dict[str, tuple[str, ...]]] = {
         "model.edits.model_top_k": ("0",),
         "model.edits.proposals": ("1.5",),
         "model.edits.insert": ("-1", ".inf"),
+        "model.keep_near_weight": ("-1", ".nan"),
+        "model.floors": ("{grammar: .nan}", "{beauty: 1}", "{repetition: 0}", "{filler: 0.5}"),
     },
 }
 
@@ -80,6 +83,7 @@ def cases() -> Iterator[Case]:
     yield from _configurations()
     yield from _names()
     yield from _contradictions()
+    yield from _prompts()
 
 
 def _numbers() -> Iterator[Case]:
@@ -208,6 +212,15 @@ def _contradictions() -> Iterator[Case]:
             "guided_search",
             ("--trainer.accumulate_grad_batches=2",),
         ),
+        "models that score twice": ("guided_search", ("--model.also_lm=[<lm>, <lm>]",)),
+        "a model that is not there beside the tuned one": (
+            "guided_search",
+            ("--model.also_lm=<here>/nope",),
+        ),
+        "the tuned model again": ("guided_search", ("--model.also_lm=<lm>",)),
+        "a prompt to match that is not there": ("guided_search", ("--model.match=no.ckpt",)),
+        "a meaning of no words": ("guided_search", ("--model.keep_near=",)),
+        "a start below its floors": ("guided_search", ("--model.floors={real_words: 1}",)),
         "an empty written prompt": ("manual", ("--model.text=",)),
         "a policy that is not there": ("rlprompt", ("--model.policy.lm=<here>/nope",)),
         "a policy's text too long": ("rlprompt", ("--model.policy.source_text=" + "x" * 300,)),
@@ -218,3 +231,26 @@ def _contradictions() -> Iterator[Case]:
     }
     for name, (tuner, options) in others.items():
         yield Case("contradiction", name, fit(*options, tuner=tuner))
+
+
+def _prompts() -> Iterator[Case]:
+    """Commands that are given prompts, texts or models in place of a tuner."""
+    given: dict[str, tuple[tuple[str, ...], str]] = {
+        "measure: nothing": (("measure",), "which prompts"),
+        "transfer: no model": (("transfer", "a text"), "--lm.name"),
+        "inspect: nothing": (("inspect",), "which prompt"),
+        "inspect: two prompts": (("inspect", "a", "b"), "2 prompts"),
+        "inspect: no rows": (("inspect", "a", "--rows", "0"), "at least 1"),
+        "inspect: an unknown measure": (("inspect", "a", "--panel", "beauty"), "beauty"),
+        "inspect: a run that is not there": (("inspect", "./nope"), "./nope"),
+        "inspect: no task": (("inspect", "a"), "--data"),
+        "validity: no model": (("validity",), "--lm.name"),
+        "validity: a model that is not there": (("validity", "--lm.name=./nope"), "./nope"),
+        "validity: an unknown measure": (
+            ("validity", "--lm.name=<lm>", "--measures", "gramar"),
+            "grammar",
+        ),
+        "validity: no file": (("validity", "--lm.name=<lm>", "--learned=no.yaml"), "no.yaml"),
+    }
+    for name, (args, says) in given.items():
+        yield Case("prompts", name, args, (says,))

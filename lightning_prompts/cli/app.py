@@ -43,9 +43,10 @@ from lightning_prompts.files.stages import Stage
 from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.report.board import PromptFigures
-from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, restore_prompt
+from lightning_prompts.runs.best_prompt import BestPrompt, restore_prompt
 from lightning_prompts.runs.checkpoint_io import use_whole_checkpoints
 from lightning_prompts.runs.folder import choose_run_folder, require_writable
+from lightning_prompts.runs.last_prompt import LastPrompt
 from lightning_prompts.runs.lock import run_locked
 from lightning_prompts.runs.other_callbacks import welcome
 from lightning_prompts.runs.predictions import Predictions
@@ -65,7 +66,6 @@ SECTIONS: dict[str, type[Callback]] = {
     "baselines": Baselines,
     "checkpoint": BestPrompt,
 }
-
 PREDICTIONS_SECTION = "predictions"  # of `predict` alone
 
 # What the trainer raises for options that do not go together, or not on this machine.

@@ -20,8 +20,9 @@ from lightning_prompts.files.console import notice
 from lightning_prompts.files.errors import PromptError, RunError
 from lightning_prompts.files.stages import SPLIT_OF, Stage
 from lightning_prompts.files.text import command, short_path
-from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt
+from lightning_prompts.runs.best_prompt import BestPrompt
 from lightning_prompts.runs.folder import CHECKPOINTS, CONFIG, LAST, PROMPT, run_folder
+from lightning_prompts.runs.last_prompt import LastPrompt
 from lightning_prompts.runs.predictions import Predictions
 from lightning_prompts.runs.reading import read_prompt
 from lightning_prompts.runs.record import RunRecord, describe, scored_rows

@@ -183,6 +183,20 @@ def given_options(args: Sequence[str], configs: Sequence[Path], command: str) ->
     return set(names)
 
 
+def given_value(arg: str, rest: list[str], example: str) -> str:
+    """The value of an option, behind its equals sign or the next word, which is taken from `rest`.
+
+    Raises:
+        PromptError: If there is none.
+    """
+    flag, equals, value = arg.partition("=")
+    if not equals and rest and not rest[0].startswith("--"):
+        value = rest.pop(0)
+    if not value:
+        raise PromptError(f"{flag} needs a value, for example: {example}.")
+    return value
+
+
 def refuse_linked(given: set[str]) -> None:
     """Stop at options that another one decides.
 

@@ -12,11 +12,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from lightning_prompts.files.escaping import json_text
 
 DRAFT = ".draft"
+T = TypeVar("T")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -39,6 +40,32 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise _named(error, path) from error
+
+
+def read_lines(path: Path, parse: Callable[[Any], T]) -> list[T]:
+    """What the lines of a JSONL file hold, none where there is no file.
+
+    Lines that are none, as a killed process or an earlier version leaves them, are taken away.
+
+    Args:
+        path: The file.
+        parse: A line's content to what it holds; raises ValueError, TypeError or KeyError where it
+            holds something else.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text("utf-8", errors="replace").splitlines()
+    whole, found = [], []
+    for line in lines:
+        try:
+            row = json.loads(line)
+            found.append(parse(row))
+        except (ValueError, TypeError, KeyError):
+            continue
+        whole.append(row)
+    if len(whole) < len(lines):
+        write_lines(path, whole)
+    return found
 
 
 def write_text(path: Path, text: str) -> None:

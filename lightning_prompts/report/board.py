@@ -6,7 +6,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_prompts.callbacks.base import find_callback
 from lightning_prompts.callbacks.tensorboard import tensorboard
 from lightning_prompts.files.stages import fitting
-from lightning_prompts.runs.checkpoint import BestPrompt
+from lightning_prompts.runs.best_prompt import BestPrompt
 from lightning_prompts.runs.folder import run_folder
 from lightning_prompts.runs.history import read_history
 from lightning_prompts.runs.record import RunRecord, Validation, describe, finite

@@ -4,14 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lightning_prompts.files.atomic_files import write_json, write_text
 from lightning_prompts.files.text import shorten_middle
 from lightning_prompts.metrics.panel.token_effects import FILLER_NATS, Change
 from lightning_prompts.report import page
 from lightning_prompts.report.figures.tokens import bars
 from lightning_prompts.report.inspect import Inspection
 
-PAGE, NUMBERS, FIGURES = "inspect.html", "inspect.json", "figures"
+PAGE = "inspect.html"
 READING = (
     "Surprise is how unlikely a token is after those before it and BOS, under the task's model. "
     "Distances are cosine distances between a vector and a token's row of the embedding table.",
@@ -51,15 +50,11 @@ def write(found: Inspection, folder: Path) -> Path:
     ]
     sections[0].parts[:0] = [*page.tokens(record, found.about), *page.figure(drawn)]
     sections.append(page.Section("How to read this", [page.reading(READING)]))
-    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
-    drawn.save(folder / FIGURES)
     title = f"Inspected: '{shorten_middle(record.text, 120)}'"
     limits = list(found.restrictions())
     lead = [f"{found.about}. {found.title}."]
     text = page.render(title, lead, list(found.findings()), limits, sections)
-    write_text(folder / PAGE, text)
-    write_json(folder / NUMBERS, numbers(found))
-    return folder / PAGE
+    return page.write(folder / PAGE, text, drawn, numbers(found))
 
 
 def numbers(found: Inspection) -> dict[str, Any]:

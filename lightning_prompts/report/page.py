@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from lightning_prompts.files.amounts import count
+from lightning_prompts.files.atomic_files import write_json, write_text
 from lightning_prompts.files.escaping import visible
 from lightning_prompts.files.stages import SPLIT_OF
 from lightning_prompts.files.text import shorten
@@ -23,6 +24,7 @@ from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.runs.shading import Scale, scales, shaded
 from lightning_prompts.tuners.record import PromptRecord
 
+FIGURES = "figures"  # a folder beside the page
 MOST_PROMPTS = 24
 MOST_SEEDS = 8
 # Nothing is fetched and nothing runs, whatever a prompt or a label holds.
@@ -61,6 +63,15 @@ def render(
     """
     style = Markup(STYLE.read_text(encoding="utf-8"))
     return str(_macro("page")(title, lead, found, limits, sections, POLICY, style))
+
+
+def write(path: Path, text: str, drawn: Drawn, numbers: Any) -> Path:
+    """Write a page, its figure in a folder beside it, and its numbers as JSON under its name."""
+    (path.parent / FIGURES).mkdir(parents=True, exist_ok=True)
+    drawn.save(path.parent / FIGURES)
+    write_text(path, text)
+    write_json(path.with_suffix(".json"), numbers)
+    return path
 
 
 def figure(drawn: Drawn | None) -> list[Markup]:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning_prompts.files.amounts import count, share
-from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.files.text import shorten_middle
-from lightning_prompts.report import page, tables
+from lightning_prompts.report import page
 from lightning_prompts.report.figures.heat_map import heat_map
 from lightning_prompts.report.statistics import McNemar, holm, mcnemar, wilson
 from lightning_prompts.report.tables import Table
 from lightning_prompts.report.text import large, probability
 
-PAGE, NUMBERS, FIGURES = "transfer.html", "transfer.json", "figures"
+PAGE = "transfer.html"
 LEVEL = 0.05
 RAW, RECALIBRATED = "raw", "recalibrated"
 WORD = 12  # characters of an answer in a table
@@ -262,12 +261,9 @@ def write(matrix: Matrix, folder: Path) -> Path:
         page.Section("The texts", texts),
         page.Section("How to read this", [page.reading(READING)]),
     ]
-    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
-    drawn.save(folder / FIGURES)
     found, limits = list(matrix.findings()), list(matrix.limits())
-    tables.write(folder / PAGE, page.render(title, [], found, limits, sections))
-    write_json(folder / NUMBERS, _numbers(matrix))
-    return folder / PAGE
+    text = page.render(title, [], found, limits, sections)
+    return page.write(folder / PAGE, text, drawn, _numbers(matrix))
 
 
 def _numbers(matrix: Matrix) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from statistics import median
 from typing import Any
 
 from lightning_prompts.files.amounts import NONE, count
-from lightning_prompts.files.atomic_files import write_json
-from lightning_prompts.report import page, tables
+from lightning_prompts.report import page
 from lightning_prompts.report.figures.validity import dots
 from lightning_prompts.report.separation import BAR, DRAWS, Separation
 from lightning_prompts.report.tables import Table
@@ -24,7 +23,7 @@ from lightning_prompts.report.validity_readings import (
     Value,
 )
 
-PAGE, NUMBERS, FIGURES = "validity.html", "validity.json", "figures"
+PAGE = "validity.html"
 PASSES = "passes"  # head of the column of verdicts
 TITLE = "Do the measures tell what a reader would tell?"
 READING = (
@@ -149,12 +148,9 @@ def write(found: Validity, folder: Path) -> Path:
         page.Section("Which say the same", list(map(page.table, found.correlations()))),
         page.Section("How to read this", [page.reading(READING)]),
     ]
-    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
-    drawn.save(folder / FIGURES)
     says, limits = list(found.findings()), list(found.limits())
-    tables.write(folder / PAGE, page.render(TITLE, [], says, limits, sections))
-    write_json(folder / NUMBERS, _numbers(found))
-    return folder / PAGE
+    text = page.render(TITLE, [], says, limits, sections)
+    return page.write(folder / PAGE, text, drawn, _numbers(found))
 
 
 def _looked_at(found: Validity) -> list[Value]:

@@ -15,11 +15,11 @@ from lightning_prompts.report.figures.prompts import prompts
 from lightning_prompts.report.figures.training import equal_compute, training
 from lightning_prompts.report.findings import findings, warnings
 from lightning_prompts.report.load import Material, load
-from lightning_prompts.report.page import Section
+from lightning_prompts.report.page import FIGURES, Section
 from lightning_prompts.report.paired import pairs
 from lightning_prompts.report.text import markdown
 
-PAGE, CSV, MARKDOWN, FIGURES = "report.html", "results.csv", "results.md", "figures"
+PAGE, CSV, MARKDOWN = "report.html", "results.csv", "results.md"
 MOST_ROWS = 40
 READING = (
     "Perplexity is that of the prompt's tokens (of a soft prompt, the tokens nearest to its "

@@ -15,7 +15,7 @@ from lightning_prompts.files.public_names import find_class
 from lightning_prompts.files.shipped import shipped, shipped_files
 from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.runs.checkpoint import BestPrompt
+from lightning_prompts.runs.best_prompt import BestPrompt
 from lightning_prompts.runs.predictions import Predictions
 from lightning_prompts.runs.prompt import Prompt, load_prompt
 from lightning_prompts.runs.prompt_list import PromptList

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_prompts.callbacks.base import find_callback
 from lightning_prompts.files.console import notice
 from lightning_prompts.files.lightning_internals import cluster_of, ignore_after_fit
-from lightning_prompts.runs.checkpoint import LastPrompt
+from lightning_prompts.runs.last_prompt import LastPrompt
 
 
 class Requeue(Callback):

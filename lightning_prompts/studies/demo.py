@@ -18,7 +18,7 @@ from lightning_prompts.files.amounts import above, count, share
 from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.text import short_path
-from lightning_prompts.runs.checkpoint import BestPrompt
+from lightning_prompts.runs.best_prompt import BestPrompt
 from lightning_prompts.studies.shared import SharedBaselines, SharedLM
 
 WRITTEN_TEXT = " In one word, it was"

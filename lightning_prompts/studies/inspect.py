@@ -3,29 +3,31 @@
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from rich.text import Text
 
+from lightning_prompts.cli import shown
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.export import folder_of
-from lightning_prompts.cli.parser import PromptParser
+from lightning_prompts.cli.parser import PromptParser, given_value
 from lightning_prompts.cli.table import prompt_text
 from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.escaping import visible
-from lightning_prompts.files.text import PROGRAM, short_path
+from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.metrics.panel.measures import CHEAP, MEASURES, refuse_unknown
 from lightning_prompts.report.inspect import Inspection
 from lightning_prompts.report.inspect_page import write
-from lightning_prompts.runs.folder import CONFIG, PROMPT, require_writable
+from lightning_prompts.runs.folder import CONFIG, require_writable
 from lightning_prompts.runs.prompt import load_prompt, read_record
 from lightning_prompts.runs.shading import scales, spaced
 from lightning_prompts.studies.check_costs import ONE_DEVICE
+from lightning_prompts.studies.given import find, is_run, path_of
 from lightning_prompts.studies.inspect_scores import Inspecting, Subject
-from lightning_prompts.studies.measure import RUNS, find, fitted_to, path_of
+from lightning_prompts.studies.measure import fitted_to
 from lightning_prompts.studies.shared import SharedLM
-from lightning_prompts.studies.transfer import drawn
 from lightning_prompts.tuners.vectors import ADAPTER_CONFIG
 
 OUTPUT = "logs/inspect"
@@ -87,12 +89,9 @@ def divide(args: Sequence[str]) -> Asked:
         if arg in ("--help", "-h"):
             parser().print_help()
             raise SystemExit(0)
-        flag, equals, value = arg.partition("=")
+        flag = arg.partition("=")[0]
         if flag in ("--rows", "--output", "--compare", "--panel"):
-            if not equals:
-                value = rest.pop(0) if rest and not rest[0].startswith("--") else ""
-            if not value:
-                raise PromptError(f"{flag} needs a value ({PROGRAM} inspect --help).")
+            value = given_value(arg, rest, f"{EXAMPLE} --rows 100")
             if flag == "--rows":
                 asked.rows = _count(value)
             elif flag == "--output":
@@ -170,7 +169,7 @@ def run_of(given: str) -> Path | None:
     path = path_of(given)
     if path is None:
         return None
-    if (path / PROMPT).is_file() or (path.is_file() and path.suffix in RUNS):
+    if is_run(path):
         return path
     if path.is_dir() and not (path / ADAPTER_CONFIG).is_file():
         raise PromptError(
@@ -190,13 +189,8 @@ def show(found: Inspection, page: Path) -> None:
     tokens = [visible(spaced(token)) for token in found.record.tokens]
     line = Text(" ").join(map(Text, tokens, shades))
     console.print(Text("Shaded by surprise: ", "dim").append_text(line), soft_wrap=True)
-    for _, tables in found.tables(TEXT):
-        for content in tables:
-            console.print(Text(content.title, "bold"), soft_wrap=True)
-            console.print(drawn(content))
-    for sentence in (*found.findings(), *found.restrictions()):
-        console.print(Text(visible(sentence)), soft_wrap=True)
-    console.print(Text(f"Open in a browser: {short_path(page)}"), soft_wrap=True)
+    tables = chain.from_iterable(tables for _, tables in found.tables(TEXT))
+    shown.show(tables, (*found.findings(), *found.restrictions()), page)
 
 
 def _of_run(asked: Asked, run: Path, folder: str) -> tuple[PromptCLI, Subject]:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler
 
 from lightning_prompts.callbacks.base import EvaluationCallback, callback_of
 from lightning_prompts.callbacks.faithfulness import pieces
@@ -32,7 +31,7 @@ from lightning_prompts.runs.answers_of import pasted
 from lightning_prompts.studies.check_costs import CALIBRATED_ON
 from lightning_prompts.studies.inspect_ways import Scored, most_different, ways
 from lightning_prompts.studies.written import FIRST, LAST
-from lightning_prompts.tasks.loading import EncodedRows, LongestFirst, collate_rows
+from lightning_prompts.tasks.loading import EncodedRows, batches_of
 from lightning_prompts.tasks.rows import SPLIT_SEED, stratified_order
 from lightning_prompts.tuners.record import PromptRecord
 from lightning_prompts.tuners.rows import task_facts
@@ -190,8 +189,7 @@ class Inspecting:
         whole = task.rows("validation")
         chosen = whole.take(stratified_order(whole.labels, SPLIT_SEED)[:most])
         encoded = EncodedRows(task.encoded_examples(chosen), chosen.labels, chosen.numbers)
-        sampler = BatchSampler(LongestFirst(encoded.lengths), task.val_batch_size, False)
-        batches = [collate_rows([encoded[i] for i in places]) for places in sampler]
+        batches = list(batches_of(encoded, task.val_batch_size))
         unlabelled = list(task.calibration_batches())
         of = f" of {count(len(whole), 'row')}" if len(chosen) < len(whole) else ""
         rows = f"{len(chosen):,}{of}" if of else count(len(chosen), "row")

@@ -25,12 +25,10 @@ def ways(rows: AnsweredRows, scored: Mapping[str, Scored]) -> list[Way]:
     first, *_ = scored.values()
     found: list[Way] = []
     for number, (name, (log_shares, unlabelled)) in enumerate(scored.items()):
-        # A text that the model cannot read is none to recalibrate on.
-        known = unlabelled[~unlabelled.isnan().any(-1)]
         answered = answers(log_shares)
         raw, after = (
             float((given == rows.labels).double().mean())
-            for given in (answered, answers(recalibrated(log_shares, known)))
+            for given in (answered, answers(recalibrated(log_shares, unlabelled)))
         )
         counts = answered[answered >= 0].bincount(minlength=log_shares.shape[1])
         differs = int((answered != answers(first[0])).sum())

@@ -1,10 +1,6 @@
 """`lightning-prompts measure`: prompts that were learned elsewhere, measured like our own."""
 
-import json
-import os
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,29 +17,18 @@ from lightning_prompts.files.console import console, notice
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.text import (
     PROGRAM,
-    command,
-    looks_like_path,
     short_path,
-    shorten_middle,
 )
 from lightning_prompts.lm.verbalizer import Verbalizer
-from lightning_prompts.runs.folder import CONFIG, PROMPT
+from lightning_prompts.studies.given import Given, find
 from lightning_prompts.studies.needs import OnlyParses, inner
 from lightning_prompts.studies.shared import SharedBaselines, SharedLM
 from lightning_prompts.tuners.imported import adapter_template
 from lightning_prompts.tuners.prompt_init import text_ids
 from lightning_prompts.tuners.vectors import (
-    ADAPTER_CONFIG,
-    TENSORS,
-    Vectors,
     fitting_rows,
-    is_hub_id,
-    read_vectors,
 )
 
-LISTS = (".txt", ".jsonl")  # a text a line
-RUNS = (".ckpt", ".json")  # what runs of our own leave
-NAME = 14  # characters of a prompt's name in a table of 76 columns
 EXAMPLE = f"{PROGRAM} measure --prompt FOLDER --config configs/task/sst2.yaml --lm.name gpt2"
 # The parts of the answer, with the metrics that they are of.
 FAITHFULNESS = {
@@ -51,23 +36,6 @@ FAITHFULNESS = {
     "output differential": "output_differential",
     "accuracy differential": "accuracy_differential",
 }
-
-
-@dataclass
-class Given:
-    """One prompt that was asked for.
-
-    Attributes:
-        name: In the table.
-        options: Of the run that measures it.
-        text: Where it is one.
-        vectors: What its file has, where it is none.
-    """
-
-    name: str
-    options: list[str]
-    text: str = ""
-    vectors: Vectors | None = None
 
 
 class Measured(NamedTuple):
@@ -154,34 +122,6 @@ def parser() -> PromptParser:
     return known
 
 
-def find(given: str) -> Iterator[Given]:
-    """What a prompt on the command line means; several where it is a file of texts.
-
-    Raises:
-        PromptError: If it is a path that is not there, a run, or cannot be read.
-    """
-    if not given.strip():
-        raise PromptError("--prompt is empty; give a folder, a file or a text.")
-    path = path_of(given)
-    if path and ((path / PROMPT).is_file() or path.suffix in RUNS):
-        run = path if path.is_dir() else path.parent
-        again = command("validate", "--config", short_path(run / CONFIG), "--ckpt_path", "best")
-        raise PromptError(f"{given} is a run of {PROGRAM}; to measure it again: {again}")
-    if path and path.is_file() and path.suffix in LISTS:
-        yield from (_text(text) for text in texts_in(path))
-    elif path or is_hub_id(given) or is_missing(given):
-        name = path.resolve().name if path else given
-        if path and path.is_file() and (path.parent / ADAPTER_CONFIG).is_file():
-            name = path.resolve().parent.name
-        yield Given(
-            _name(name),
-            ["--model=lightning_prompts.ImportedPrompt", f"--model.path={given}"],
-            vectors=read_vectors(given),
-        )
-    else:
-        yield _text(given)
-
-
 def show(measured: Sequence[Measured]) -> None:
     """Print the table, then of each prompt its text, what was measured of it, and one sentence."""
     first = measured[0]
@@ -260,42 +200,3 @@ def fitted_to(given: Sequence[Given], options: list[str], make_lm: SharedLM) -> 
     # The same rows for all, and what no prompt changes is measured once.
     depth = Verbalizer(words, lm).depth if isinstance(words, dict) else 0
     return [*options, f"--data.max_tokens={max(1, lm.max_positions - max(lengths) - depth)}"]
-
-
-def _text(text: str) -> Given:
-    return Given(
-        _name(repr(text)), ["--model=lightning_prompts.ManualPrompt", f"--model.text={text}"], text
-    )
-
-
-def _name(whole: str) -> str:
-    return shorten_middle(whole, NAME)
-
-
-def texts_in(path: Path) -> list[str]:
-    """The texts of a file, spaces at their ends and all; empty lines are left out."""
-    try:
-        lines = [re.sub(r"\r$", "", line) for line in path.read_text("utf-8").split("\n")]
-        found = [line for line in lines if line.strip()]
-        if path.suffix == ".jsonl":
-            found = [str(json.loads(line)["text"]) for line in found]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PromptError(
-            f"{path}: not readable as {path.suffix} ({error!r}); write a text a line, in .jsonl an "
-            "object with 'text'."
-        ) from error
-    if not found:
-        raise PromptError(f"{path}: has no text; write one a line.")
-    return found
-
-
-def path_of(given: str) -> Path | None:
-    """What a word on the command line names, if anything: a text may be too long for a name."""
-    path = os.path.expanduser(given)
-    return Path(path) if os.path.exists(path) else None
-
-
-def is_missing(given: str) -> bool:
-    """Whether it was meant as a path that is not there; one with a space before it is a text."""
-    like = looks_like_path(given) or Path(given).suffix in (*LISTS, *RUNS, *TENSORS)
-    return like and not given[0].isspace()

@@ -1,29 +1,22 @@
 """`lightning-prompts transfer`: prompts scored on other models, by their texts and vectors."""
 
 import gc
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-
-from lightning_prompts.cli.parser import PromptParser
-from lightning_prompts.files.atomic_files import remove_drafts, write_lines
-from lightning_prompts.files.console import console, notice
+from lightning_prompts.cli.parser import PromptParser, given_value
+from lightning_prompts.cli.shown import show
+from lightning_prompts.files.atomic_files import read_lines, remove_drafts
+from lightning_prompts.files.console import notice
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.escaping import visible
-from lightning_prompts.files.text import PROGRAM, short_path
+from lightning_prompts.files.text import PROGRAM
 from lightning_prompts.lm.sources import find_model
-from lightning_prompts.report.tables import Table as Content
-from lightning_prompts.report.transfer import Cell, Column, Matrix, write
-from lightning_prompts.runs.folder import PROMPT, require_writable
+from lightning_prompts.report.transfer import Cell, Column, write
+from lightning_prompts.runs.folder import require_writable
 from lightning_prompts.runs.lock import locked
 from lightning_prompts.runs.prompt import read_record, read_vectors_of
-from lightning_prompts.studies.measure import LISTS, RUNS, is_missing, path_of, texts_in
+from lightning_prompts.studies.given import LISTS, is_missing, is_run, path_of, texts_in
 from lightning_prompts.studies.needs import OnlyParses
 from lightning_prompts.studies.transfer_scores import Moved, Scoring, arguments
 from lightning_prompts.tuners.moved import EmbeddedTokens
@@ -73,7 +66,8 @@ def transfer(args: Sequence[str]) -> None:
         find_model(model, parsed.lm.revision, "--lm.name")
     with locked(asked.output, "transfer", f"or {ANOTHER}"):
         remove_drafts(asked.output)
-        kept = _kept(asked.output / CELLS)
+        cells = read_lines(asked.output / CELLS, Cell.from_json)
+        kept = {cell.key: cell for cell in cells}
         prompts = list(with_sources(prompts))
         columns: list[Column] = []
         for model in asked.models:
@@ -82,7 +76,8 @@ def transfer(args: Sequence[str]) -> None:
             matrix = scoring.matrix(columns)
             del scoring
             gc.collect()  # the model, which trainer and tuner hold in a circle
-        show(matrix, write(matrix, asked.output))
+        sentences = (*matrix.findings(), *matrix.limits())
+        show(matrix.tables(NAME), sentences, write(matrix, asked.output))
 
 
 def divide(args: Sequence[str]) -> Asked:
@@ -100,12 +95,9 @@ def divide(args: Sequence[str]) -> Asked:
         if arg in ("--help", "-h"):
             parser().print_help()
             raise SystemExit(0)
-        flag, equals, value = arg.partition("=")
+        flag = arg.partition("=")[0]
         if flag in ("--lm.name", "--output"):
-            if not equals:
-                value = rest.pop(0) if rest and not rest[0].startswith("--") else ""
-            if not value:
-                raise PromptError(f"{flag} needs a value, for example: {EXAMPLE}.")
+            value = given_value(arg, rest, EXAMPLE)
             if flag == "--output":
                 asked.output = Path(value)
             else:
@@ -161,7 +153,7 @@ def texts_of(given: str) -> Iterator[Moved]:
     if not given.strip():
         raise PromptError("A prompt is empty; give a run's folder, a file or a text.")
     path = path_of(given)
-    if path and ((path / PROMPT).is_file() or (path.is_file() and path.suffix in RUNS)):
+    if path and is_run(path):
         record = read_record(path)
         if not record.text:
             raise PromptError(f"{given}: its prompt has no text; give another.")
@@ -208,43 +200,3 @@ def with_sources(prompts: Iterable[Moved]) -> Iterator[Moved]:
             gc.collect()
         if source := sources[learned_on.fingerprint]:
             yield each._replace(source=source)
-
-
-def show(matrix: Matrix, written: Path) -> None:
-    """Print the tables, what they say, and where the page is."""
-    for content in matrix.tables(NAME):
-        console.print(Text(content.title, "bold"), soft_wrap=True)
-        console.print(drawn(content))
-    for sentence in (*matrix.findings(), *matrix.limits()):
-        console.print(Text(visible(sentence)), soft_wrap=True)
-    console.print(Text(f"Open in a browser: {short_path(written)}"), soft_wrap=True)
-
-
-def drawn(content: Content) -> Table:
-    """A table for the terminal; its second text and further ones may take several lines."""
-    found = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for i, head in enumerate(content.heads):
-        look: Any = {"justify": "left" if i < content.texts else "right"}
-        if not 0 < i < content.texts:
-            look |= {"no_wrap": True, "overflow": "ellipsis"}
-        found.add_column(head, **look)
-    for i, row in enumerate(content.rows):
-        found.add_row(
-            *(Text(visible(cell)) for cell in row), style="bold" if i in content.strong else None
-        )
-    return found
-
-
-def _kept(path: Path) -> dict[str, Cell]:
-    """By key; half a line, of a killed process, and lines of an earlier version are left out."""
-    if not path.is_file():
-        return {}
-    lines, cells = path.read_text("utf-8", errors="replace").splitlines(), []
-    for line in lines:
-        try:
-            cells.append(Cell.from_json(json.loads(line)))
-        except (ValueError, TypeError, KeyError):
-            continue
-    if len(cells) < len(lines):
-        write_lines(path, [asdict(cell) for cell in cells])
-    return {cell.key: cell for cell in cells}

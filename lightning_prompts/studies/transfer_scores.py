@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import BatchSampler
 
 from lightning_prompts.callbacks.base import EvaluationCallback
 from lightning_prompts.callbacks.baselines import NO_PROMPT, mean_log_probabilities
@@ -30,7 +29,7 @@ from lightning_prompts.lm.class_scores import class_scores
 from lightning_prompts.metrics.scrutability import log_perplexity, round_trip
 from lightning_prompts.report.transfer import Cell, Column, Matrix, Scores
 from lightning_prompts.studies.check_costs import CALIBRATED_ON, ONE_DEVICE
-from lightning_prompts.tasks.loading import EncodedRows, LongestFirst, collate_rows
+from lightning_prompts.tasks.loading import EncodedRows, batches_of
 from lightning_prompts.tasks.rows import Rows
 from lightning_prompts.tuners.moved import EmbeddedTokens, moved
 from lightning_prompts.tuners.record import LMRecord, PromptRecord
@@ -137,10 +136,12 @@ class Scoring:
             )
         self.task.report.max_tokens = self.task.token_limit(lengths[longest])
         rows = self.task.rows("validation")
-        self.rows = EncodedRows(self.task.encoded_examples(rows), rows.labels, rows.numbers)
+        self.examples = self.task.encoded_examples(rows)
         self.scored = self._limited(rows)
-        self.labels = torch.tensor([rows.labels[i] for i in self.scored])
-        self.cut = sum(self.rows.examples[i].cut for i in self.scored)
+        some, examples = rows.take(self.scored), [self.examples[i] for i in self.scored]
+        self.rows = EncodedRows(examples, some.labels, some.numbers)
+        self.labels = torch.tensor(self.rows.labels)
+        self.cut = sum(example.cut for example in examples)
 
     def _limited(self, rows: Rows) -> list[int]:
         """All rows, or as many of the longest as `limit_val_batches` says: the same for all."""
@@ -185,7 +186,7 @@ class Scoring:
     def matrix(self, columns: list[Column]) -> Matrix:
         """The columns with what they are of."""
         task = self.task
-        title = f"{task.slug}, validation, {scored(len(self.scored), len(self.rows))}"
+        title = f"{task.slug}, validation, {scored(len(self.rows), len(self.examples))}"
         words = [answers[0] for answers in task.verbalizer.answers]
         counts = self.labels.bincount(minlength=len(words)) / len(self.labels)
         labels, names = list(task.verbalizer.labels), [each.name for each in self.prompts]
@@ -206,14 +207,11 @@ class Scoring:
 
         prior = mean_log_probabilities(self.trainer, self.task, answers).cpu()
         found: dict[int, Tensor] = {}
-        lengths = [self.rows.lengths[i] for i in self.scored]
-        for places in BatchSampler(LongestFirst(lengths), self.task.val_batch_size, False):
-            indices = [self.scored[place] for place in places]
-            batch = collate_rows([self.rows[i] for i in indices])
+        for batch in batches_of(self.rows, self.task.val_batch_size):
             with EvaluationCallback.precision(self.trainer):
                 scores = answers(self.trainer.strategy.batch_to_device(batch))
-            found |= dict(zip(indices, scores.log_softmax(-1).cpu(), strict=True))
-        log_shares = torch.stack([found[i] for i in self.scored])
+            found |= zip(batch["rows"].tolist(), scores.log_softmax(-1).cpu(), strict=True)
+        log_shares = torch.stack([found[number] for number in self.rows.numbers])
         nats = self.lm.token_nll(tokens[None])[0].cpu() if ids else None
         written = self.lm.decode(ids)
         return Cell(
@@ -257,7 +255,7 @@ class Scoring:
         """All that the numbers depend on beside the text."""
         task, lm = self.task, self.lm
         # The limit leaves room for the longest text: where it cuts nothing, it changes nothing.
-        cut = task.cuts("validation") or any(example.cut for example in self.rows.examples)
+        cut = task.cuts("validation") or any(example.cut for example in self.examples)
         limit = task.report.max_tokens if cut else None
         parts = [
             (lm.fingerprint, self.trainer.precision, lm.embedding_table.dtype, __version__),

@@ -6,21 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from rich.text import Text
 
-from lightning_prompts.cli.parser import PromptParser
+from lightning_prompts.cli.parser import PromptParser, given_value
+from lightning_prompts.cli.shown import show
 from lightning_prompts.files.atomic_files import remove_drafts
-from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.escaping import visible
-from lightning_prompts.files.text import PROGRAM, did_you_mean, short_path
+from lightning_prompts.files.text import PROGRAM, did_you_mean
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.sources import find_model
 from lightning_prompts.report.validity import Validity, write
 from lightning_prompts.report.validity_readings import MEASURES, Reading
 from lightning_prompts.runs.folder import require_writable
 from lightning_prompts.runs.lock import locked
-from lightning_prompts.studies.transfer import ANOTHER, drawn
+from lightning_prompts.studies.transfer import ANOTHER
 from lightning_prompts.studies.validity_texts import Learned, ask, learned_texts
 from lightning_prompts.studies.validity_values import Measuring, read_kept
 
@@ -78,7 +76,8 @@ def validity(args: Sequence[str]) -> None:
                 f"No measure could be taken: {'; '.join(readings[0].left_out.values())}."
             )
         found = Validity(readings)
-        show(found, write(found, asked.output))
+        sentences = (*found.findings(), *found.limits())
+        show(found.tables(wide=False), sentences, write(found, asked.output))
 
 
 def parse(args: Sequence[str]) -> Wanted:
@@ -91,15 +90,10 @@ def parse(args: Sequence[str]) -> Wanted:
     names, rest, given = [], [], list(args)
     while given:
         arg = given.pop(0)
-        flag, equals, value = arg.partition("=")
-        if flag != "--lm.name":
+        if arg.partition("=")[0] == "--lm.name":
+            names.append(given_value(arg, given, EXAMPLE))
+        else:
             rest.append(arg)
-            continue
-        if not equals:
-            value = given.pop(0) if given and not given[0].startswith("--") else ""
-        if not value:
-            raise PromptError(f"--lm.name needs a value, for example: {EXAMPLE}.")
-        names.append(value)
     config = parser().parse_args(rest)
     if not names:
         raise PromptError(f"Say which models read, each with --lm.name: {EXAMPLE}.")
@@ -160,13 +154,3 @@ def parser() -> PromptParser:
     )
     known.add_class_arguments(FrozenLM, "lm")
     return known
-
-
-def show(found: Validity, written: Path) -> None:
-    """Print the tables, what they say, and where the page is."""
-    for content in found.tables(wide=False):
-        console.print(Text(content.title, "bold"), soft_wrap=True)
-        console.print(drawn(content))
-    for sentence in (*found.findings(), *found.limits()):
-        console.print(Text(visible(sentence)), soft_wrap=True)
-    console.print(Text(f"Open in a browser: {short_path(written)}"), soft_wrap=True)

@@ -1,7 +1,6 @@
 """What one language model's measures say of the texts of a study of validity; kept as they come."""
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_prompts.files.amounts import count
-from lightning_prompts.files.atomic_files import append_line, write_lines
+from lightning_prompts.files.atomic_files import append_line, read_lines
 from lightning_prompts.files.console import notice
 from lightning_prompts.files.version import __version__
 from lightning_prompts.lm.frozen import FrozenLM
@@ -43,8 +42,8 @@ NOTICES = 10  # of how far it is
 Ids = tuple[int, ...]
 known_words = cache(natural_words)
 ONE_BY_ONE: Mapping[str, Callable[[FrozenLM, Ids], float]] = {
-    "natural_percentile": lambda lm, ids: natural_percentile(lm, ids),
-    "grammar": lambda lm, ids: grammar(lm, ids),
+    "natural_percentile": natural_percentile,
+    "grammar": grammar,
     "repetition": lambda _, ids: repetition(ids),
     "real_words": lambda lm, ids: real_words(lm.decode(ids), known_words()),
 }
@@ -162,19 +161,8 @@ def _finite(value: Any) -> bool:
 
 
 def read_kept(path: Path) -> Kept:
-    """What a file keeps; half a line, of a killed process, is left out and taken away."""
-    if not path.is_file():
-        return {}
-    lines = path.read_text("utf-8", errors="replace").splitlines()
-    whole: list[dict[str, Any]] = []
+    """What a file keeps."""
     kept: Kept = {}
-    for line in lines:
-        try:
-            row = json.loads(line)
-            kept.setdefault(row["key"], {}).update(row["values"])
-        except (ValueError, TypeError, KeyError):
-            continue
-        whole.append(row)
-    if len(whole) < len(lines):
-        write_lines(path, whole)
+    for key, values in read_lines(path, lambda row: (row["key"], dict(row["values"]))):
+        kept.setdefault(key, {}).update(values)
     return kept

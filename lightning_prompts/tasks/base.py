@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import DataLoader
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.lightning_internals import adds_sampler
 from lightning_prompts.files.option_types import ChecksOptions, Count, Range, Seed
 from lightning_prompts.lm.answers import AnswerScore
-from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.template import Template
@@ -98,7 +96,7 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
         self._rows: dict[str, Rows] = {}
         self._encoded = {}
         # Tokenized once for each limit, as every validation asks whether it cuts them.
-        self._to_calibrate: dict[tuple[int, int], loading.EncodedRows] = {}
+        self._to_calibrate = {}
 
     # ---- for a subclass
 
@@ -212,38 +210,6 @@ class PromptTask(ChecksOptions, EncodedSplits, ABC):
     def test_dataloader(self) -> DataLoader[Any]:
         """Each test row once."""
         return self._evaluation_loader("test")
-
-    # ---- for the baselines
-
-    def calibration_batches(self, n: int = 256) -> Iterator[Batch]:
-        """Training texts without their labels, drawn by seed and not by class.
-
-        Args:
-            n: Most texts to draw. Where there are no training rows, the texts of the first split
-                read stand in for them.
-
-        Yields:
-            Batches with label -1, the same on every rank.
-        """
-        encoded = self._drawn(n)
-        for indices in BatchSampler(
-            loading.LongestFirst(encoded.lengths), self.val_batch_size, False
-        ):
-            yield loading.collate_rows([encoded[i] for i in indices])
-
-    def cuts(self, split: str) -> bool:
-        """Whether the limit of tokens cuts a text of a split, or of those to calibrate on."""
-        return self.report.cut.get(split, 0) > 0 or any(row.cut for row in self._drawn().examples)
-
-    def _drawn(self, n: int = 256) -> loading.EncodedRows:
-        key = n, self.report.max_tokens
-        if key not in self._to_calibrate:
-            rows = self._reference_rows()
-            generator = torch.Generator().manual_seed(self.seed)
-            drawn = rows.take(torch.randperm(len(rows), generator=generator)[:n].tolist())
-            labels, examples = [-1] * len(drawn), self.encoded_examples(drawn)
-            self._to_calibrate[key] = loading.EncodedRows(examples, labels, drawn.numbers)
-        return self._to_calibrate[key]
 
     # ---- steps
 

@@ -14,15 +14,15 @@ from lightning_prompts.lm.chat import Conversation
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.verbalizer import Words
 from lightning_prompts.metrics.panel.frames import TaskKind
-from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tasks.columns import labels_of
+from lightning_prompts.tasks.divided import DividedRows
 from lightning_prompts.tasks.files import stem
 from lightning_prompts.tasks.labelled import Columns, labelled, unlabelled
 from lightning_prompts.tasks.reading import Reading, columns_of, encoding_of, separator_of
 from lightning_prompts.tasks.rows import SPLIT_SEED, Rows, few_shot, stratified_order
 from lightning_prompts.tasks.sources import DataSource
 from lightning_prompts.tasks.split_files import is_pattern
-from lightning_prompts.tasks.splitting import SPLITS, cut, shares_of
+from lightning_prompts.tasks.splitting import shares_of
 from lightning_prompts.tasks.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 MOST_LABELS = 1000  # that are answers without being named; more are texts, or numbers to predict
 
 
-class TextClassification(PromptTask):
+class TextClassification(DividedRows):
     """Rows of text and a label, from a local folder or file or from the Hub.
 
     A folder holds `train`, `validation` and `test` as JSON(L), CSV, TSV, Parquet or Arrow, plain or
@@ -164,10 +164,6 @@ class TextClassification(PromptTask):
             "commit": source.commit,
         }
 
-    def has(self, split: str) -> bool:
-        """Whether there is such a split."""
-        return self._find(split) is not None
-
     def read(self, split: str) -> Rows:
         """The rows of a split, or the part of them that was asked for.
 
@@ -236,73 +232,6 @@ class TextClassification(PromptTask):
         if self._data is not None:
             return Tables(self._data, reading)
         return DataSource(self.path, self.subset, self.data_revision, reading)
-
-    def _find(self, split: str) -> Rows | None:
-        """All rows of a split with their classes, None where there is no such split."""
-        if split not in self._found:
-            self._found.update(self._look_up(split))
-        return self._found[split]
-
-    def _look_up(self, split: str) -> dict[str, Rows | None]:
-        """The rows of `split`, and of whatever splits come with it."""
-        if split == "predict" and not self.files["predict"]:
-            if self._source.is_file and not self.files["test"]:
-                test = self._find("test")
-                # What was left out may be of other parts of the file.
-                return {split: None if test is None else replace(test, left_out={})}
-            return {split: self._own(split, "test") if self._has_own("test") else None}
-        if split in ("train", "validation") and self._must_cut_train:
-            parts = cut(self._own("train"), ["train", "validation"], self.shares)
-            kept = {name: len(part or ()) for name, part in parts.items()}
-            log.info("There are no validation rows; the training rows are divided: %s.", kept)
-            return parts
-        if self._source.is_file and not self.files[split]:
-            free = [name for name in SPLITS if not self.files[name]]
-            return cut(self._labelled(self._raw(split)), free, self.shares)
-        return {split: self._own(split) if self._has_own(split) else None}
-
-    def _has_own(self, split: str) -> bool:
-        """Whether a split has files, or is on the Hub."""
-        return bool(self.files[split]) or self._source.has(split)
-
-    def _own(self, split: str, place: str | None = None) -> Rows:
-        """The rows of a split that has files, or is on the Hub; those of another one's `place`."""
-        return self._labelled(self._raw(place or split), to_predict=split == "predict")
-
-    def _raw(self, place: str) -> Rows:
-        """Rows as they are in their source: of one split, or those of the one file."""
-        if (given := self.files[place]) is not None:
-            assert isinstance(self._source, DataSource)
-            self._refuse_overlap(self._source, place, given)
-            return self._source.named(given, place)
-        if self._source.is_file:
-            return self._source.whole_file()
-        if not self._source.has(place):
-            raise PromptError(self._source.missing(place))
-        return self._source.split(place)
-
-    def _refuse_overlap(self, source: DataSource, split: str, pattern: str) -> None:
-        """Refuse a pattern that takes in another split's rows, which nobody meant to train on."""
-        if not is_pattern(pattern):
-            return
-        own = set(source.paths(pattern, split))
-        for other in SPLITS:
-            given = self.files[other]
-            if other == split or not self._has_own(other) or source.is_hub:
-                continue
-            theirs = source.paths(given, other) if given else source.files(other)
-            if both := sorted(own.intersection(theirs)):
-                raise PromptError(
-                    f"--data.{split} {pattern} takes in {both[0]}, which has {other} rows; give a "
-                    "narrower pattern."
-                )
-
-    @property
-    def _must_cut_train(self) -> bool:
-        """Whether there are training rows but no validation rows."""
-        if self.files["validation"] or self._source.is_file or self._source.has("validation"):
-            return False
-        return bool(self.files["train"]) or self._source.has("train")
 
     def _few_shot(self, rows: Rows, shots: int) -> list[int]:
         drawn = few_shot(rows.labels, shots, self.seed)

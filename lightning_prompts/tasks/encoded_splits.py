@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -31,13 +32,19 @@ class EncodedSplits(LightningDataModule):
     truncate: str | None
     max_tokens: int | None
     report: TaskReport
+    seed: int
     windows: Windows | None = None
     """Rows to predict that are read while they are predicted; None where all are read first."""
     _encoded: dict[str, loading.EncodedRows]
+    _to_calibrate: dict[tuple[int, int], loading.EncodedRows]
 
     @abstractmethod
     def rows(self, split: str) -> Rows:
         """The rows of a split, which are read once."""
+
+    @abstractmethod
+    def _reference_rows(self) -> Rows:
+        """The training rows; without any, the first rows that were read."""
 
     def texts(self, *splits: str) -> list[tuple[str, str]]:
         """What each row has before the prompt and behind it, all rows on every process.
@@ -158,3 +165,31 @@ class EncodedSplits(LightningDataModule):
             return template.encode(rows.rows[index], limit, self.truncate)
         except PromptError as error:
             raise PromptError(f"{rows.place(index)}: {error}") from error
+
+    # ---- for the baselines
+
+    def calibration_batches(self, n: int = 256) -> Iterator[Batch]:
+        """Training texts without their labels, drawn by seed and not by class.
+
+        Args:
+            n: Most texts to draw. Where there are no training rows, the texts of the first split
+                read stand in for them.
+
+        Returns:
+            Batches with label -1, the same on every rank.
+        """
+        return loading.batches_of(self._drawn(n), self.val_batch_size)
+
+    def cuts(self, split: str) -> bool:
+        """Whether the limit of tokens cuts a text of a split, or of those to calibrate on."""
+        return self.report.cut.get(split, 0) > 0 or any(row.cut for row in self._drawn().examples)
+
+    def _drawn(self, n: int = 256) -> loading.EncodedRows:
+        key = n, self.report.max_tokens
+        if key not in self._to_calibrate:
+            rows = self._reference_rows()
+            generator = torch.Generator().manual_seed(self.seed)
+            drawn = rows.take(torch.randperm(len(rows), generator=generator)[:n].tolist())
+            labels, examples = [-1] * len(drawn), self.encoded_examples(drawn)
+            self._to_calibrate[key] = loading.EncodedRows(examples, labels, drawn.numbers)
+        return self._to_calibrate[key]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
 from lightning_prompts.files.drawing import seed_at
 from lightning_prompts.files.errors import PromptError
@@ -49,6 +49,12 @@ def collate_rows(items: Sequence[tuple[Example, int, int]]) -> Batch:
     examples, labels, numbers = zip(*items, strict=True)
     borrowed = numbers[0] < 0  # a process has rows of its own or a borrowed one, never both
     return collate(examples, labels, [max(n, ~n) for n in numbers], borrowed)
+
+
+def batches_of(rows: EncodedRows, size: int) -> Iterator[Batch]:
+    """All rows of one process, the longest first, in batches."""
+    for places in BatchSampler(LongestFirst(rows.lengths), size, False):
+        yield collate_rows([rows[place] for place in places])
 
 
 class EpochOrder(Sampler[int]):

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from torch.utils.data import BatchSampler, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from lightning_prompts.files.errors import PromptError
@@ -170,9 +170,7 @@ class Windows(IterableDataset[Any]):
         examples = self.task.encoded_examples(rows)
         of_window = WindowRows(index, rows, sum(example.cut for example in examples))
         encoded = loading.EncodedRows(examples, [-1] * len(rows), rows.numbers)
-        order = loading.LongestFirst(encoded.lengths)
-        for indices in BatchSampler(order, self.task.val_batch_size, drop_last=False):
-            batch: dict[str, Any] = dict(loading.collate_rows([encoded[i] for i in indices]))
+        for batch in loading.batches_of(encoded, self.task.val_batch_size):
             yield {**batch, WINDOW: of_window}
 
 

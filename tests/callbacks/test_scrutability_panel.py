@@ -74,7 +74,7 @@ def test_by_default_what_is_cheap_in_tests_alone(make_task: MakeTask, lm: Frozen
     got = measured(tuner, task, Scrutability())
     ids = lm.encode(" a warm film")
     assert only(got, every) == CHEAP
-    assert got["natural_percentile"] == pytest.approx(natural_percentile(lm, ids, REGISTERS))
+    assert got["natural_percentile"] == pytest.approx(natural_percentile(lm, ids))
     assert got["grammar"] == pytest.approx(grammar(lm, ids))
     expected = task_identification(lm, ids, "sentiment", [" terrible", " great"])
     assert {name: got[name] for name in TASK} == pytest.approx(asdict(expected), abs=1e-6)
@@ -151,9 +151,9 @@ def test_a_scorer_reads_the_text_by_its_own_tokens(make_task: MakeTask, wide: Fr
     read_by = wide.encode(" great")
     assert (len(ids), len(read_by)) == (6, 1)
     assert got["grammar"] == 0.5
-    assert got["natural_percentile"] == pytest.approx(natural_percentile(wide, read_by, REGISTERS))
+    assert got["natural_percentile"] == pytest.approx(natural_percentile(wide, read_by))
     own = measured(tuner, task, Scrutability())
-    assert own["natural_percentile"] == pytest.approx(natural_percentile(task.lm, ids, REGISTERS))
+    assert own["natural_percentile"] == pytest.approx(natural_percentile(task.lm, ids))
 
 
 def answered(task: TextClassification, folder: Path, tuner: PromptTuner) -> AnsweredRows:

@@ -12,8 +12,9 @@ from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.main import main
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.runs.checkpoint import BestPrompt, LastPrompt, restore_prompt
+from lightning_prompts.runs.best_prompt import BestPrompt, restore_prompt
 from lightning_prompts.runs.history import read_history
+from lightning_prompts.runs.last_prompt import LastPrompt
 from lightning_prompts.runs.reading import read_run
 from lightning_prompts.runs.results_of_test import Tested
 from lightning_prompts.tasks.demo import Demo

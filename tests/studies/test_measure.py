@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from lightning_prompts.callbacks.baselines import KEPT
 from lightning_prompts.cli.main import main
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.studies.measure import divide, find
+from lightning_prompts.studies.given import find
+from lightning_prompts.studies.measure import divide
 
 WORDS = {"negative": " terrible", "positive": " great"}
 

@@ -2,12 +2,12 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_prompts.cli.main import main
@@ -17,12 +17,8 @@ from lightning_prompts.tasks import TextClassification
 from lightning_prompts.tuners import GuidedSearch
 from lightning_prompts.tuners.search.ledger import Ids
 from tests.resuming import assert_resumes_after_a_signal
-from tests.tiny import reviews, save_model
-
-FIRST, LAST = "{prompt} {text} It was", "{text}{prompt}"
-WORDS = {"negative": " bad", "positive": " good"}
-ROWS = list(reviews(14))
-SPLITS = {"train": ROWS[:8], "validation": ROWS[8:11], "test": ROWS[11:]}
+from tests.searching import FIRST, LAST, ROWS, SPLITS, WORDS, trainer_in
+from tests.tiny import save_model
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +83,6 @@ def build(lm: FrozenLM, template: str, also: Any, **options: Any) -> tuple[Any, 
     return task, GuidedSearch(lm, task.template, task.verbalizer, **options)
 
 
-def trainer_in(folder: Path, steps: int = 3, **options: Any) -> Trainer:
-    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
-    quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0}
-    quiet |= {"enable_checkpointing": False, "log_every_n_steps": 1, "max_steps": steps}
-    return Trainer(default_root_dir=folder, **(quiet | options))
-
-
 @pytest.mark.parametrize("template", [FIRST, LAST])
 def test_the_best_has_the_lowest_mean(
     template: str, lm: FrozenLM, lm_folder: Path, folders: dict[str, Path], tmp_path: Path
@@ -150,6 +139,8 @@ def test_the_best_has_the_lowest_mean(
     check(trainer.validate(tuner, datamodule=task, verbose=False)[0], "val", "validation")
     check(trainer.test(tuner, datamodule=task, verbose=False)[0], "test", "test")
     row = tuner.listed_prompts()[0]
+    own = terms(best, "validation")[""]["log_perplexity"]
+    assert row["perplexity"] == pytest.approx(math.exp(own), rel=1e-4)
     assert row["val_also_loss/parts"] == pytest.approx(
         terms(best, "validation")["parts"]["loss"], rel=1e-5
     )

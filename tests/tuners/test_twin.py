@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_prompts.cli.main import main
@@ -20,12 +19,8 @@ from lightning_prompts.tuners import GuidedSearch, SoftPrompt
 from lightning_prompts.tuners.search.candidates import EditSettings
 from lightning_prompts.tuners.search.ledger import Ids
 from tests.resuming import assert_resumes_after_a_signal
-from tests.tiny import reviews, save_model
-
-FIRST, LAST = "{prompt} {text} It was", "{text}{prompt}"
-WORDS = {"negative": " bad", "positive": " good"}
-ROWS = list(reviews(14))
-SPLITS = {"train": ROWS[:8], "validation": ROWS[8:11], "test": ROWS[11:]}
+from tests.searching import FIRST, LAST, ROWS, SPLITS, WORDS, trainer_in
+from tests.tiny import save_model
 
 
 def task_of(lm: FrozenLM, template: str = LAST, **options: Any) -> TextClassification:
@@ -40,13 +35,6 @@ def build(task: TextClassification, **options: Any) -> GuidedSearch:
         **options,
     }
     return GuidedSearch(task.lm, task.template, task.verbalizer, **options)
-
-
-def trainer_in(folder: Path, steps: int = 2, **options: Any) -> Trainer:
-    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
-    quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0}
-    quiet |= {"enable_checkpointing": False, "log_every_n_steps": 1, "max_steps": steps}
-    return Trainer(default_root_dir=folder, **(quiet | options))
 
 
 def soft(task: TextClassification, folder: Path, seed: int = 0) -> tuple[Path, Tensor]:

@@ -91,12 +91,12 @@ def recalibrated(log_shares: Tensor, unlabelled: Tensor) -> Tensor:
 
     Args:
         log_shares: [N, C] Log-probabilities.
-        unlabelled: [M, C] The same of other rows.
+        unlabelled: [M, C] The same of other rows; one with NaN was not readable, and is left out.
 
     Returns:
-        [N, C]
+        [N, C] NaN where no other row was readable.
     """
     if unlabelled.shape[1] == 2:
-        middle = (unlabelled[:, 1] - unlabelled[:, 0]).quantile(0.5)
+        middle = (unlabelled[:, 1] - unlabelled[:, 0]).nanquantile(0.5)
         return log_shares - torch.stack([torch.zeros_like(middle), middle])
-    return log_shares - unlabelled.mean(0)
+    return log_shares - unlabelled.nanmean(0)

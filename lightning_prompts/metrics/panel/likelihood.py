@@ -25,9 +25,7 @@ class Unmeasured(PromptError):  # noqa: N818 - nothing is wrong
     """Why a text has no value of a measure; the panel leaves it out."""
 
 
-def natural_percentile(
-    lm: Backbone, token_ids: Sequence[int], registers: Registers | None = None
-) -> float:
+def natural_percentile(lm: Backbone, token_ids: Sequence[int]) -> float:
     """Share of natural stretches of as many tokens that are less likely than the text, in percent.
 
     100 (#{s: nll(s) > nll(text)} + #{s: nll(s) = nll(text)} / 2) / #s   (ours)
@@ -44,7 +42,6 @@ def natural_percentile(
     Args:
         lm: Reads; the model that the token ids are of.
         token_ids: [P] The text, P at least 1.
-        registers: Sentences of each register in place of the package's.
 
     Returns:
         0 to 100.
@@ -54,7 +51,7 @@ def natural_percentile(
             cannot read the sentences.
     """
     ids = readable(lm, token_ids)
-    found, nats = stretches(lm, len(ids), sentences.registers() if registers is None else registers)
+    found, nats = stretches(lm, len(ids), sentences.registers())
     own = row_nats(lm, [ids])[0]
     return 100 * _share_below(ids, own, found, nats)
 

@@ -7,7 +7,6 @@ from functools import cached_property
 from weakref import WeakKeyDictionary
 
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.sentences import Registers
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.metrics.panel.answered import AnsweredRows
 from lightning_prompts.metrics.panel.frames import TaskKind
@@ -70,7 +69,6 @@ class _Reading:
     ids: list[int]
     text: str
     task: TaskFacts
-    registers: Registers | None
 
 
 def _task_identification(read: _Reading) -> dict[str, float]:
@@ -117,9 +115,7 @@ OF_MORE: Mapping[str, str] = {
     },
 }
 MEASURES: Mapping[str, Callable[[_Reading], dict[str, float]]] = {
-    "natural_percentile": lambda r: {
-        "natural_percentile": natural_percentile(r.lm, r.ids, r.registers)
-    },
+    "natural_percentile": lambda r: {"natural_percentile": natural_percentile(r.lm, r.ids)},
     "task_identification": _task_identification,
     "grammar": lambda r: {"grammar": grammar(r.lm, r.ids)},
     "repetition": lambda r: {"repetition": repetition(r.ids)},
@@ -138,7 +134,6 @@ def scrutability_panel(
     prompt: str | Sequence[int],
     measures: Sequence[str] = CHEAP,
     task: TaskFacts | None = None,
-    registers: Registers | None = None,
     say: Callable[[str], None] = log.info,
 ) -> dict[str, float]:
     """Measures of a prompt's text, by the names under which they are logged.
@@ -151,7 +146,6 @@ def scrutability_panel(
         prompt: The text, or its token ids in this model.
         measures: Names of `MEASURES`; one can have several values.
         task: Which the prompt is for.
-        registers: Natural sentences in place of the package's, for `natural_percentile`.
         say: Takes a sentence for each measure that is left out.
 
     Raises:
@@ -160,7 +154,7 @@ def scrutability_panel(
     refuse_unknown(measures)
     (ids,) = lm.tokenize([prompt]) if isinstance(prompt, str) else (list(prompt),)
     text = prompt if isinstance(prompt, str) else lm.decode(ids)
-    read = _Reading(lm, ids, text, task or TaskFacts(), registers)
+    read = _Reading(lm, ids, text, task or TaskFacts())
     if not ids:
         say("The panel of scrutability is left out: the prompt's text is empty.")
         return {}

@@ -184,7 +184,9 @@ class Ledger:
         row: dict[str, Any] = {"text": text, "ids": list(ids), "times": entry.times}
         if entry.times:
             row |= {name: entry.mean_reward, **entry.components}
-        row["perplexity"] = math.exp(min(entry.log_perplexity, 700.0))
+        # The tuned model's own, like the other measures of a validation, where there was one.
+        nats = entry.validated.get("log_perplexity", entry.log_perplexity)
+        row["perplexity"] = math.exp(min(nats, 700.0))
         shown = {k: v for k, v in entry.validated.items() if k != "log_perplexity"}
         if shown:
             shown["objective"] = self.objective(ids, alpha)

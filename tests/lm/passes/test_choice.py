@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_prompts.lm import frozen as language_model
+from lightning_prompts.lm import reader as language_model
 from lightning_prompts.lm.batch import Batch, collate
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.passes import choice as reuse_choice

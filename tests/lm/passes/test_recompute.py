@@ -48,7 +48,7 @@ def test_a_part_is_held_at_a_time(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch)
 def test_evaluations_make_one_pass(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lm, "recompute", True)
     monkeypatch.setattr(recompute, "recomputed", None)  # nobody calls it
-    monkeypatch.setattr("lightning_prompts.lm.frozen.recomputed", None)
+    monkeypatch.setattr("lightning_prompts.lm.reader.recomputed", None)
     with torch.no_grad():
         lm.answers(random_prompts(lm, 1).requires_grad_(), make_batch(lm, FIRST))
     lm.answers(random_prompts(lm, 1), make_batch(lm, FIRST))

@@ -62,13 +62,15 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> FrozenLM:
     return FrozenLM(str(folder))
 
 
-@pytest.fixture(scope="session")
-def registers() -> Registers:
-    """Three registers of thirty sentences of other lengths."""
+@pytest.fixture
+def registers(monkeypatch: pytest.MonkeyPatch) -> Registers:
+    """Three registers of thirty sentences of other lengths, in place of the package's."""
     words = ("the river", "a bus", "my aunt", "nobody", "this lamp", "our street")
     acts = ("was late", "ran on", "lost it all again", "sang", "is far too warm for May")
     made = [f"{w} {a}." for a in acts for w in words]
-    return tuple(tuple(f"{start} {one}" for one in made) for start in ("So", "I think", "Put:"))
+    found = tuple(tuple(f"{start} {one}" for one in made) for start in ("So", "I think", "Put:"))
+    monkeypatch.setattr("lightning_prompts.files.sentences.registers", lambda: found)
+    return found
 
 
 def read(folder: Path, split: str) -> list[tuple[str, int]]:

@@ -43,7 +43,7 @@ def test_percentile_among_natural_stretches(
     ids = exact.ids(text)
     found = draw(lm, len(ids), registers)
     expected = 100 * share_below(exact.nats(ids), [exact.nats(stretch) for stretch in found])
-    assert natural_percentile(lm, ids, registers) == pytest.approx(expected)
+    assert natural_percentile(lm, ids) == pytest.approx(expected)
 
 
 def test_stretches_are_of_the_sentences(lm: FrozenLM, exact: Exact, registers: Registers):
@@ -72,10 +72,10 @@ def test_no_more_stretches_than_a_thousand(
     assert len(draw(lm, 3, registers)) == 7
 
 
-def test_a_natural_stretch_counts_half_for_itself(lm: FrozenLM, registers: Registers):
-    one = ((registers[0][0],),)
-    ids = lm.encode(registers[0][0])[:6]
-    assert natural_percentile(lm, ids, one) == 50
+def test_a_natural_stretch_counts_half_for_itself(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch):
+    sentence = "So the river sang."
+    monkeypatch.setattr("lightning_prompts.files.sentences.registers", lambda: ((sentence,),))
+    assert natural_percentile(lm, lm.encode(sentence)[:6]) == 50
 
 
 def test_stretches_are_read_once_a_length(
@@ -86,7 +86,7 @@ def test_stretches_are_read_once_a_length(
         likelihood, "row_nats", lambda lm, rows: (calls.append(len(rows)), row_nats(lm, rows))[1]
     )
     for text in ("abcdefg", "gfedcba", "abcdefgh"):
-        natural_percentile(lm, lm.encode(text), registers)
+        natural_percentile(lm, lm.encode(text))
     assert calls == [90, 1, 1, 90, 1]
 
 
@@ -111,12 +111,13 @@ def test_shuffles_are_other_orders():
 
 
 @pytest.mark.parametrize("measure", [natural_percentile, grammar])
-def test_what_cannot_be_read(measure, lm: FrozenLM, short: FrozenLM):
+def test_what_cannot_be_read(measure, lm: FrozenLM, short: FrozenLM, monkeypatch):
     with pytest.raises(Unmeasured, match=r"no token$"):
         measure(lm, [])
     with pytest.raises(Unmeasured, match="no row for a token"):
         measure(lm, [lm.vocab_size])
     with pytest.raises(Unmeasured, match=r"has 65 tokens, and short.* 64 positions"):
         measure(short, [5] * 65)
+    monkeypatch.setattr("lightning_prompts.files.sentences.registers", lambda: ())
     with pytest.raises(Unmeasured, match="can read none of the sentences"):
-        natural_percentile(lm, [5], ())
+        natural_percentile(lm, [5])

@@ -23,9 +23,8 @@ TEXT = " a warm film"
 
 
 def test_each_value_is_its_own_functions(
-    lm: FrozenLM, answered: AnsweredRows, registers: Registers, monkeypatch: pytest.MonkeyPatch
+    lm: FrozenLM, answered: AnsweredRows, registers: Registers
 ):
-    monkeypatch.setattr("lightning_prompts.files.sentences.registers", lambda: registers)
     answers = [" terrible", " great"]
     texts = ["A cold and funny film.", "a warm, warm day"]
     task = TaskFacts("sentiment", answers, texts, answered)
@@ -34,7 +33,7 @@ def test_each_value_is_its_own_functions(
     ids = lm.encode(TEXT)
     effects = token_effects(answered)
     assert cheap == {
-        "natural_percentile": natural_percentile(lm, ids, registers),
+        "natural_percentile": natural_percentile(lm, ids),
         **asdict(task_identification(lm, ids, "sentiment", answers)),
         "grammar": grammar(lm, ids),
         "repetition": 1 - len(set(ids)) / len(ids),
@@ -53,17 +52,14 @@ def test_each_value_is_its_own_functions(
 
 def test_tokens_and_text_are_one(lm: FrozenLM, registers: Registers):
     names = ("natural_percentile", "grammar", "repetition", "real_words")
-    of_text, of_ids = (
-        scrutability_panel(lm, prompt, names, registers=registers)
-        for prompt in (TEXT, lm.encode(TEXT))
-    )
+    of_text, of_ids = (scrutability_panel(lm, prompt, names) for prompt in (TEXT, lm.encode(TEXT)))
     assert of_text == of_ids
     assert set(of_ids) == set(names)
 
 
 def test_what_cannot_be_measured_is_left_out(lm: FrozenLM, registers: Registers):
     said: list[str] = []
-    got = scrutability_panel(lm, TEXT, tuple(MEASURES), registers=registers, say=said.append)
+    got = scrutability_panel(lm, TEXT, tuple(MEASURES), say=said.append)
     assert set(got) == {"natural_percentile", "grammar", "repetition", "real_words"}
     assert said == [
         "task_identification is left out: which of the described tasks this one is is not known; "

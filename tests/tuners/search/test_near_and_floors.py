@@ -23,30 +23,20 @@ from lightning_prompts.tuners.prompt_init import FromText
 from lightning_prompts.tuners.search import floors as floors_module
 from lightning_prompts.tuners.search.floors import Floors
 from lightning_prompts.tuners.search.near import NearText
-from tests.tiny import reviews
+from tests.searching import LAST, SPLITS, WORDS, trainer_in
 
-WORDS = {"negative": " bad", "positive": " good"}
-ROWS = list(reviews(14))
-SPLITS = {"train": ROWS[:8], "validation": ROWS[8:11], "test": ROWS[11:]}
 W = 0.2
 
 
 def run(lm: FrozenLM, folder: Path, steps: int = 3, **options: Any) -> tuple[Trainer, GuidedSearch]:
-    task = TextClassification(
-        lm, "{text}{prompt}", WORDS, data=SPLITS, batch_size=4, val_batch_size=2
-    )
+    task = TextClassification(lm, LAST, WORDS, data=SPLITS, batch_size=4, val_batch_size=2)
     options = {
         **{"prompt_length": None, "min_length": 3, "max_length": 6, "init": FromText(" film")},
         **{"candidates": 8, "beam": 2, "race": [2], "contenders": 2, "perplexity_weight": W},
         **options,
     }
     tuner = GuidedSearch(lm, task.template, task.verbalizer, **options)
-    trainer = Trainer(
-        default_root_dir=folder,
-        **{"accelerator": "cpu", "logger": False, "enable_progress_bar": False},
-        **{"enable_model_summary": False, "num_sanity_val_steps": 0, "log_every_n_steps": 1},
-        **{"enable_checkpointing": False, "max_steps": steps},
-    )
+    trainer = trainer_in(folder, steps)
     trainer.fit(tuner, datamodule=task)
     return trainer, tuner
 
