@@ -20,4 +20,4 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shown = {i: cell.outputs for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"}
     answers, page = list(shown.values())[-2:]
     assert answers[-1]["data"]["text/plain"] == "['negative', 'positive']"
-    assert "searched" in str(shown) and "<iframe" in page[-1]["data"]["text/html"]
+    assert "<iframe" in page[-1]["data"]["text/html"]
