@@ -212,7 +212,7 @@ def mean_log_probabilities(
         unit=" batches",
         leave=False,
         delay=PROGRESS_AFTER_SECONDS,
-        disable=not trainer.is_global_zero,
+        disable=not trainer.is_global_zero or trainer.progress_bar_callback is None,
     )
     parts = []
     for batch in batches:
