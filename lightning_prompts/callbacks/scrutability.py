@@ -39,8 +39,8 @@ class Scrutability(EvaluationCallback):
         panel: Names of further measures of the text, read by the scorer, else by the task's own
             model, at each validation and test: `natural_percentile`, `task_identification`,
             `grammar`, `repetition`, `real_words`, `copied_run`; and `token_effects` and
-            `simulatability`, which pass over some 256 rows many times. By default all but these
-            two, in tests alone; an empty list is none.
+            `simulatability`, which pass over some 256 rows many times. By default, in tests
+            alone, `natural_percentile`, `grammar` and `copied_run`; an empty list is none.
 
     Raises:
         PromptError: If a number is below 1, or the panel has no measure of a name.

@@ -18,8 +18,8 @@ from lightning_prompts.lm.batch import Batch, on_device
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.metrics.panel.answered import AnsweredRows
 from lightning_prompts.metrics.panel.measures import (
-    CHEAP,
     COSTLY,
+    VALID,
     TaskFacts,
     refuse_unknown,
     scrutability_panel,
@@ -38,7 +38,7 @@ class Panel:
     """Measures the panel in one evaluation after another.
 
     Args:
-        names: Of measures, at every evaluation; None is those that need no rows, in tests alone.
+        names: Of measures, at every evaluation; None is those that proved valid, in tests alone.
 
     Raises:
         PromptError: If there is no measure of a name.
@@ -55,7 +55,7 @@ class Panel:
 
     def begin(self, trainer: Trainer, tuner: PromptTuner, stage: Stage) -> None:
         """Choose the measures of an evaluation, and what share of its rows they are of."""
-        default = CHEAP if stage == "test" else ()
+        default = VALID if stage == "test" else ()
         self._begun = default if self.names is None else self.names
         self._stage, self._part, self._taken = stage, None, []
         task = task_of(trainer)

@@ -14,6 +14,7 @@ from lightning_prompts.callbacks import scrutability_panel as module
 from lightning_prompts.cli.main import main
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.metrics.panel import measures
 from lightning_prompts.metrics.panel.answered import AnsweredRows
 from lightning_prompts.metrics.panel.likelihood import grammar, natural_percentile
 from lightning_prompts.metrics.panel.simulatability import simulatability
@@ -67,15 +68,22 @@ def only(found: dict[str, float], names: set[str]) -> set[str]:
     return {name.removeprefix("val/") for name in found} & names
 
 
-def test_by_default_what_is_cheap_in_tests_alone(make_task: MakeTask, lm: FrozenLM):
+def test_by_default_what_is_valid_in_tests_alone(make_task: MakeTask, lm: FrozenLM):
     task = make_task(task_kind="sentiment")
     tuner, every = written(task, " a warm film"), CHEAP | EFFECTS | SIMULATED
     assert only(validated(tuner, task, Scrutability()), every) == set()
     got = measured(tuner, task, Scrutability())
     ids = lm.encode(" a warm film")
-    assert only(got, every) == CHEAP
+    assert only(got, every) == {"natural_percentile", "grammar", "copied_run"}
     assert got["natural_percentile"] == pytest.approx(natural_percentile(lm, ids))
     assert got["grammar"] == pytest.approx(grammar(lm, ids))
+
+
+def test_all_that_need_no_rows(make_task: MakeTask, lm: FrozenLM):
+    task = make_task(task_kind="sentiment")
+    got = measured(written(task, " a warm film"), task, Scrutability(panel=[*measures.CHEAP]))
+    ids = lm.encode(" a warm film")
+    assert only(got, CHEAP | EFFECTS | SIMULATED) == CHEAP
     expected = task_identification(lm, ids, "sentiment", [" terrible", " great"])
     assert {name: got[name] for name in TASK} == pytest.approx(asdict(expected), abs=1e-6)
     assert got["repetition"] == pytest.approx(1 - len(set(ids)) / len(ids))

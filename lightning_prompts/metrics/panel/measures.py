@@ -127,6 +127,9 @@ MEASURES: Mapping[str, Callable[[_Reading], dict[str, float]]] = {
 COSTLY = tuple(LOGGED)
 """Those that pass over the task's rows again."""
 CHEAP = tuple(name for name in MEASURES if name not in COSTLY)
+VALID = ("natural_percentile", "grammar", "copied_run")
+"""What a test measures unasked: what tells written prompts from others in the study `validity`, and
+how much is copied, which is a fact and not a judgement."""
 
 
 def scrutability_panel(
