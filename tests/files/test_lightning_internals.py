@@ -105,6 +105,12 @@ def test_number_logged_steps(tmp_path: Path):
     assert rows[1].split(",")[rows[0].split(",").index("step")] == "7"
 
 
+def test_logged_step():
+    asks = Asks(internals.logged_step)
+    quick_trainer(asks).fit(Model())
+    assert asks.answers == [1, 2, 3, 4]  # at the end of each step
+
+
 def test_validates_after_step():
     asks = Asks(internals.validates_after_step)
     quick_trainer(asks, max_steps=5).fit(Model())

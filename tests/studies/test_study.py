@@ -80,6 +80,7 @@ def test_a_worker_loads_the_model_once(configure):
     assert worker.lm.loaded == 1
 
 
+@pytest.mark.slow
 def test_a_study_is_the_same_as_its_runs_by_hand(configure):
     config = configure(study={"name": "tiny", "test": False})
     Worker(config, opened(config)).work()
@@ -198,6 +199,7 @@ def test_a_stopped_study_goes_on_with_the_same_outcome(configure, monkeypatch):
             assert left[name] == right[name], name
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_begun_anew(configure):
     config = configure(study={"name": "tiny"})
     folder = config.folder / "trials" / "0000"
@@ -207,6 +209,7 @@ def test_a_damaged_checkpoint_is_begun_anew(configure):
     assert states(config) == [TrialState.COMPLETE] * 3
 
 
+@pytest.mark.slow
 def test_a_search_gives_all_seeds_the_same_values(configure):
     config = configure(
         study={"name": "tiny", "sampler": "tpe", "trials": 3, "seeds": 2, "test": False},
