@@ -108,7 +108,7 @@ def test_number_logged_steps(tmp_path: Path):
 def test_logged_step():
     asks = Asks(internals.logged_step)
     quick_trainer(asks).fit(Model())
-    assert asks.answers == [1, 2, 3, 4]  # at the end of each step
+    assert asks.answers == [0, 1, 2, 3]  # at the end of each step, before it counts
 
 
 def test_validates_after_step():
