@@ -59,8 +59,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
     if x.requires_grad and torch.is_grad_enabled():
-        result: Tensor = _Product.apply(x, weight, bias)
-        return result
+        # As rows: of three dimensions the product is a view, into which a model could not add.
+        rows: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight, bias)
+        return rows.view(*x.shape[:-1], -1)
     return _product(x, weight, bias)
 
 

@@ -51,6 +51,18 @@ def test_product_and_gradient(shape: tuple[int, ...], bias: bool, turned: bool, 
 
 
 @PRODUCT
+@pytest.mark.parametrize("shape", [(200,), (7, 200), (3, 5, 200)])
+def test_a_model_may_add_into_its_result(shape: tuple[int, ...], onednn):
+    """As RoCBert does, whose gradients were taken for missing."""
+    weight, x = torch.randn(180, 200), torch.randn(*shape, requires_grad=True)
+    got = linear(x, weight)
+    got += 1
+    got.sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, weight.sum(0).expand(shape), rtol=1e-4, atol=1e-4)
+
+
+@PRODUCT
 def test_what_is_left_to_torch(onednn):
     weight = torch.randn(180, 200)
     for x, w in [
