@@ -24,6 +24,7 @@ from lightning_prompts.report.validity_readings import (
 )
 
 PAGE = "validity.html"
+OVER_SHUFFLED = "task_margin_over_shuffled"
 PASSES = "passes"  # head of the column of verdicts
 TITLE = "Do the measures tell what a reader would tell?"
 READING = (
@@ -115,6 +116,11 @@ class Validity:
         for reading in self.readings:
             for measure, why in reading.left_out.items():
                 yield f"{reading.model}: {measure} is left out: {why}."
+            if OVER_SHUFFLED in reading.values:
+                yield (
+                    f"{reading.model}: {OVER_SHUFFLED} is over "
+                    f"{count(reading.shuffles, 'shuffle')} of each text."
+                )
         groups = [asked.group for asked in self.readings[0].asked]
         yield (
             f"{count(groups.count(WRITTEN), 'written text')} and {groups.count(NOTHING)} about "

@@ -81,12 +81,14 @@ class Reading:
         asked: The texts.
         values: By a value's name, one for each text.
         left_out: Why, by the name of a measure that this model could not take.
+        shuffles: Of each text that `task_identification` read beside it.
     """
 
     model: str
     asked: list[Asked]
     values: dict[str, list[float]]
     left_out: dict[str, str]
+    shuffles: int = 8
 
     @cached_property
     def looked_at(self) -> list[Value]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from jsonargparse.typing import PositiveInt
 
 from lightning_prompts.cli.parser import PromptParser, given_value
 from lightning_prompts.cli.shown import show
@@ -14,6 +15,7 @@ from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.text import PROGRAM, did_you_mean
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.sources import find_model
+from lightning_prompts.metrics.panel.task_identification import TASK_SHUFFLES
 from lightning_prompts.report.validity import Validity, write
 from lightning_prompts.report.validity_readings import MEASURES, Reading
 from lightning_prompts.runs.folder import require_writable
@@ -35,6 +37,7 @@ class Wanted:
     measures: list[str] = field(default_factory=lambda: list(MEASURES))
     learned: list[Learned] = field(default_factory=list)
     output: Path = Path(OUTPUT)
+    shuffles: int = TASK_SHUFFLES
     options: list[str] = field(default_factory=list)
 
 
@@ -67,7 +70,9 @@ def validity(args: Sequence[str]) -> None:
             label = lm.label
             if label in [reading.model for reading in readings]:  # two folders of one name
                 label = f"{label} ({config.lm.name})"
-            measuring = Measuring(lm, label, asked.measures, asked.output / KEPT, kept)
+            measuring = Measuring(
+                lm, label, asked.measures, asked.output / KEPT, kept, asked.shuffles
+            )
             readings.append(measuring.reading(ask(lm, asked.learned)))
             del lm, measuring
             gc.collect()  # a model is in circles
@@ -105,6 +110,7 @@ def parse(args: Sequence[str]) -> Wanted:
         measures=[name for name in MEASURES if name in config.measures],
         learned=learned_texts(Path(config.learned)) if config.learned else [],
         output=Path(config.output),
+        shuffles=config.shuffles,
         options=_without_own(rest),
     )
 
@@ -144,6 +150,14 @@ def parser() -> PromptParser:
         metavar="FILE",
         help="Learned prompts to compare with the written ones: YAML, a task's name, then a list "
         "of text, from (what learned it) and, where it is known, accuracy.",
+    )
+    known.add_argument(
+        "--shuffles",
+        type=PositiveInt,
+        default=TASK_SHUFFLES,
+        metavar="N",
+        help="Of each text that task_identification reads beside it; 2 take a third of the "
+        "time, and task_margin_over_shuffled is noisier.",
     )
     known.add_argument(
         "--output",

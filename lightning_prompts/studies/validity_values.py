@@ -60,12 +60,20 @@ class Measuring:
         measures: Names of measures, a part of those in `VALUES`.
         path: The file that keeps what is known.
         kept: What it keeps already; the new values are added.
+        shuffles: Of each text that `task_identification` reads beside it.
     """
 
     def __init__(
-        self, lm: FrozenLM, label: str, measures: Sequence[str], path: Path, kept: Kept
+        self,
+        lm: FrozenLM,
+        label: str,
+        measures: Sequence[str],
+        path: Path,
+        kept: Kept,
+        shuffles: int = TASK_SHUFFLES,
     ) -> None:
         self.lm, self.label, self.measures = lm, label, list(measures)
+        self.shuffles = shuffles
         self.path, self.kept = path, kept
         self.left_out: dict[str, str] = {}
         self._answered: dict[TaskKind, Tensor] = {}
@@ -90,7 +98,7 @@ class Measuring:
             for value in VALUES
             if value.measure in self.measures
         }
-        return Reading(self.label, list(asked), values, self.left_out)
+        return Reading(self.label, list(asked), values, self.left_out, self.shuffles)
 
     def _measure(self, texts: Sequence[Ids]) -> None:
         """Measure texts and keep them; what cannot be measured of one is left out of the study."""
@@ -134,8 +142,8 @@ class Measuring:
             words = [" ".join(answers) for answers in answer_words().values()]
             scores = task_scores(lm, [readable(lm, ids) for ids in lm.tokenize(words)])
             self._answered = {kind: scores[:, i] for i, kind in enumerate(answer_words())}
-        rows = [row for ids in texts for row in (readable(lm, ids), *shuffles(ids, TASK_SHUFFLES))]
-        of_texts = task_scores(lm, rows).split(1 + TASK_SHUFFLES, 1)
+        rows = [row for ids in texts for row in (readable(lm, ids), *shuffles(ids, self.shuffles))]
+        of_texts = task_scores(lm, rows).split(1 + self.shuffles, 1)
         return [
             {kind: asdict(identified(scores, self._answered[kind], kind)) for kind in KINDS}
             for scores in of_texts
@@ -153,7 +161,8 @@ class Measuring:
         """Names all that the values depend on."""
         lm = self.lm
         setting = (lm.fingerprint, str(lm.embedding_table.dtype), __version__, answer_words())
-        return hashlib.sha256(repr((setting, ids)).encode()).hexdigest()[:16]
+        given = (setting, ids) if self.shuffles == TASK_SHUFFLES else (setting, ids, self.shuffles)
+        return hashlib.sha256(repr(given).encode()).hexdigest()[:16]
 
 
 def _finite(value: Any) -> bool:

@@ -9,9 +9,11 @@ import torch
 
 from lightning_prompts.cli.main import main
 from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.metrics.panel import task_identification
 from lightning_prompts.metrics.panel.frames import DESCRIPTIONS, KINDS
 from lightning_prompts.metrics.panel.measures import TaskFacts, scrutability_panel
 from lightning_prompts.metrics.scrutability import log_perplexity
+from lightning_prompts.report.validity import Validity
 from lightning_prompts.report.validity_readings import (
     ANSWERS,
     COMMON,
@@ -133,6 +135,25 @@ def test_the_values_are_the_panels(lm: FrozenLM, few: None, tmp_path: Path):
     again = Measuring(lm, "tiny", MEASURES, tmp_path / KEPT, read_kept(tmp_path / KEPT))
     again._measure = None  # type: ignore[assignment, method-assign]
     assert again.reading(some).values == reading.values
+
+
+def test_fewer_shuffles_change_one_value_and_are_kept_apart(
+    lm: FrozenLM, few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    measures, kept = ("task_identification",), {}
+    some = [each for each in ask(lm) if each.group == WRITTEN][:2]
+    eight = Measuring(lm, "tiny", measures, tmp_path / KEPT, kept).reading(some)
+    three = Measuring(lm, "tiny", measures, tmp_path / KEPT, kept, shuffles=3).reading(some)
+    name = "task_margin_over_shuffled"
+    assert three.values[name] != eight.values[name]
+    assert {**three.values, name: None} == {**eight.values, name: None}
+    assert any("over 3 shuffles" in limit for limit in Validity([three]).limits())
+
+    monkeypatch.setattr(task_identification, "TASK_SHUFFLES", 3)
+    tasks, _ = validity_texts.shipped_texts()
+    facts = TaskFacts(kind=some[0].kind, answers=tasks[some[0].kind].answers)
+    panel = scrutability_panel(lm, some[0].ids, measures, facts)
+    assert three.values[name][0] == pytest.approx(panel[name], abs=1e-4)
 
 
 def test_what_a_model_cannot_measure_is_left_out(few: None, tmp_path: Path):
