@@ -78,23 +78,62 @@ class AnswerTree:
         Returns:
             B N rows, those of an example side by side.
         """
-        count, device = 1 + self.num_tokens, batch["after_ids"].device
-        added = torch.tensor([0, *self.depths], device=device)
-        tails = torch.tensor(
-            [[*ids, *[0] * (self.depth - len(ids))] for ids in self.places], device=device
-        )  # (N, D)
-        num_rows = len(batch["rows"])
-        slots = batch["after_lengths"][:, None, None] + torch.arange(self.depth, device=device)
-        after = F.pad(batch["after_ids"], (0, self.depth))[:, None].repeat(1, count, 1)
-        after.scatter_(2, slots.expand(-1, count, -1), tails.expand(num_rows, -1, -1))
-        repeated = picked(batch, [row for row in range(num_rows) for _ in range(count)])
-        own = {
-            "after_ids": after.flatten(0, 1),
-            "after_lengths": (batch["after_lengths"][:, None] + added).flatten(),
-            "num_tokens": batch["num_tokens"] + self.depth,
-            "num_real_tokens": count * batch["num_real_tokens"] + num_rows * sum(self.depths),
-        }
-        return cast(Batch, {**repeated, **own})
+        return _behind(batch, list(self.places), self.depth)
+
+    @cached_property
+    def leaves(self) -> list[Ids]:
+        """The L beginnings that no other one goes on from."""
+        inner = {ids[:-1] for ids in self.beginnings}
+        return [ids for ids in self.beginnings if ids not in inner]
+
+    def leaf_rows(self, batch: Batch) -> Batch:
+        """Each example L times, with each leaf behind it, read at the row's end and from there on.
+
+        Args:
+            batch: B examples.
+
+        Returns:
+            B L rows, those of an example side by side, with `back` [B L, D + 1].
+        """
+        back = [
+            [max(0, len(ids) - taken) for taken in range(self.depth + 1)] for ids in self.leaves
+        ]
+        found = _behind(batch, self.leaves, self.depth)
+        found["back"] = torch.tensor(back, device=found["rows"].device).repeat(
+            len(batch["rows"]), 1
+        )
+        return found
+
+    def of_leaves(self, hidden: Tensor) -> Tensor:
+        """[K, B L, D + 1, H] states of `leaf_rows` to [K, B, N, H]."""
+        leaves = self.leaves
+        places = [
+            (next(i for i, leaf in enumerate(leaves) if leaf[: len(ids)] == ids), len(ids))
+            for ids in self.places
+        ]
+        leaf, taken = torch.tensor(places, device=hidden.device).T
+        return hidden.unflatten(1, (-1, len(leaves)))[:, :, leaf, taken]
+
+
+def _behind(batch: Batch, tails: Sequence[Ids], depth: int) -> Batch:
+    """Each example as often as there are tails of up to `depth` tokens, with each behind it."""
+    device, num_rows = batch["after_ids"].device, len(batch["rows"])
+    lengths = [len(ids) for ids in tails]
+    padded = [[*ids, *[0] * (depth - len(ids))] for ids in tails]
+    slots = batch["after_lengths"][:, None, None] + torch.arange(depth, device=device)
+    after = F.pad(batch["after_ids"], (0, depth))[:, None].repeat(1, len(tails), 1)
+    added = torch.tensor(padded, device=device).expand(num_rows, -1, -1)
+    after.scatter_(2, slots.expand(-1, len(tails), -1), added)
+    repeated = picked(batch, [row for row in range(num_rows) for _ in tails])
+    own = {
+        "after_ids": after.flatten(0, 1),
+        "after_lengths": (
+            batch["after_lengths"][:, None] + torch.tensor(lengths, device=device)
+        ).flatten(),
+        "num_tokens": batch["num_tokens"] + depth,
+        "num_real_tokens": len(tails) * batch["num_real_tokens"] + num_rows * sum(lengths),
+    }
+    return cast(Batch, {**repeated, **own})
 
 
 class AnswerScores:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class Batch(TypedDict):
         num_tokens: Tokens of the longest row, both pieces together.
         min_after: Tokens of the shortest piece after the prompt.
         num_real_tokens: Tokens of all rows, padding left out.
+        back: [B, R] Where rows are read at several places: tokens from each of these to the last.
     """
 
     before_ids: Tensor
@@ -48,6 +49,7 @@ class Batch(TypedDict):
     num_tokens: int
     min_after: int
     num_real_tokens: int
+    back: NotRequired[Tensor]
 
 
 def collate(

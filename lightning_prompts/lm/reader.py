@@ -57,7 +57,7 @@ class PromptReader(Backbone):
 
         What rows share is encoded once: each prompt where it comes first, each text where it does;
         and answers are read behind the keys and values of their row. Where the model cannot do
-        that, each beginning of an answer makes its row a row more.
+        that, each answer makes its row a row more; in a compiled pass each beginning of one.
 
         Args:
             prompts: [K, P, H] Prompt embeddings, or [K, P] token ids; those that begin alike are
@@ -139,9 +139,11 @@ class PromptReader(Backbone):
         self, prompts: Tensor, batch: Batch, reuse: bool, tree: AnswerTree | None = None
     ) -> Tensor:
         behind = reuse and takes_block_masks(self) and not self.is_sharded
-        if tree is not None and (self._compiled is not None or not behind):
+        if tree is not None and self._compiled is not None:
             rows = self._answers(prompts, tree.rows(batch), reuse)
             return rows.unflatten(1, (len(batch["rows"]), -1))
+        if tree is not None and not behind:
+            return tree.of_leaves(self._answers(prompts, tree.leaf_rows(batch), reuse))
         if self._compiled is not None:
             hidden = self._compiled(prompts, batch, reuse and self.ways.prompts_first)
             if hidden is not None:

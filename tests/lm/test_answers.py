@@ -134,6 +134,12 @@ def test_texts_are_read_once_and_answers_behind_them(lm: FrozenLM, monkeypatch: 
     # " it is " is shared: 7 characters, then "n" and "y", "ye".
     assert verbalizer.num_read == 7 + 1 + 2
     assert sum(read) == plain + len(TEXTS) * verbalizer.num_read
+    # Where no mask can tell the answers apart each is a row, and not each of its beginnings.
+    read.clear()
+    monkeypatch.setattr(lm, "ways", lm.ways._replace(block_masks=False))
+    lm.answer_hidden(prompt, batch, verbalizer.tree)
+    length = batch["after_ids"].shape[1] + verbalizer.tree.depth
+    assert read == [len(prompt), len(TEXTS) * 2 * length]
 
 
 def test_the_row_without_a_text_has_a_token_at_least(lm: FrozenLM):

@@ -83,7 +83,7 @@ def concatenated(
             hidden = lm.body(inputs_embeds=rows, past_key_values=cache, use_cache=True)[0]
         else:
             hidden = lm.states(rows) if grad else lm.body(inputs_embeds=rows, use_cache=False)[0]
-        hidden = pick(hidden, ends - 1).unflatten(0, shape[:2])
+        hidden = pick(hidden, _read_at(batch, ends)).unflatten(0, shape[:2])
         if tree is not None:
             seen = torch.arange(order.shape[1], device=ends.device) < ends[:, None]
             hidden = read_on(lm, tree, hidden, cache, seen[:, None], ends[:, None])
@@ -127,7 +127,7 @@ def prompts_first(
             use_cache=True,
         )[0]
         ends = batch["after_lengths"].repeat(len(part))
-        hidden = pick(hidden, ends - 1).unflatten(0, (len(part), num_examples))
+        hidden = pick(hidden, _read_at(batch, ends)).unflatten(0, (len(part), num_examples))
         if tree is not None:
             depths = (ends + num_prefix)[:, None]
             seen = torch.arange(num_prefix + num_after, device=ends.device) < depths
@@ -232,7 +232,7 @@ def _one_branch(
         past_key_values=cache,
         use_cache=True,
     )[0]
-    hidden = pick(hidden, num_prompt + batch["after_lengths"] - 1)[None]
+    hidden = pick(hidden, _read_at(batch, num_prompt + batch["after_lengths"]))[None]
     if answers is None:
         return hidden
     ends = num_prompt + batch["after_lengths"][:, None]
@@ -265,6 +265,15 @@ def _joined(states: list[Tensor]) -> Tensor:
     return states[0] if len(states) == 1 else torch.cat(states)
 
 
+def _read_at(batch: Batch, ends: Tensor) -> Tensor:
+    """[K B] or [K B, R] Positions at which rows of K prompts are read, that end at `ends` [K B]."""
+    back = batch.get("back")
+    if back is None:
+        return ends - 1
+    return ends[:, None] - 1 - back.repeat(len(ends) // len(back), 1)
+
+
 def pick(hidden: Tensor, positions: Tensor) -> Tensor:
-    """[B, T, H] and [B] to [B, H]: one position a row."""
-    return hidden[torch.arange(len(hidden), device=hidden.device), positions]
+    """[B, T, H] and [B] to [B, H], or [B, R] to [B, R, H]: one position a row, or several."""
+    rows = torch.arange(len(hidden), device=hidden.device)
+    return hidden[rows if positions.ndim == 1 else rows[:, None], positions]
