@@ -35,7 +35,9 @@ class StepProgress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the bar at the step that the run goes on from."""
+        """Open the bar at the step that the run goes on from; none where nothing is learned."""
+        if not getattr(pl_module, "learns", True):
+            return
         total = planned_steps(trainer, pl_module) or 0
         self._training = self._open("Training", "step", total, trainer.global_step)
 
