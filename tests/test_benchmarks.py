@@ -132,3 +132,28 @@ def test_a_partial_run_leaves_the_results(capsys: pytest.CaptureFixture[str]) ->
     main(["--small", "--repetitions", "1", "--only", "memory"])
     assert RESULTS.read_bytes() == before
     assert "peak memory" in capsys.readouterr().out
+
+
+def test_the_panel_s_costs_beside_a_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import panel
+
+    monkeypatch.chdir(tmp_path)
+    # A first batch, a validation, then each measure, twice where something can be remembered.
+    seconds = iter([100.0, 4.0, 2.0, 0.001, 0.0, 50.0, 1.0])
+    timed = panel._seconds
+    monkeypatch.setattr(panel, "_seconds", lambda work: (timed(work), next(seconds))[1])
+    panel.main(["--small", "--only", "grammar,repetition,simulatability", "--rows", "4"])
+    out = capsys.readouterr().out
+    assert (
+        "A validation of 14 rows took 4 s of processor time; the costly measures are of 4 " in out
+    )
+    assert rows(out) == [
+        ["`grammar`", "0.5", "< 0.001"],
+        ["`repetition`", "< 0.001", "12"],
+        ["`simulatability`", "0.25", "\N{EN DASH}"],
+    ]
+    with pytest.raises(SystemExit) as stop:
+        panel.main(["--small", "--only", "beauty"])
+    assert stop.value.code == 2

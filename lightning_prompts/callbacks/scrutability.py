@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -39,8 +40,8 @@ class Scrutability(EvaluationCallback):
         panel: Names of further measures of the text, read by the scorer, else by the task's own
             model, at each validation and test: `natural_percentile`, `task_identification`,
             `grammar`, `repetition`, `real_words`, `copied_run`; and `token_effects` and
-            `simulatability`, which pass over some 256 rows many times. By default, in tests
-            alone, `natural_percentile`, `grammar` and `copied_run`; an empty list is none.
+            `simulatability`, which pass over some 256 rows many times; or `all`. By default, in
+            tests alone, `natural_percentile`, `grammar` and `copied_run`; an empty list is none.
 
     Raises:
         PromptError: If a number is below 1, or the panel has no measure of a name.
@@ -50,7 +51,7 @@ class Scrutability(EvaluationCallback):
         self,
         every_n_validations: Count = 1,
         scorer: ModelName | None = None,
-        panel: list[str] | None = None,
+        panel: list[str] | Literal["all"] | None = None,
     ) -> None:
         super().__init__(every_n_validations)
         self.scorer, self.panel = scorer, panel

@@ -21,7 +21,7 @@ from lightning_prompts.metrics.panel.measures import (
     COSTLY,
     VALID,
     TaskFacts,
-    refuse_unknown,
+    chosen,
     scrutability_panel,
 )
 from lightning_prompts.tasks.base import PromptTask
@@ -38,15 +38,15 @@ class Panel:
     """Measures the panel in one evaluation after another.
 
     Args:
-        names: Of measures, at every evaluation; None is those that proved valid, in tests alone.
+        names: Of measures, at every evaluation, or `all`; None is those that proved valid, in tests
+            alone.
 
     Raises:
         PromptError: If there is no measure of a name.
     """
 
-    def __init__(self, names: Sequence[str] | None) -> None:
-        refuse_unknown(names or ())
-        self.names = names
+    def __init__(self, names: str | Sequence[str] | None) -> None:
+        self.names = None if names is None else chosen(names)
         self._facts: tuple[PromptTask | None, TaskFacts] | None = None
         self._said: set[str] = set()
         self._begun: Sequence[str] = ()

@@ -2,6 +2,12 @@
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+DRAWS = 2000  # of a bootstrap
+INTERVAL = (0.025, 0.975)  # what 95 % of the draws are within
+
 
 def seed_at(seed: int, place: int) -> int:
     """A seed that follows from a run's and a place in it: a step, an epoch, the number of a row.
@@ -30,3 +36,23 @@ def evenly(order: Sequence[int], labels: Sequence[int]) -> list[int]:
         for j, place in enumerate(members)
     }
     return sorted(order, key=ways.__getitem__)
+
+
+def drawn_counts(n: int, generator: torch.Generator | None = None) -> Tensor:
+    """[draws, n] How often each of n is drawn in a bootstrap, float64; n in every draw.
+
+    Args:
+        n: Of what is drawn, with replacement.
+        generator: Of a bootstrap that draws several things; by default the same draws at each call.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    drawn = torch.randint(n, (DRAWS, n), generator=generator)
+    return torch.zeros(DRAWS, n, dtype=torch.float64).scatter_add_(
+        1, drawn, torch.ones(DRAWS, n, dtype=torch.float64)
+    )
+
+
+def percentile_interval(values: Tensor) -> tuple[float, float]:
+    """What 95 % of the draws' values [draws] are within."""
+    low, high = values.double().quantile(torch.tensor(INTERVAL, dtype=torch.float64)).tolist()
+    return low, high

@@ -4,6 +4,7 @@ Dimensions: B rows of a batch, N rows, C classes.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -42,11 +43,23 @@ def kappa(one: Tensor, other: Tensor) -> float:
     >>> kappa(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 1, 1, 1]))
     0.5
     """
+    return float(kappas(one, other, torch.ones(1, len(one), dtype=torch.float64))[0])
+
+
+def kappas(one: Tensor, other: Tensor, counts: Tensor) -> Tensor:
+    """[D] Cohen's kappa, as in `kappa`, of D draws from N rows.
+
+    Args:
+        one: [N] Classes by one reader.
+        other: [N] By the other.
+        counts: [D, N] How often each row is in a draw, float64.
+    """
     classes = int(torch.cat([one, other]).max()) + 1
-    shares = [each.bincount(minlength=classes).double() / len(each) for each in (one, other)]
-    expected = float((shares[0] * shares[1]).sum())
-    agreed = float((one == other).double().mean())
-    return (agreed - expected) / (1 - expected) if expected < 1 else 0.0
+    sizes = counts.sum(1)
+    shares = [counts @ F.one_hot(each, classes).double() / sizes[:, None] for each in (one, other)]
+    expected = (shares[0] * shares[1]).sum(1)
+    agreed = counts @ (one == other).double() / sizes
+    return torch.where(expected < 1, (agreed - expected) / (1 - expected), 0.0)
 
 
 class AnswerAgreement(Metric):

@@ -6,33 +6,14 @@ from dataclasses import dataclass, field
 from lightning_prompts.files.amounts import NONE, count, share, standard_error
 from lightning_prompts.files.text import shorten, shorten_middle
 from lightning_prompts.metrics.panel.token_effects import FILLER_NATS, Change, TokenEffects
+from lightning_prompts.report.panel import MEANINGS, shown
 from lightning_prompts.report.statistics import wilson
 from lightning_prompts.report.tables import Table
-from lightning_prompts.report.text import large, signed
+from lightning_prompts.report.text import signed
 from lightning_prompts.runs.shading import spaced
 from lightning_prompts.tuners.record import PromptRecord
 
 TERMINAL = 40  # characters of a text, at most, where a line has 80
-# What each value of the panel is; docs/scrutability.md has the whole.
-MEANINGS = {
-    "perplexity": "of the text under the task's model; 1 or more",
-    "round_trip": "share of the tokens that come back from the text",
-    "natural_percentile": "percent of natural texts that are less likely; 50 is natural",
-    "task_rank": "of the true task among eight, 1 is best",
-    "task_reciprocal_rank": "1/8 to 1",
-    "task_margin": "of the true task over the best other, nats a token",
-    "task_margin_over_shuffled": "the same, less that of the shuffled tokens",
-    "task_margin_over_answers": "the same, less that of the answer words",
-    "grammar": "share of other orders that are less likely; 0.5 is chance",
-    "repetition": "share of tokens that stood before",
-    "real_words": "share of the words that are known ones",
-    "copied_run": "longest run of tokens that stands in a training row",
-    "effect_of_tokens": "largest KL of leaving one out, nats",
-    "effect_of_order": "mean KL of other orders, nats",
-    "filler": f"share of tokens that change less than {FILLER_NATS:g} nats",
-    "simulatability": "what the prompt adds to a reader's kappa, -2 to 2",
-    "simulatability_kappa": "kappa of a reader who is shown the prompt, -1 to 1",
-}
 
 
 @dataclass(frozen=True)
@@ -136,7 +117,11 @@ class Inspection:
         """
         yield "Tokens", list(self._of_tokens(length))
         yield "Answers", list(self._of_answers(length))
-        rows = [[name, MEANINGS[name], large(value)] for name, value in self.panel.items()]
+        rows = [
+            [name, MEANINGS[name], shown(self.panel, name)]
+            for name in self.panel
+            if name in MEANINGS
+        ]
         yield "Panel", [Table("What its text says and does", ["value", "what it is", ""], rows, 2)]
         if self.alike:
             heads = ["text", "kappa", "recal.", "KL", "accuracy", "recal."]

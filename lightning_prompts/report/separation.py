@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-DRAWS = 2000
-INTERVAL = (0.025, 0.975)
+from lightning_prompts.files.drawing import drawn_counts, percentile_interval
+
 BAR = 0.75
 """Written down before any measure was run; `failed` says what it is for."""
 
@@ -54,14 +54,13 @@ def separation(
     wins = above.double() + equal.double() / 2  # (n, m)
     n, m = wins.shape
     generator = torch.Generator().manual_seed(0)
-    drawn = _counts(n, generator)
+    drawn = drawn_counts(n, generator)
     made_of = None if clusters is None else torch.tensor(clusters)
-    of_others = _counts(m, generator) if made_of is None else drawn[:, made_of]  # (draws, m)
+    of_others = drawn_counts(m, generator) if made_of is None else drawn[:, made_of]  # (draws, m)
     # A draw may have none of the texts that the others were made of.
     sizes = of_others.sum(1)
     aucs = ((drawn @ wins) * of_others).sum(1)[sizes > 0] / (n * sizes[sizes > 0])
-    low, high = aucs.quantile(torch.tensor(INTERVAL, dtype=torch.float64)).tolist()
-    return Separation(float(wins.mean()), low, high, n, m)
+    return Separation(float(wins.mean()), *percentile_interval(aucs), n, m)
 
 
 def failed(found: Mapping[str, Separation], needed: Sequence[str]) -> list[str]:
@@ -97,11 +96,3 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     centred = [(r := ranks(values)) - r.mean() for values in (first, second)]
     norms = float(centred[0].norm() * centred[1].norm())
     return float(centred[0] @ centred[1]) / norms if norms else None
-
-
-def _counts(n: int, generator: torch.Generator) -> Tensor:
-    """[draws, n] How often each of n is drawn."""
-    drawn = torch.randint(n, (DRAWS, n), generator=generator)
-    return torch.zeros(DRAWS, n, dtype=torch.float64).scatter_add_(
-        1, drawn, torch.ones(DRAWS, n, dtype=torch.float64)
-    )

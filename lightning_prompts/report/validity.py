@@ -7,9 +7,10 @@ from statistics import median
 from typing import Any
 
 from lightning_prompts.files.amounts import NONE, count
+from lightning_prompts.files.drawing import DRAWS
 from lightning_prompts.report import page
 from lightning_prompts.report.figures.validity import dots
-from lightning_prompts.report.separation import BAR, DRAWS, Separation
+from lightning_prompts.report.separation import BAR, Separation
 from lightning_prompts.report.tables import Table
 from lightning_prompts.report.text import MINUS, large
 from lightning_prompts.report.validity_readings import (

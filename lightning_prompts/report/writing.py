@@ -3,9 +3,13 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from lightning_prompts.files.amounts import count
+from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.report import page, tables
+from lightning_prompts.report import page, ratings, tables
+from lightning_prompts.report import panel as panels
 from lightning_prompts.report.comparison import Comparison, Problem, compare
 from lightning_prompts.report.figures.budgets import budgets, outcomes
 from lightning_prompts.report.figures.faithfulness import faithfulness
@@ -17,6 +21,7 @@ from lightning_prompts.report.findings import findings, warnings
 from lightning_prompts.report.load import Material, load
 from lightning_prompts.report.page import FIGURES, Section
 from lightning_prompts.report.paired import pairs
+from lightning_prompts.report.ratings import Ratings
 from lightning_prompts.report.text import markdown
 
 PAGE, CSV, MARKDOWN = "report.html", "results.csv", "results.md"
@@ -48,13 +53,16 @@ DRAW: dict[str, Callable[[Comparison, str], Drawn | None]] = {
 }
 
 
-def write_report(paths: Sequence[str], folder: Path, title: str | None = None) -> Path:
+def write_report(
+    paths: Sequence[str], folder: Path, title: str | None = None, rated: Ratings | None = None
+) -> Path:
     """Write the page, the figures and the tables.
 
     Args:
         paths: As on the command line.
         folder: Where to write; files of an earlier report are replaced.
         title: Of the page; by default the names of what it is of.
+        rated: What people say of these prompts.
 
     Returns:
         The page.
@@ -80,6 +88,8 @@ def write_report(paths: Sequence[str], folder: Path, title: str | None = None) -
         for comparison, figures in zip(comparisons, drawn, strict=True)
         for section in _sections(comparison, figures, several=len(comparisons) > 1)
     ]
+    if rated is not None:
+        sections.append(_ratings(rated))
     sections += _ending(material, ended)
     title = title or material.title
     text = page.render(title, _lead(material, comparisons), found, limits, sections)
@@ -91,6 +101,8 @@ def write_report(paths: Sequence[str], folder: Path, title: str | None = None) -
         tables.write(folder / PAGE, text)
         tables.write(folder / CSV, tables.to_csv(comparisons, repeated, material.unfinished))
         tables.write(folder / MARKDOWN, _markdown(title, comparisons, found, limits))
+        if rated is not None:
+            write_json(folder / ratings.JSON, rated.numbers())
     except OSError as error:
         raise PromptError(
             f"{folder}: cannot be written ({error.strerror}); give another folder with --output."
@@ -133,21 +145,31 @@ def _sections(comparison: Comparison, figures: Figures, several: bool) -> list[S
 
     drawn = {name: page.figure(figure) for name, figure in figures.items()}
     settings, compared = [], []
+    panel: list[Markup] = []
     for problem in comparison.problems:
         settings.append(page.table(tables.results(comparison, problem, MOST_ROWS)))
         if found := pairs(comparison, problem):
             content = tables.differences(found, comparison)
             content.title = problem.label
             compared.append(page.table(content))
+        panel += map(page.table, panels.tables(comparison, problem))
     sections = {
         "Trade-off": drawn["pareto"] + settings,
         "Faithfulness": drawn["faithfulness"],
         "Differences": compared,
+        "Panel of scrutability": panel,
         "Training": drawn["training"] + drawn["equal_compute"],
         "Prompts": list(page.prompts(comparison)),
         "Budgets": drawn["budgets"],
     }
     return [Section(named(title), parts) for title, parts in sections.items() if parts]
+
+
+def _ratings(found: Ratings) -> Section:
+    parts = [page.reading(list(found.findings())), *map(page.table, found.tables(80))]
+    if (said := ratings.comments(found)) is not None:
+        parts.append(page.table(said))
+    return Section("Ratings by people", [*parts, page.reading(ratings.READING)])
 
 
 def _ending(material: Material, ended: Drawn | None) -> list[Section]:

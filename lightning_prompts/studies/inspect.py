@@ -17,7 +17,7 @@ from lightning_prompts.files.console import console
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.escaping import visible
 from lightning_prompts.files.text import PROGRAM
-from lightning_prompts.metrics.panel.measures import CHEAP, MEASURES, refuse_unknown
+from lightning_prompts.metrics.panel.measures import ALL, CHEAP, MEASURES, chosen
 from lightning_prompts.report.inspect import Inspection
 from lightning_prompts.report.inspect_page import write
 from lightning_prompts.runs.folder import CONFIG, require_writable
@@ -32,7 +32,6 @@ from lightning_prompts.tuners.vectors import ADAPTER_CONFIG
 
 OUTPUT = "logs/inspect"
 ROWS = 256  # some three points of accuracy are chance then
-ALL = "all"
 TEXT = 28  # characters of a text in a table of 80 columns
 EXAMPLE = f"{PROGRAM} inspect logs/soft-demo/version_0"
 
@@ -51,7 +50,7 @@ class Asked:
     @property
     def measures(self) -> Sequence[str]:
         """Names of the panel's measures."""
-        return tuple(MEASURES) if ALL in self.panel else self.panel or CHEAP
+        return chosen(self.panel, "--panel") or CHEAP
 
 
 def inspect(args: Sequence[str]) -> None:
@@ -116,7 +115,7 @@ def divide(args: Sequence[str]) -> Asked:
     asked.prompt = prompts[0]
     if not asked.prompt.strip():
         raise PromptError("The prompt is empty; give a run's folder, a file or a text.")
-    refuse_unknown([name for name in asked.panel if name != ALL], "--panel")
+    chosen(asked.panel, "--panel")
     return asked
 
 

@@ -23,7 +23,7 @@ from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.nearest import distance, nearest_few
 from lightning_prompts.metrics.agreement import kappa
 from lightning_prompts.metrics.panel.answered import AnsweredRows, recalibrated
-from lightning_prompts.metrics.panel.measures import LOGGED, scrutability_panel
+from lightning_prompts.metrics.panel.measures import over_rows, scrutability_panel
 from lightning_prompts.metrics.panel.token_effects import accuracies, kl, token_effects
 from lightning_prompts.metrics.scrutability import log_perplexity, round_trip
 from lightning_prompts.report.inspect import Alike, Inspection, Near
@@ -131,7 +131,7 @@ class Inspecting:
             "perplexity": float(log_perplexity(nats).exp()),
             "round_trip": round_trip(ids, lm.tokenize([record.text])[0]),
             **self._panel([name for name in measures if name != EFFECTS]),
-            **{name: getattr(effects, name) for name in LOGGED[EFFECTS]},
+            **over_rows(effects),
         }
         scored = self._ways()
         counts = Counter(self.rows.labels.tolist())

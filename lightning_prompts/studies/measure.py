@@ -20,6 +20,7 @@ from lightning_prompts.files.text import (
     short_path,
 )
 from lightning_prompts.lm.verbalizer import Verbalizer
+from lightning_prompts.report.panel import OF_PANEL, shown
 from lightning_prompts.studies.given import Given, find
 from lightning_prompts.studies.needs import OnlyParses, inner
 from lightning_prompts.studies.shared import SharedBaselines, SharedLM
@@ -159,6 +160,10 @@ def lines(evaluation: Evaluation) -> Iterator[str]:
     perplexity, whole = metrics.get("perplexity"), metrics.get("round_trip")
     known = "not measured" if perplexity is None else f"perplexity {table.large(perplexity)}"
     yield f"Scrutability: {known}, round trip {share(whole)}."
+    if panel := [
+        f"{name} {shown(metrics, name)}" for name in OF_PANEL if metrics.get(name) is not None
+    ]:
+        yield f"Panel: {', '.join(panel)}."
 
 
 def fitted_to(given: Sequence[Given], options: list[str], make_lm: SharedLM) -> list[str]:

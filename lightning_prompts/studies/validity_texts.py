@@ -1,7 +1,6 @@
 """The texts that a study of validity asks about: written ones, and groups made of them."""
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from lightning_prompts.files.errors import PromptError, first_line
 from lightning_prompts.files.text import did_you_mean
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.metrics.panel.frames import KINDS, TaskKind
+from lightning_prompts.metrics.panel.written_texts import shipped_texts
 from lightning_prompts.report.validity_readings import (
     ANSWERS,
     COMMON,
@@ -26,18 +26,10 @@ from lightning_prompts.report.validity_readings import (
     Asked,
 )
 
-FILE = Path(__file__).with_name("validity_texts.yaml")
 SEED = 20_000  # not that of the shuffles inside measures
 SHUFFLES = 3
 FIRST_IDS = 5000  # of a byte-pair vocabulary roughly its most frequent tokens
 ENTRY = "{text: ..., from: PEZ}, and accuracy where it is known"
-
-
-class TaskTexts(NamedTuple):
-    """Prompts that people would write for a task, and the words that it is answered with."""
-
-    answers: list[str]
-    texts: list[str]
 
 
 class Learned(NamedTuple):
@@ -47,13 +39,6 @@ class Learned(NamedTuple):
     text: str
     maker: str
     accuracy: float | None
-
-
-@cache
-def shipped_texts() -> tuple[dict[TaskKind, TaskTexts], list[str]]:
-    """The texts of each task, and those about nothing of them."""
-    content = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    return {kind: TaskTexts(**content["tasks"][kind]) for kind in KINDS}, content["nothing"]
 
 
 def learned_texts(path: Path) -> list[Learned]:

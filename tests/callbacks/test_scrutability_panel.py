@@ -112,6 +112,15 @@ def test_an_empty_list_is_none(make_task: MakeTask):
     assert only(got, CHEAP | PERPLEXITY) == PERPLEXITY
 
 
+def test_all_of_them(make_task: MakeTask):
+    task = make_task(task_kind="sentiment")
+    got = measured(written(task, " a warm film"), task, Scrutability(panel="all"))
+    of_rows = EFFECTS | SIMULATED
+    assert only(got, CHEAP | of_rows) >= CHEAP | EFFECTS
+    for name in of_rows & set(got):
+        assert got[f"{name}_low"] <= got[f"{name}_high"]
+
+
 def test_an_unknown_name_names_the_known_ones():
     with pytest.raises(
         PromptError,
@@ -140,6 +149,7 @@ def test_on_the_command_line(
     assert "--scrutability.panel names 'beauty', which is no measure; give some of" in said
     assert "Traceback" not in said
 
+    main([*args, "--scrutability.panel", "all"], run=False, show=False)
     main([*args, "--scrutability.panel", "[grammar]"])
     run = Path("logs/e/version_0")
     (validation,) = (run / "history.jsonl").read_text().splitlines()

@@ -6,10 +6,9 @@ from statistics import fmean
 import pytest
 import torch
 
-from lightning_prompts.report import separation as module
+from lightning_prompts.files.drawing import DRAWS
 from lightning_prompts.report.separation import (
     BAR,
-    DRAWS,
     Separation,
     failed,
     ranks,
@@ -39,7 +38,7 @@ def test_the_area_is_the_share_of_pairs():
 
 @pytest.mark.parametrize("clustered", [True, False])
 def test_the_bootstrap_draws_texts_with_what_was_made_of_them(clustered: bool, monkeypatch):
-    monkeypatch.setattr(module, "DRAWS", 200)
+    monkeypatch.setattr("lightning_prompts.files.drawing.DRAWS", 200)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(9, (200, 9), generator=generator).tolist()
     of_others = torch.randint(27, (200, 27), generator=generator).tolist()

@@ -300,7 +300,8 @@ def test_what_a_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert asked.options == ["--data.seed", "1"]
     assert "simulatability" in asked.measures
     assert Asked("a").measures == CHEAP
-    assert divide(["a", "--panel", "grammar", "repetition"]).measures == ["grammar", "repetition"]
+    named = ("grammar", "repetition")
+    assert divide(["a", "--panel", *named]).measures == named
     Path("run").mkdir()
     Path("run/prompt.json").write_text("{}")
     assert run_of("run") == Path("run")

@@ -12,6 +12,7 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.metrics.panel import task_identification
 from lightning_prompts.metrics.panel.frames import DESCRIPTIONS, KINDS
 from lightning_prompts.metrics.panel.measures import TaskFacts, scrutability_panel
+from lightning_prompts.metrics.panel.written_texts import TaskTexts, shipped_texts
 from lightning_prompts.metrics.scrutability import log_perplexity
 from lightning_prompts.report.validity import Validity
 from lightning_prompts.report.validity_readings import (
@@ -31,7 +32,7 @@ from lightning_prompts.report.validity_readings import (
 )
 from lightning_prompts.studies import validity_texts, validity_values
 from lightning_prompts.studies.validity import KEPT
-from lightning_prompts.studies.validity_texts import Learned, TaskTexts, ask, shipped_texts
+from lightning_prompts.studies.validity_texts import Learned, ask
 from lightning_prompts.studies.validity_values import AT_ONCE, Measuring, read_kept
 from tests.tiny import save_model
 

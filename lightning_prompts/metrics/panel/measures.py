@@ -11,12 +11,12 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.metrics.panel.answered import AnsweredRows
 from lightning_prompts.metrics.panel.frames import TaskKind
 from lightning_prompts.metrics.panel.likelihood import Unmeasured, grammar, natural_percentile
-from lightning_prompts.metrics.panel.simulatability import simulatability
+from lightning_prompts.metrics.panel.simulatability import Simulatability, simulatability
 from lightning_prompts.metrics.panel.task_identification import (
     TaskIdentification,
     task_identification,
 )
-from lightning_prompts.metrics.panel.token_effects import token_effects
+from lightning_prompts.metrics.panel.token_effects import TokenEffects, token_effects
 from lightning_prompts.metrics.panel.words import (
     as_characters,
     copied_run,
@@ -92,15 +92,23 @@ def _rows(read: _Reading) -> AnsweredRows:
 
 
 def _token_effects(read: _Reading) -> dict[str, float]:
-    found = token_effects(_rows(read))
-    return {name: getattr(found, name) for name in LOGGED["token_effects"]}
+    return over_rows(token_effects(_rows(read)))
 
 
 def _simulatability(read: _Reading) -> dict[str, float]:
-    found = simulatability(read.lm, read.ids, _rows(read))
-    return {name: getattr(found, name) for name in LOGGED["simulatability"]}
+    return over_rows(simulatability(read.lm, read.ids, _rows(read)))
 
 
+def over_rows(found: TokenEffects | Simulatability) -> dict[str, float]:
+    """The values of a measure that passes over rows, each followed by the ends of its interval."""
+    values: dict[str, float] = {}
+    for name, (low, high) in found.intervals.items():
+        values |= {name: getattr(found, name), f"{name}{LOW}": low, f"{name}{HIGH}": high}
+    return values
+
+
+LOW, HIGH = "_low", "_high"  # behind the name of a value: the ends of its interval over rows
+ALL = "all"  # stands for every measure
 LOGGED: Mapping[str, tuple[str, ...]] = {
     "token_effects": ("effect_of_tokens", "effect_of_order", "filler"),
     "simulatability": ("simulatability", "simulatability_kappa"),
@@ -168,6 +176,17 @@ def scrutability_panel(
         except PromptError as error:
             say(f"{name} is left out: {str(error).rstrip('.')}.")
     return found
+
+
+def chosen(names: str | Sequence[str], option: str = "--scrutability.panel") -> tuple[str, ...]:
+    """The measures that names, or one name, stand for: `all` for every one.
+
+    Raises:
+        PromptError: If there is no measure of a name.
+    """
+    names = [names] if isinstance(names, str) else names
+    refuse_unknown([name for name in names if name != ALL], option)
+    return tuple(MEASURES) if ALL in names else tuple(names)
 
 
 def refuse_unknown(measures: Sequence[str], option: str = "--scrutability.panel") -> None:

@@ -5,12 +5,14 @@ Tokens of machine-made prompts are left out and put in other orders in Rakotonir
 hardly matter, and in Rakotonirina et al. 2023 (https://arxiv.org/abs/2302.09865).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 
+import torch
 from torch import Tensor
 
+from lightning_prompts.files.drawing import drawn_counts, percentile_interval
 from lightning_prompts.metrics.agreement import row_kl
 from lightning_prompts.metrics.panel.answered import AnsweredRows, recalibrated
 from lightning_prompts.metrics.panel.likelihood import shuffles
@@ -49,6 +51,7 @@ class TokenEffects:
         accuracy: Of the whole prompt's tokens, 0 to 1.
         recalibrated: The same, recalibrated.
         rows: How many rows all is measured on.
+        intervals: Of `effect_of_tokens`, `effect_of_order` and `filler`, by name; see `intervals`.
     """
 
     deletions: tuple[Change, ...]
@@ -56,6 +59,7 @@ class TokenEffects:
     accuracy: float
     recalibrated: float
     rows: int
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def effect_of_tokens(self) -> float:
@@ -95,10 +99,12 @@ def token_effects(rows: AnsweredRows) -> TokenEffects:
         raise ValueError("The prompt is empty; token_effects needs a token to leave out.")
     labels, whole = rows.labels, rows.log_shares(ids)
     before = accuracies(*whole, labels)
+    of_rows: list[Tensor] = []
 
     def change(token: str | None, changed: Sequence[int]) -> Change:
         found = rows.log_shares(changed)
         after = accuracies(*found, labels)
+        of_rows.append(row_kl(whole[0], found[0]))
         return Change(
             token,
             tuple(changed),
@@ -110,7 +116,35 @@ def token_effects(rows: AnsweredRows) -> TokenEffects:
     tokens = rows.lm.token_strings(ids)
     deletions = [change(token, ids[:i] + ids[i + 1 :]) for i, token in enumerate(tokens)]
     orders = [change(None, order) for order in shuffles(ids, ORDER_SHUFFLES)]
-    return TokenEffects(tuple(deletions), tuple(orders), *before, rows=len(labels))
+    return TokenEffects(
+        *(tuple(deletions), tuple(orders), *before),
+        rows=len(labels),
+        intervals=intervals(*torch.stack(of_rows).split([len(deletions), len(orders)])),
+    )
+
+
+def intervals(deletions: Tensor, orders: Tensor) -> dict[str, tuple[float, float]]:
+    """95 % intervals over rows: 2,000 bootstrap draws of rows, the same at each call.
+
+    In each draw the largest effect is looked for anew, so that of tokens with like effects the
+    interval lies a little above the value.
+
+    Args:
+        deletions: [P, N] KL of each row without each token, in nats.
+        orders: [S, N] The same of the shuffles.
+
+    Returns:
+        By the names of the values; in the direction of rows alone: another shuffle, and other
+        unlabelled texts, are not drawn.
+    """
+    rows = deletions.shape[1]
+    counts = drawn_counts(rows)
+    tokens, order = ((counts @ kls.T / rows).clamp(min=0) for kls in (deletions, orders))
+    return {
+        "effect_of_tokens": percentile_interval(tokens.amax(1)),
+        "effect_of_order": percentile_interval(order.mean(1)),
+        "filler": percentile_interval((tokens < FILLER_NATS).double().mean(1)),
+    }
 
 
 def kl(whole: Tensor, changed: Tensor) -> float:

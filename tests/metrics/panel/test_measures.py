@@ -14,6 +14,7 @@ from lightning_prompts.metrics.panel.measures import (
     COSTLY,
     MEASURES,
     TaskFacts,
+    chosen,
     scrutability_panel,
 )
 from lightning_prompts.metrics.panel.task_identification import task_identification
@@ -42,10 +43,11 @@ def test_each_value_is_its_own_functions(
     }
     costly = scrutability_panel(lm, ids, COSTLY[:1], task, say=said.append)
     assert costly == {
-        "effect_of_tokens": effects.effect_of_tokens,
-        "effect_of_order": effects.effect_of_order,
-        "filler": effects.filler,
+        name + end: value
+        for name, (low, high) in effects.intervals.items()
+        for end, value in (("", getattr(effects, name)), ("_low", low), ("_high", high))
     }
+    assert set(costly) >= {"effect_of_tokens", "effect_of_order", "filler", "filler_low"}
     assert set(CHEAP) | set(COSTLY) == set(MEASURES)
     assert said == []
 
@@ -71,6 +73,14 @@ def test_what_cannot_be_measured_is_left_out(lm: FrozenLM, registers: Registers)
     said.clear()
     assert scrutability_panel(lm, "", say=said.append) == {}
     assert said == ["The panel of scrutability is left out: the prompt's text is empty."]
+
+
+def test_all_stands_for_every_measure():
+    assert chosen("all") == chosen(["grammar", "all"]) == tuple(MEASURES)
+    assert chosen(["grammar"]) == ("grammar",)
+    assert chosen([]) == ()
+    with pytest.raises(PromptError, match=r"^--panel names 'every', which is no measure"):
+        chosen(["all", "every"], "--panel")
 
 
 def test_an_unknown_name(lm: FrozenLM):

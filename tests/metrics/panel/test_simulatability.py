@@ -63,6 +63,35 @@ def test_kappa_with_and_without_the_prompt(answered: AnsweredRows, long: FrozenL
     assert got.rows == 8
 
 
+def test_intervals_are_of_drawn_rows(answered: AnsweredRows, long: FrozenLM, monkeypatch):
+    monkeypatch.setattr("lightning_prompts.files.drawing.DRAWS", 200)
+    exact, answers = Exact(long), answered.answers.tolist()
+    said = {}
+    for name, head in HEADS.items():
+        found = differences(exact, head.format(" a film"), list(answered.texts))
+        others = differences(exact, head.format(" a film"), list(answered.unlabelled_texts))
+        said[name] = [int(d > median(others)) for d in found]
+    drawn = torch.randint(8, (200, 8), generator=torch.Generator().manual_seed(0)).tolist()
+    kappas = [
+        {
+            name: kappa_by_counts([found[row] for row in rows], [answers[row] for row in rows])
+            for name, found in said.items()
+        }
+        for rows in drawn
+    ]
+    values = {
+        "simulatability": [each["shown"] - each["not_shown"] for each in kappas],
+        "simulatability_kappa": [each["shown"] for each in kappas],
+    }
+    got = simulatability(long, long.encode(" a film"), answered)
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    assert set(got.intervals) == set(values)
+    for name, interval in got.intervals.items():
+        expected = torch.tensor(values[name], dtype=torch.float64).quantile(ends).tolist()
+        assert list(interval) == pytest.approx(expected), name
+        assert interval[0] < interval[1]
+
+
 def test_a_reader_that_knows_the_answers_agrees(answered: AnsweredRows, long: FrozenLM):
     head = long.encode(HEADS["not_shown"])
     verbalizer = Verbalizer({"0": ANSWERS[0], "1": ANSWERS[1]}, long)

@@ -69,6 +69,35 @@ def test_each_token_and_the_order(answered: AnsweredRows, exact: Exact):
     assert got.rows == 8
 
 
+def test_intervals_are_of_drawn_rows(answered: AnsweredRows, exact: Exact, monkeypatch):
+    monkeypatch.setattr("lightning_prompts.files.drawing.DRAWS", 200)
+    got = token_effects(answered)
+    whole = shares(exact, list(answered.prompt), list(answered.texts))
+    kls = []
+    for change in (*got.deletions, *got.shuffles):
+        found = shares(exact, list(change.ids), list(answered.texts))
+        kls.append(
+            [
+                sum(math.exp(p) * (p - q) for p, q in zip(one, other, strict=True))
+                for one, other in zip(whole, found, strict=True)
+            ]
+        )
+    drawn = torch.randint(8, (200, 8), generator=torch.Generator().manual_seed(0)).tolist()
+    values: dict[str, list[float]] = {name: [] for name in got.intervals}
+    for rows in drawn:
+        means = [fmean(of[row] for row in rows) for of in kls]
+        tokens, orders = means[: len(got.deletions)], means[len(got.deletions) :]
+        values["effect_of_tokens"].append(max(tokens))
+        values["effect_of_order"].append(fmean(orders))
+        values["filler"].append(fmean(float(kl < 0.01) for kl in tokens))
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    for name, interval in got.intervals.items():
+        expected = torch.tensor(values[name], dtype=torch.float64).quantile(ends).tolist()
+        assert list(interval) == pytest.approx(expected, abs=1e-5), name
+    low, high = got.intervals["effect_of_order"]
+    assert low < got.effect_of_order < high
+
+
 def test_one_token_is_compared_with_none(answered: AnsweredRows, exact: Exact):
     rows = replace(answered, prompt=answered.lm.encode("z"))
     got = token_effects(rows)
