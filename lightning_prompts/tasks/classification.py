@@ -135,6 +135,7 @@ class TextClassification(DividedRows):
         self.files = {"train": train, "validation": validation, "test": test, "predict": predict}
         self.shares = shares_of(split)
         self._found: dict[str, Rows | None] = {}
+        self._numbered: dict[str, tuple[str, list[str]]] = {}  # a source, and its classes' names
         self.shots = shots
         if path == "":
             raise PromptError(
@@ -248,7 +249,20 @@ class TextClassification(DividedRows):
     def _labelled(self, raw: Rows, to_predict: bool = False) -> Rows:
         """The template's columns as text, and each row's class."""
         labels = self.verbalizer.labels
+        self._refuse_renumbered(raw)
         return labelled(raw, self._columns, labels, self.skip_bad_rows, to_predict)
+
+    def _refuse_renumbered(self, raw: Rows) -> None:
+        """Of `datasets` each split numbers its classes; words for numbers need the same ones."""
+        for name in self._columns.label:
+            names = raw.class_names.get(name, [])
+            source, first = self._numbered.setdefault(name, (raw.source, names))
+            if first[: len(names)] != names[: len(first)] and "0" in self.verbalizer.labels:
+                raise PromptError(
+                    f"{raw.source} numbers the classes of {name!r} as {names} and {source} as "
+                    f"{first}; give all splits one ClassLabel (`cast_column` of datasets), or name "
+                    "the classes themselves in --data.verbalizer."
+                )
 
     @functools.cached_property
     def _columns(self) -> Columns:

@@ -163,6 +163,26 @@ def test_class_labels_match_by_number_or_name(
     assert data.read("train").labels == [1, 0, 1]
 
 
+def test_splits_that_number_their_classes_by_themselves(lm: FrozenLM) -> None:
+    """As `DatasetDict.class_encode_column` leaves them."""
+    train = {"text": ["a", "b", "c"], "label": ["bad", "fair", "good"]}
+    test = {"text": ["d", "e"], "label": ["bad", "good"]}
+    data: Any = {
+        name: Dataset.from_dict(rows).class_encode_column("label")
+        for name, rows in {"train": train, "test": test}.items()
+    }
+    numbers = {"0": " no", "1": " so", "2": " yes"}
+    task = TextClassification(lm, TEMPLATE, numbers, data=data)
+    task.read("train")
+    with pytest.raises(PromptError, match=r"numbers the classes of 'label'.*cast_column"):
+        task.read("test")
+    named = TextClassification(
+        lm, TEMPLATE, dict(zip(train["label"], numbers.values(), strict=True)), data=data
+    )
+    named.read("train")
+    assert named.read("test").labels == [0, 2]
+
+
 GOOD = {"text": "fine", "label": "positive"}
 BAD_ROWS = {
     "no such column": ({"body": "x", "label": "negative"}, r"column 'text' .*'body', 'label'"),
