@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lightning_prompts.cli.advice import advice
+from lightning_prompts.cli.advice import advice, few_rows
 from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.files.amounts import NONE, count, share
 from lightning_prompts.files.console import console
@@ -187,7 +187,7 @@ def show(
     if evaluation.columns:  # the table's perplexities are of rewrites
         console.print(f"Its perplexity: {large(evaluation.metrics.get('perplexity'))}.")
     console.print(Text(advice(evaluation), style="bold"))
-    _end(run, notes)
+    _end(run, [few_rows(evaluation), *notes])
 
 
 def prompt_text(prompt: PromptRecord, name: str | None = None) -> Text:
