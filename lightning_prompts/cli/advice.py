@@ -58,7 +58,7 @@ def few_rows(evaluation: Evaluation) -> str | None:
     chosen = " They also chose the prompt, which makes it too high." if chose else ""
     return (
         f"Of {count(rows, 'row')} alone {share(accuracy)} says little: its 95 % interval is {low} "
-        f"to {high}.{chosen} Hold out more rows, for example with --data.split 0.4,0.3,0.3."
+        f"to {high}.{chosen} Label more rows, or hold out a larger share of them (--data.split)."
     )
 
 

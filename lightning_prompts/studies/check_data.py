@@ -162,8 +162,7 @@ def _of_splits(task: PromptTask, splits: Mapping[str, Split]) -> Iterator[str]:
     yield (
         f"Held out are only {said}: one row more or less is {share(1 / least)} of the accuracy, "
         f"whose standard error is up to {share(standard_error(0.5, least))}; label more rows "
-        f"({files}), or where one file is divided give them larger shares, for example "
-        "--data.split 0.4,0.3,0.3."
+        f"({files}), or where one file is divided hold out a larger share of it (--data.split)."
     )
 
 
