@@ -108,8 +108,8 @@ def word_lines(task: PromptTask, splits: Mapping[str, Split]) -> Iterator[tuple[
         said = ", ".join(f"{a.learned} on {a.scored} {a.phi:+.2f} (z {a.z:+.1f})" for a in found)
         yield (
             (
-                f"Labels by their words (naive Bayes; correlation, of the two classes that agree "
-                f"least): {said}"
+                f"Labels by their words, clearly negative where they are swapped (naive Bayes; "
+                f"correlation, of the two classes that agree least): {said}"
             ),
             _of_words(found, labels),
         )

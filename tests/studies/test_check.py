@@ -18,11 +18,11 @@ FOUR = '{"negative": " terrible", "positive": " abc"}'
 
 
 def splits() -> dict[str, list[dict[str, str]]]:
-    rows = list(reviews(180))
+    rows = list(reviews(220))
     random.Random(0).shuffle(rows)
     # Each says something of its own, also where the reviews repeat.
     rows = [{**row, "text": f"{row['text']} ({i})"} for i, row in enumerate(rows)]
-    return {"train": rows[:100], "validation": rows[100:140], "test": rows[140:]}
+    return {"train": rows[:100], "validation": rows[100:180], "test": rows[180:]}
 
 
 def swapped(rows: dict[str, list[dict[str, str]]]) -> None:
