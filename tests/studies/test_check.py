@@ -134,6 +134,7 @@ def test_few_held_out_rows_are_warned_of(
         {"negative": " terrible", "positive": " great"},
         data=str(tmp_path),
     )
+    task.report.max_tokens = task.token_limit(10)
     found = data_warnings(task, {name: look_at(task, name) for name in known})
     assert [told in warning for warning in found] == [True] if told else found == []
     # Of 24 shares: what 0.5 has for a standard error, by hand.
