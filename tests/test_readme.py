@@ -62,17 +62,22 @@ def folder_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder but for what the commands name: runs, and files that the pages show."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    for experiment, tuner in (("soft-demo", "soft"), ("rlprompt-yelp_transfer", "rlprompt")):
+    for name, text in (named_files("yaml") | named_files("python")).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    demo = ROOT / "configs/task/demo.yaml"
+    for experiment, tuner, task in (
+        ("soft-demo", "soft", demo),
+        ("rlprompt-yelp_transfer", "rlprompt", demo),
+        ("emails", "guided_search", tmp_path / "emails.yaml"),
+    ):
         run = tmp_path / "logs" / experiment / "version_0"
         (run / "checkpoints").mkdir(parents=True)
         for name in ("best", "last"):
             content = {"global_step": 1, "state_dict": {}, "pytorch-lightning_version": "2.6"}
             torch.save(content, run / "checkpoints" / f"{name}.ckpt")
-        parts = [ROOT / "configs" / "tuner" / f"{tuner}.yaml", ROOT / "configs/task/demo.yaml"]
+        parts = [ROOT / "configs" / "tuner" / f"{tuner}.yaml", task]
         config = {k: v for part in parts for k, v in yaml.safe_load(part.read_text()).items()}
         (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    for name, text in (named_files("yaml") | named_files("python")).items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
     return tmp_path
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from lightning_prompts.callbacks.baselines import CALIBRATED, MAJORITY, NO_PROMPT
 from lightning_prompts.cli.evaluation import Evaluation
-from lightning_prompts.files.amounts import above, rounded, share
+from lightning_prompts.files.amounts import ENOUGH_ROWS, above, count, rounded, share
+from lightning_prompts.report.statistics import wilson
 
 
 def advice(evaluation: Evaluation) -> str:
@@ -44,6 +45,20 @@ def advice(evaluation: Evaluation) -> str:
     return (
         f"Its text does not act like it ({reach}), though its nearest tokens do ({share(hard)}): "
         f"keep the vectors or use {ids}, do not copy the text."
+    )
+
+
+def few_rows(evaluation: Evaluation) -> str | None:
+    """How little an accuracy says, where it is of few rows."""
+    accuracy, rows = evaluation.metrics.get("accuracy"), evaluation.rows
+    if accuracy is None or not rows or rows >= ENOUGH_ROWS:
+        return None
+    low, high = map(share, wilson(accuracy, rows))
+    chose = evaluation.stage == "val" and evaluation.prompt.step > 0
+    chosen = " They also chose the prompt, which makes it too high." if chose else ""
+    return (
+        f"Of {count(rows, 'row')} alone {share(accuracy)} says little: its 95 % interval is {low} "
+        f"to {high}.{chosen} Label more rows, or hold out a larger share of them (--data.split)."
     )
 
 

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lightning_prompts.cli.advice import advice
+from lightning_prompts.cli.advice import advice, few_rows
 from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.files.amounts import NONE, count, share
 from lightning_prompts.files.console import console
@@ -184,10 +184,12 @@ def show(
     if by := evaluation.prompt.averaged_by:
         console.print(f"It is the average that {by} keeps of the steps' prompts.")
     console.print(prompt_text(evaluation.prompt))
+    if read := how_it_reads(evaluation.metrics):
+        console.print(Text(read))
     if evaluation.columns:  # the table's perplexities are of rewrites
         console.print(f"Its perplexity: {large(evaluation.metrics.get('perplexity'))}.")
     console.print(Text(advice(evaluation), style="bold"))
-    _end(run, notes)
+    _end(run, [few_rows(evaluation), *notes])
 
 
 def prompt_text(prompt: PromptRecord, name: str | None = None) -> Text:
@@ -195,6 +197,17 @@ def prompt_text(prompt: PromptRecord, name: str | None = None) -> Text:
     which = "Text of its nearest tokens" if prompt.soft_in_use else "Text"
     which = f"{name}, {which[0].lower()}{which[1:]}" if name else which
     return Text.assemble((f"{which}: ", "dim"), repr(prompt.text))
+
+
+def how_it_reads(metrics: Mapping[str, float | None]) -> str:
+    """The measures that every test has of the tokens as a text; empty where there are none."""
+    percentile, order = metrics.get("natural_percentile"), metrics.get("grammar")
+    said = []
+    if percentile is not None:
+        said.append(f"{percentile:.0f} % of natural texts of its length (natural_percentile)")
+    if order is not None:
+        said.append(f"{order:.0%} of shuffles of its own tokens (grammar)".replace("%", " %"))
+    return f"As a text it is likelier than {', and than '.join(said)}." if said else ""
 
 
 def unmeasured(run: Path, notes: Sequence[str | None]) -> None:

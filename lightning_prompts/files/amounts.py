@@ -8,6 +8,7 @@ import math
 
 NONE = "\N{EN DASH}"  # where a value is not defined, or was not measured
 SHARE_DIGITS = 3
+ENOUGH_ROWS = 25  # from which on the standard error of a share is 0.1 at most
 MOST_DIGITS = 17  # tell any two floats apart
 
 

@@ -1,6 +1,7 @@
 """What a fit will take: a few steps of it, and what follows from them for the whole."""
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,12 +10,14 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 
-from lightning_prompts.callbacks.base import callback_of
+from lightning_prompts.callbacks.base import callback_of, callbacks_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.console import notice
+from lightning_prompts.files.lightning_internals import seconds_of
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.studies.estimate import Clock
 from lightning_prompts.studies.progress import duration
@@ -182,11 +185,17 @@ def _of_time(cli: PromptCLI, rows: Mapping[str, int], mean: float, measured: Mea
     # A measured row is answered with several prompts, for a baseline with none.
     baselines = (scored + CALIBRATED_ON) * measured.row / 2
     total = training + validating + baselines
+    limits = [seconds_of(timer) for timer in callbacks_of(cli.trainer, Timer)]
+    limit = min((seconds for seconds in limits if seconds is not None), default=math.inf)
+    ended = ""
+    if training + validating > limit:
+        reached = int(steps * limit / (training + validating))
+        ended = f"; --trainer.max_time ends it after {duration(limit)}, about step {reached}"
     line = (
         f"Time: {_seconds(step)} a step and {_seconds(measured.row)} a validation row; "
         f"{count(steps, 'step')} {duration(training)}, {count(validations, 'validation')} of "
         f"{count(scored, 'row')} {duration(validating)}, baselines {duration(baselines)}: about "
-        f"{duration(total)} in all"
+        f"{duration(total)} in all{ended}"
     )
     if validating < max(LONG, total / 2):
         return line, None

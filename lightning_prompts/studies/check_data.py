@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from lightning_prompts.files.amounts import count
+from lightning_prompts.files.amounts import ENOUGH_ROWS, count, share, standard_error
 from lightning_prompts.lm.batch import Example
 from lightning_prompts.tasks.base import PromptTask
 from lightning_prompts.tasks.comparing import (
@@ -22,6 +22,7 @@ FEW = 0.01  # of rows that are repeated, shared or cut: less is not worth a warn
 # Of a correlation by the words: chance goes beyond so many standard errors once in 4,000 pairs.
 Z, PHI = -3.5, -0.1
 SHIFT, SHIFT_Z = 0.1, 4.0  # difference of a class's shares, and the same in standard errors
+HELD_OUT = {"validation": "to choose the prompt", "test": "to score it"}
 
 
 class Split(NamedTuple):
@@ -92,7 +93,7 @@ def look_at(task: PromptTask, name: str) -> Split:
 def data_warnings(task: PromptTask, splits: Mapping[str, Split]) -> list[str]:
     """All that is suspicious in the rows and the answers, each with what to do."""
     return [
-        *_of_splits(task),
+        *_of_splits(task, splits),
         *(warning for name, split in splits.items() for warning in _of_rows(task, name, split)),
         *_of_answers(task),
     ]
@@ -107,8 +108,8 @@ def word_lines(task: PromptTask, splits: Mapping[str, Split]) -> Iterator[tuple[
         said = ", ".join(f"{a.learned} on {a.scored} {a.phi:+.2f} (z {a.z:+.1f})" for a in found)
         yield (
             (
-                f"Labels by their words (naive Bayes; correlation, of the two classes that agree "
-                f"least): {said}"
+                f"Labels by their words, clearly negative where they are swapped (naive Bayes; "
+                f"correlation, of the two classes that agree least): {said}"
             ),
             _of_words(found, labels),
         )
@@ -148,9 +149,21 @@ def _of_words(found: list[Agreement], labels: tuple[str, ...]) -> str | None:
     )
 
 
-def _of_splits(task: PromptTask) -> Iterator[str]:
+def _of_splits(task: PromptTask, splits: Mapping[str, Split]) -> Iterator[str]:
     if not task.has("test"):
         yield "There are no test rows; name a file with --data.test FILE to test the best prompt."
+    few = {name: splits[name].rows for name in HELD_OUT if name in splits}
+    few = {name: rows for name, rows in few.items() if rows < ENOUGH_ROWS}
+    if not few:
+        return
+    least = min(few.values())
+    said = " and ".join(f"{count(n, f'{name} row')} ({HELD_OUT[name]})" for name, n in few.items())
+    files = " and ".join(f"--data.{name} FILE" for name in few)
+    yield (
+        f"Held out are only {said}: one row more or less is {share(1 / least)} of the accuracy, "
+        f"whose standard error is up to {share(standard_error(0.5, least))}; label more rows "
+        f"({files}), or where one file is divided hold out a larger share of it (--data.split)."
+    )
 
 
 def _of_rows(task: PromptTask, name: str, split: Split) -> Iterator[str]:

@@ -32,7 +32,7 @@ from lightning_prompts.tuners.search.allowed import Allowed, FilterSettings
 from lightning_prompts.tuners.search.borders import Borders
 from lightning_prompts.tuners.search.candidates import Choice, EditSettings, Proposer
 from lightning_prompts.tuners.search.ledger import DOUBT, Ids, Ledger
-from lightning_prompts.tuners.search.pace import estimate
+from lightning_prompts.tuners.search.pace import estimate, seconds_left
 from lightning_prompts.tuners.search.race import Finalist, Race, all_rows, deal
 from lightning_prompts.tuners.search.scoring import PromptScorer
 
@@ -202,8 +202,9 @@ class GuidedSearch(AimedSearch):
         if self._began is not None:
             seconds, self._began = time.monotonic() - self._began, None
             left = self.trainer.estimated_stepping_batches - self.trainer.global_step
-            if left > 0 and math.isfinite(left):
-                log.info("%s", estimate(seconds, int(left)))
+            # For a probe of two steps, as `check` makes, it is of no use.
+            if left > 1 and math.isfinite(left):
+                log.info("%s", estimate(seconds, int(left), seconds_left(self.trainer)))
 
     def _gradient(self, batch: Batch) -> Tensor:
         """[P, H] Of the mean loss over all processes' rows at the beam's best prompt."""

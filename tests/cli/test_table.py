@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from lightning_prompts.cli import table
-from lightning_prompts.cli.advice import advice, convergence
+from lightning_prompts.cli.advice import advice, convergence, few_rows
 from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.files.amounts import NONE
 from lightning_prompts.files.console import fail
@@ -54,6 +54,32 @@ def evaluation(in_use: str, text: str = " good", iterate: bool = False, **metric
 )
 def test_advice_follows_from_the_numbers(in_use: str, metrics: dict[str, float], sentence: str):
     assert sentence in advice(evaluation(in_use, **metrics))
+
+
+def test_few_rows_are_named_with_what_they_tell():
+    """Six of six rows: Wilson's interval by hand is n / (n + z^2) to 1."""
+    found = evaluation("tokens", accuracy=1.0)
+    assert few_rows(found._replace(rows=25)) is None
+    said = few_rows(found._replace(rows=6))
+    low = 6 / (6 + 1.959964**2)
+    assert said is not None
+    assert f"Of 6 rows alone 1.000 says little: its 95 % interval is {low:.3f} to 1.000." in said
+    assert "chose the prompt" not in (few_rows(found._replace(rows=6, stage="test")) or "")
+    learned = found._replace(rows=6, prompt=make_record(step=8))
+    written = found._replace(rows=6, prompt=make_record(step=0))
+    told = ["They also chose the prompt" in (few_rows(each) or "") for each in (learned, written)]
+    assert told == [True, False]
+    assert few_rows(Evaluation(found.prompt, {"bleu": 1.0}, {}, "val", rows=6)) is None
+
+
+def test_how_the_text_reads_is_told_where_it_was_measured():
+    assert table.how_it_reads({"natural_percentile": 48.8, "grammar": 31 / 32}) == (
+        "As a text it is likelier than 49 % of natural texts of its length (natural_percentile), "
+        "and than 97 % of shuffles of its own tokens (grammar)."
+    )
+    only = table.how_it_reads({"grammar": 0.5, "natural_percentile": None})
+    assert only == "As a text it is likelier than 50 % of shuffles of its own tokens (grammar)."
+    assert table.how_it_reads({"accuracy": 0.5}) == ""
 
 
 def test_the_most_frequent_label_is_a_bar_too():

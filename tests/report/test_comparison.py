@@ -3,8 +3,10 @@
 import random
 
 import pytest
+from matplotlib.figure import Figure
 
 from lightning_prompts.report.comparison import compare
+from lightning_prompts.report.figures import pareto
 from lightning_prompts.report.figures.pareto import front
 from lightning_prompts.report.paired import pairs
 
@@ -172,3 +174,16 @@ def test_the_best_of_many_is_adjusted_for_all_pairs(run):
     assert {pair.first.label for pair in found} == {"PEZ, w = 0"}
     smallest = min(test.p for pair in found for test in pair.over_rows)
     assert min(pair.p_rows for pair in found) == pytest.approx(15 * smallest)
+
+
+def test_an_interval_over_rows_is_within_the_figure(run):
+    """Of 6 rows it is wider than all that the points and the baselines span."""
+    (comparison,), _ = compare([run(accuracy=5 / 6, rows={"validation": 6, "test": 6})])
+    (setting,) = comparison.settings
+    known = setting.estimate("accuracy", "test")
+    assert known is not None
+    axes = Figure().subplots(1, 1, squeeze=False)
+    pareto._limits(axes, comparison, comparison.problems)
+    low, high = axes[0, 0].get_ylim()
+    assert (known.low, known.high) == pytest.approx((0.4365, 0.9699), abs=1e-4)
+    assert low < known.low < known.high < high

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lightning_prompts import FrozenLM, TextClassification
 from lightning_prompts.cli.main import main
+from lightning_prompts.studies.check_data import data_warnings, look_at
 from tests.tiny import reviews
 
 OPTIONS = ("--config", "configs/tuner/soft.yaml", "--config", "configs/task/demo.yaml")
@@ -16,11 +18,11 @@ FOUR = '{"negative": " terrible", "positive": " abc"}'
 
 
 def splits() -> dict[str, list[dict[str, str]]]:
-    rows = list(reviews(180))
+    rows = list(reviews(220))
     random.Random(0).shuffle(rows)
     # Each says something of its own, also where the reviews repeat.
     rows = [{**row, "text": f"{row['text']} ({i})"} for i, row in enumerate(rows)]
-    return {"train": rows[:100], "validation": rows[100:140], "test": rows[140:]}
+    return {"train": rows[:100], "validation": rows[100:180], "test": rows[180:]}
 
 
 def swapped(rows: dict[str, list[dict[str, str]]]) -> None:
@@ -38,6 +40,10 @@ def without_a_class(rows: dict[str, list[dict[str, str]]]) -> None:
 
 def too_long(rows: dict[str, list[dict[str, str]]]) -> None:
     rows["train"][:20] = [{**row, "text": row["text"] * 10} for row in rows["train"][:20]]
+
+
+def few(rows: dict[str, list[dict[str, str]]]) -> None:
+    rows["validation"] = rows["validation"][:6]
 
 
 def nothing(rows: dict[str, list[dict[str, str]]]) -> None:
@@ -94,6 +100,7 @@ def test_a_sound_data_set_has_no_warning(check: Check):
         (swapped, "Labels 'negative' and 'positive' look swapped in validation"),
         (leaked, "12 of 40 test rows stand in train too (30%)"),
         (without_a_class, "No validation row has the label 'negative'"),
+        (few, "only 6 validation rows (to choose the prompt): one row more or less is 0.167"),
         (too_long, "of the train rows are longer than the 246 tokens that tiny_gpt2"),
     ],
 )
@@ -102,6 +109,36 @@ def test_what_is_broken_is_named(breaks: Callable, warning: str, check: Check):
     assert code == 1
     assert any(warning in line and "; " in line for line in warnings), warnings
     assert len(warnings) == 1, warnings
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ((24, 25), "24 validation rows (to choose the prompt): one row more or less is 0.042"),
+        ((25, 24), "24 test rows (to score it): one row more or less is 0.042"),
+        ((24, 8), "24 validation rows (to choose the prompt) and 8 test rows (to score it): one"),
+        ((25, 25), None),
+    ],
+)
+def test_few_held_out_rows_are_warned_of(
+    rows: tuple[int, int], told: str | None, lm: FrozenLM, tmp_path: Path
+):
+    known = splits()
+    for name, number in zip(("validation", "test"), rows, strict=True):
+        known[name] = known[name][:number]
+    for name, some in known.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    task = TextClassification(
+        lm,
+        "{prompt}{text} It was",
+        {"negative": " terrible", "positive": " great"},
+        data=str(tmp_path),
+    )
+    task.report.max_tokens = task.token_limit(10)
+    found = data_warnings(task, {name: look_at(task, name) for name in known})
+    assert [told in warning for warning in found] == [True] if told else found == []
+    # Of 24 shares: what 0.5 has for a standard error, by hand.
+    assert not told or rows[1] == 8 or "standard error is up to 0.102;" in found[0]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning import Trainer
 from torch.utils.data import DataLoader
 
 from lightning_prompts.files.errors import PromptError
@@ -17,7 +18,7 @@ from lightning_prompts.tuners import GuidedSearch
 from lightning_prompts.tuners.prompt_init import FromCheckpoint, FromText, FromVocabulary
 from lightning_prompts.tuners.search.candidates import EditSettings, Proposer
 from lightning_prompts.tuners.search.ledger import Ids
-from lightning_prompts.tuners.search.pace import estimate
+from lightning_prompts.tuners.search.pace import estimate, seconds_left
 
 FIRST, LAST = "{prompt} {text} It was", "{text}{prompt}"
 WORDS = {"negative": " bad", "positive": " good"}
@@ -329,8 +330,18 @@ def test_the_time_is_estimated_after_the_first_step(
     (line,) = [m for m in caplog.messages if m.startswith("About")]
     assert "for the 4 steps left" in line
     caplog.clear()
-    rl.fit(build(lm), tmp_path, steps=1)
+    rl.fit(build(lm), tmp_path, steps=2)
     assert not [m for m in caplog.messages if m.startswith("About")]
+
+
+def test_the_estimate_ends_where_the_time_does(lm: FrozenLM):
+    trainer = Trainer(max_time={"seconds": 90}, logger=False, enable_checkpointing=False)
+    assert seconds_left(trainer) == pytest.approx(90)
+    assert seconds_left(Trainer(logger=False, enable_checkpointing=False)) is None
+    assert "some 8 of the 99 steps left in the 90 s until --trainer.max_time" in estimate(
+        11, 99, 90
+    )
+    assert "for the 8 steps left" in estimate(11, 8, 90)
 
 
 def test_times_for_a_person():

@@ -121,7 +121,7 @@ def _interval(axes: Axes, x: Estimate, y: Estimate, look: looks.Look) -> None:
 
 
 def _limits(grid: Any, comparison: Comparison, problems: Sequence[Problem]) -> None:
-    """Of points and baselines alone: the interval of two seeds may be wider than the axis."""
+    """Of points, baselines and intervals over rows: those of two seeds may be endless."""
     split, measure = comparison.split, comparison.measure
     metrics = (measure.name, f"hard_{measure.name}")
     records = [record for problem in problems for record in problem.records]
@@ -130,6 +130,9 @@ def _limits(grid: Any, comparison: Comparison, problems: Sequence[Problem]) -> N
     ]
     for problem in problems:
         ys += [v for ends in problem.baselines(split, measure.name).values() for v in ends]
+    placed = [y for problem in problems for _, _, y in _placed(comparison, problem)]
+    ends = [end for y in placed if y.over == "rows" for end in (y.low, y.high)]
+    ys += [end for end in ends if end is not None]
     xs = [v for p in problems for s in p.settings for v in s.perplexities(split) if v]
     margin = max(0.08 * (max(ys) - min(ys)), 0.02 * measure.top)
     grid[0, 0].set_ylim(min(ys) - margin, min(max(ys) + margin, measure.top * 1.01))
