@@ -43,10 +43,19 @@ def kappa(one: Tensor, other: Tensor) -> float:
     0.5
     """
     classes = int(torch.cat([one, other]).max()) + 1
-    shares = [each.bincount(minlength=classes).double() / len(each) for each in (one, other)]
-    expected = float((shares[0] * shares[1]).sum())
-    agreed = float((one == other).double().mean())
-    return (agreed - expected) / (1 - expected) if expected < 1 else 0.0
+    pairs = (one * classes + other).bincount(minlength=classes**2).double() / len(one)
+    return float(kappa_of(pairs.view(classes, classes)))
+
+
+def kappa_of(shares: Tensor) -> Tensor:
+    """`kappa` of [..., C, C] shares of the rows, by the one reader's class and the other's."""
+    ones, others = shares.sum(-1), shares.sum(-2)
+    expected = (ones * others).sum(-1)
+    agreed = shares.diagonal(dim1=-2, dim2=-1).sum(-1)
+    # Of one and the same class it is 1 but for rounding, and the nearest below 1 is far.
+    certain = 1 - expected < 1e-12
+    beyond = (agreed - expected) / (1 - expected).masked_fill(certain, 1.0)
+    return beyond.masked_fill(certain, 0.0)
 
 
 class AnswerAgreement(Metric):

@@ -54,14 +54,13 @@ def separation(
     wins = above.double() + equal.double() / 2  # (n, m)
     n, m = wins.shape
     generator = torch.Generator().manual_seed(0)
-    drawn = _counts(n, generator)
+    drawn = draws(n, generator)
     made_of = None if clusters is None else torch.tensor(clusters)
-    of_others = _counts(m, generator) if made_of is None else drawn[:, made_of]  # (draws, m)
+    of_others = draws(m, generator) if made_of is None else drawn[:, made_of]  # (draws, m)
     # A draw may have none of the texts that the others were made of.
     sizes = of_others.sum(1)
     aucs = ((drawn @ wins) * of_others).sum(1)[sizes > 0] / (n * sizes[sizes > 0])
-    low, high = aucs.quantile(torch.tensor(INTERVAL, dtype=torch.float64)).tolist()
-    return Separation(float(wins.mean()), low, high, n, m)
+    return Separation(float(wins.mean()), *percentiles(aucs), n, m)
 
 
 def failed(found: Mapping[str, Separation], needed: Sequence[str]) -> list[str]:
@@ -99,9 +98,14 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     return float(centred[0] @ centred[1]) / norms if norms else None
 
 
-def _counts(n: int, generator: torch.Generator) -> Tensor:
-    """[draws, n] How often each of n is drawn."""
-    drawn = torch.randint(n, (DRAWS, n), generator=generator)
-    return torch.zeros(DRAWS, n, dtype=torch.float64).scatter_add_(
-        1, drawn, torch.ones(DRAWS, n, dtype=torch.float64)
-    )
+def draws(n: int, generator: torch.Generator | None = None) -> Tensor:
+    """[draws, n] How often each of n is in each bootstrap draw; with no generator ever the same."""
+    drawn = torch.randint(n, (DRAWS, n), generator=generator or torch.Generator().manual_seed(0))
+    one = torch.ones((), dtype=torch.float64).expand(DRAWS, n)
+    return torch.zeros(DRAWS, n, dtype=torch.float64).scatter_add_(1, drawn, one)
+
+
+def percentiles(values: Tensor) -> tuple[float, float]:
+    """Ends of the 95 % interval of what the draws gave."""
+    low, high = values.quantile(torch.tensor(INTERVAL, dtype=torch.float64)).tolist()
+    return low, high
