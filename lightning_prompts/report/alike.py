@@ -5,7 +5,7 @@ Dimensions: N rows, M unlabelled ones, C classes, D bootstrap draws of rows.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,7 +22,9 @@ Kind = Literal["written", "nearest tokens", "run"]
 Interval = tuple[float, float]
 MEASURES = {"kappa": "kappa", "kappa_recalibrated": "kappa, recalibrated", "kl": "KL (nats)"}
 VALUES = (*MEASURES, "accuracy", "recalibrated")
-WRITTEN, NEAREST, RUN = "written", "nearest tokens", "run"
+WRITTEN: Final = "written"
+NEAREST: Final = "nearest tokens"
+RUN: Final = "run"
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from lightning_prompts.files.amounts import NONE, count, share, standard_error
 from lightning_prompts.files.text import shorten
+from lightning_prompts.metrics.in_words import Readout
 from lightning_prompts.metrics.panel.token_effects import FILLER_NATS, Change, TokenEffects
-from lightning_prompts.report import alike
+from lightning_prompts.report import alike, in_words
 from lightning_prompts.report.alike import Alike, Difference
 from lightning_prompts.report.statistics import wilson
 from lightning_prompts.report.tables import Table
@@ -98,6 +99,7 @@ class Inspection:
         alike: Other prompts, those that act most alike first.
         differences: Of runs' prompts among them.
         frequencies: Of each class among the rows.
+        in_words: What was read out of the prompt, then of the controls, where that was asked for.
         limits: Sentences: what was left out, and what else the numbers must not be taken for.
     """
 
@@ -112,6 +114,7 @@ class Inspection:
     differences: list[Difference]
     frequencies: dict[str, float]
     calibrated_on: str
+    in_words: list[Readout] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
 
     @property
@@ -133,6 +136,8 @@ class Inspection:
         yield "Panel", [Table("What its text says and does", ["value", "what it is", ""], rows, 2)]
         if self.alike:
             yield OTHERS, list(alike.tables(self.alike, self.differences, length))
+        if self.in_words:
+            yield "In its own words", list(in_words.tables(self.in_words, length))
 
     def _of_tokens(self, length: int) -> Iterator[Table]:
         record, far = self.record, self.record.token_distances
@@ -219,6 +224,7 @@ class Inspection:
                 both = f"{first.name.capitalize()} and {way.name}"
                 yield f"{both} disagree on {way.differs} of {count(self.effects.rows, 'row')}."
         yield from alike.sentences(self.alike, self.differences)
+        yield from in_words.sentences(self.in_words)
 
     def restrictions(self) -> Iterator[str]:
         """What the numbers must not be taken for."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_prompts.files.text import shorten_middle
 from lightning_prompts.metrics.panel.token_effects import FILLER_NATS, Change
-from lightning_prompts.report import page
+from lightning_prompts.report import in_words, page
 from lightning_prompts.report.figures.alike import dots
 from lightning_prompts.report.figures.tokens import bars
 from lightning_prompts.report.inspect import OTHERS, Inspection
@@ -58,7 +58,8 @@ def write(found: Inspection, folder: Path) -> Path:
     for section in sections:
         if dotted and section.title == OTHERS:
             section.parts[:0] = page.figure(dotted)
-    sections.append(page.Section("How to read this", [page.reading(READING)]))
+    reading = (*READING, *[in_words.READING] * bool(found.in_words))
+    sections.append(page.Section("How to read this", [page.reading(reading)]))
     title = f"Inspected: '{shorten_middle(record.text, 120)}'"
     limits = list(found.restrictions())
     lead = [f"{found.about}. {found.title}."]
@@ -103,6 +104,7 @@ def numbers(found: Inspection) -> dict[str, Any]:
         "panel": found.panel,
         "alike": [asdict(each) for each in found.alike],
         "differences": [asdict(each) for each in found.differences],
+        "in_words": [asdict(each) for each in found.in_words],
         "limits": list(found.restrictions()),
     }
 

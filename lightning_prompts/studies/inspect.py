@@ -47,6 +47,7 @@ class Asked:
     compare: list[str] = field(default_factory=list)
     rows: int = ROWS
     split: str = VALIDATION
+    in_words: bool = False
     output: Path | None = None
     options: list[str] = field(default_factory=list)
 
@@ -73,7 +74,9 @@ def inspect(args: Sequence[str]) -> None:
     require_writable(output, "give another folder with --output")
     with tempfile.TemporaryDirectory() as folder:
         made = _of_run(asked, run, folder) if run else _of_another(asked, folder)
-    found = Inspecting(*made, asked.rows, compare, asked.split).found(asked.measures)
+    found = Inspecting(*made, asked.rows, compare, asked.split).found(
+        asked.measures, asked.in_words
+    )
     show(found, write(found, output))
 
 
@@ -107,6 +110,8 @@ def divide(args: Sequence[str]) -> Asked:
                 asked.panel.append(value)
                 while rest and not rest[0].startswith("-"):
                     asked.panel.append(rest.pop(0))
+        elif flag == "--in_words":
+            asked.in_words = _switch(arg)
         elif flag == "--model" or flag.startswith("--model."):
             raise PromptError(f"{flag}: a prompt that is looked at has no tuner; leave it out.")
         else:
@@ -163,6 +168,12 @@ def parser() -> PromptParser:
         metavar="TEXT|FILE|RUN",
         help="A text, or a file with a text a line (.txt, .jsonl), in place of the ten written "
         "prompts for sentiment, or a run whose prompt in use stands beside them; once for each.",
+    )
+    known.add_argument(
+        "--in_words",
+        action="store_true",
+        help="Read the prompt out as well: its states stand in a sentence that the model goes on "
+        "with; beside it its nearest tokens, random vectors and the runs of --compare.",
     )
     known.add_argument(
         "--output",
@@ -230,6 +241,12 @@ def _built(options: Sequence[str], make_lm: SharedLM, folder: str) -> PromptCLI:
         make_lm=make_lm,
         folder=Path(folder) / "inspect" / "run",
     )
+
+
+def _switch(arg: str) -> bool:
+    if arg != "--in_words":
+        raise PromptError(f"{arg}: --in_words takes no value; give it alone, or leave it out.")
+    return True
 
 
 def _split(value: str) -> str:

@@ -20,11 +20,18 @@ from lightning_prompts.files.console import notice
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.nearest import distance, nearest_few
+from lightning_prompts.metrics.in_words import (
+    Readout,
+    Source,
+    in_words,
+    random_like,
+    task_words,
+)
 from lightning_prompts.metrics.panel.answered import AnsweredRows
 from lightning_prompts.metrics.panel.measures import LOGGED, scrutability_panel
 from lightning_prompts.metrics.panel.token_effects import token_effects
 from lightning_prompts.metrics.scrutability import log_perplexity, round_trip
-from lightning_prompts.report.alike import differences
+from lightning_prompts.report.alike import RUN, differences
 from lightning_prompts.report.inspect import Inspection, Near
 from lightning_prompts.runs.answers_of import pasted
 from lightning_prompts.studies.check_costs import CALIBRATED_ON
@@ -124,13 +131,18 @@ class Inspecting:
             )
 
     @torch.no_grad()
-    def found(self, measures: Sequence[str]) -> Inspection:
+    def found(self, measures: Sequence[str], in_words: bool = False) -> Inspection:
         """Everything.
 
         Args:
             measures: Names of the panel's.
+            in_words: Whether the prompt is read out in the model's own words.
+
+        Raises:
+            PromptError: If that is asked for, and the model's blocks are not found.
         """
         lm, ids = self.lm, self.record.ids
+        read_out = self._in_words() if in_words else []
         passes = count(len(ids), "token")
         notice(f"Leaving out each of {passes} on {count(len(self.rows.answers), 'row')}")
         effects = token_effects(self.rows)
@@ -168,6 +180,7 @@ class Inspecting:
             differences=differences(alike),
             frequencies={label: counts[i] / effects.rows for i, label in enumerate(labels)},
             calibrated_on=count(texts, "training text"),
+            in_words=read_out,
             limits=self.limits,
         )
 
@@ -237,3 +250,29 @@ class Inspecting:
         """Whether the prompt's text, pasted into rows, is its tokens."""
         whole = self.task.template.paste(self.record.text, batch["texts"])
         return whole == pieces(batch, self.record.ids)
+
+    def _in_words(self) -> list[Readout]:
+        """The prompt read out, its nearest tokens, random vectors, and other runs' prompts."""
+        lm = self.lm
+
+        def rows(prompt: Sequence[int] | Tensor) -> Tensor:
+            if isinstance(prompt, Tensor):
+                return prompt
+            return lm.embed(torch.tensor(prompt, device=lm.embedding_table.device))
+
+        tokens = rows(self.record.ids)
+        vectors = tokens if self.vectors is None else self.vectors
+        sources = [Source("prompt", "the prompt", vectors)]
+        if self.vectors is not None:
+            sources.append(Source("nearest tokens", NEAREST, tokens))
+        runs = (each for each in self.compared if each.kind == RUN)
+        sources += [Source("run", each.name, rows(each.prompt)) for each in runs]
+        sources += random_like(vectors)
+        notice(f"Reading out {count(len(sources), 'prompt')} in the model's own words")
+        words = task_words(
+            [answer for some in self.task.verbalizer.answers for answer in some],
+            self.task.verbalizer.labels,
+            self.task.kind,
+        )
+        with EvaluationCallback.precision(self.trainer):
+            return in_words(lm, sources, words)

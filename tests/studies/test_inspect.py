@@ -119,7 +119,9 @@ def test_a_run(lm: FrozenLM, lm_folder: Path, reviews: Path, tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     vectors = torch.randn(3, 16, generator=torch.Generator().manual_seed(3))
     a_run(Path("run"), lm, lm_folder, reviews, vectors)
-    main(["inspect", "run", "--compare", "?", "--compare=<i>", "--panel", "repetition"])
+    main(
+        ["inspect", "run", "--compare", "?", "--compare=<i>", "--panel", "repetition", "--in_words"]
+    )
     said = capsys.readouterr()
     found = json.loads(Path("run/inspect/inspect.json").read_text())
 
@@ -201,6 +203,12 @@ def test_a_run(lm: FrozenLM, lm_folder: Path, reviews: Path, tmp_path: Path, mon
         assert each["kappa_recalibrated"] == pytest.approx(kappa(*pair))
     recalibrated = [each["kappa_recalibrated"] for each in found["alike"]]
     assert recalibrated == sorted(recalibrated, reverse=True)
+
+    # ---- in its own words
+    kinds = [each["kind"] for each in found["in_words"]]
+    assert kinds == ["prompt", "nearest tokens", *["random"] * 5]
+    assert [*found["in_words"][0]["best"]] == ["answers", "classes", "description"]
+    assert "of 5 draws of random vectors name as much or more" in said.out
 
     # ---- what is shown
     page = Path("run/inspect/inspect.html").read_text()
@@ -407,6 +415,7 @@ def test_a_text_that_pastes_into_other_tokens(
 
 def test_what_a_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    assert divide(["a", "--in_words", "--rows", "8"]).in_words
     asked = divide(["a b", "--rows=8", "--panel", "all", "--compare", " c", "--data.seed", "1"])
     assert (asked.prompt, asked.rows, asked.compare) == ("a b", 8, [" c"])
     assert asked.options == ["--data.seed", "1"]
@@ -433,6 +442,7 @@ def test_what_a_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ([" "], "The prompt is empty"),
         (["a", "--rows", "none"], "--rows none: give a whole number, at least 1"),
         (["a", "--rows"], "--rows needs a value"),
+        (["a", "--in_words=yes"], "--in_words=yes: --in_words takes no value; give it alone"),
         (["a", "--split", "train"], "--split train: give validation or test"),
         (["a", "--compare", "./gone"], "--compare ./gone: neither a run's folder nor a file"),
         (["a", "--compare", "empty"], "empty: neither a run with a validated prompt"),
