@@ -17,6 +17,7 @@ from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.metrics.panel.likelihood import shuffles
 from lightning_prompts.metrics.panel.measures import CHEAP
 from lightning_prompts.report import separation
+from lightning_prompts.studies import inspect_scores
 from lightning_prompts.studies.given import run_of
 from lightning_prompts.studies.inspect import Asked, divide
 from lightning_prompts.studies.inspect_alike import given_comparisons
@@ -279,26 +280,18 @@ def test_a_twin_on_test_rows(
     """Kappas, KL, their intervals and differences: a draw of rows at a time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(separation, "DRAWS", 40)
-    seen = quick(monkeypatch)
+    seen, order = quick(monkeypatch), list[str]()
+    whole_of = inspect_scores.acting_alike
+    keep = lambda rows, *rest: order.extend(rows.texts) or whole_of(rows, *rest)  # noqa: E731
+    monkeypatch.setattr(inspect_scores, "acting_alike", keep)
     (reviews / "test.jsonl").write_text((review_folder / "test.jsonl").read_text())
     generator = torch.Generator().manual_seed(3)
     vectors, others = (torch.randn(3, 16, generator=generator) for _ in range(2))
     for name, rows in {"run": vectors, "twin": vectors, "soft": others}.items():
         a_run(Path(name), lm, lm_folder, reviews, rows)
     as_tokens(Path("twin"), lm, "mild")
-    main(
-        [
-            "inspect",
-            "run",
-            "--compare=twin",
-            "--compare",
-            "soft/prompt.json",
-            "--split",
-            "test",
-            "--panel",
-            "repetition",
-        ]
-    )
+    compare = ["--compare=twin", "--compare", "soft/prompt.json"]
+    main(["inspect", "run", *compare, "--split", "test", "--panel", "repetition"])
     (found,) = seen
     assert "test, 8 rows" in found.title
     assert not any("had a part in choosing" in limit for limit in found.limits)
@@ -308,6 +301,9 @@ def test_a_twin_on_test_rows(
         [json.loads(line)["text"] for line in (reviews / f"{name}.jsonl").open()]
         for name in ("test", "train")
     )
+
+    assert sorted(order) == sorted(texts)
+    texts = order  # in which rows are drawn
 
     def scored(prompt: Tensor | list[int]) -> tuple[Tensor, list[int], list[int]]:
         shares = exact.shares(prompt, texts)
