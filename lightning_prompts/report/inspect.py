@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lightning_prompts.files.amounts import NONE, count, share, standard_error
-from lightning_prompts.files.text import shorten, shorten_middle
+from lightning_prompts.files.text import shorten
+from lightning_prompts.metrics.in_words import Readout
 from lightning_prompts.metrics.panel.token_effects import FILLER_NATS, Change, TokenEffects
+from lightning_prompts.report import alike, in_words
+from lightning_prompts.report.alike import Alike, Difference
 from lightning_prompts.report.panel import MEANINGS, shown
 from lightning_prompts.report.statistics import wilson
 from lightning_prompts.report.tables import Table
@@ -13,6 +16,7 @@ from lightning_prompts.report.text import signed
 from lightning_prompts.runs.shading import spaced
 from lightning_prompts.tuners.record import PromptRecord
 
+OTHERS = "Other prompts"
 TERMINAL = 40  # characters of a text, at most, where a line has 80
 
 
@@ -61,18 +65,6 @@ class Row:
     difference: float
 
 
-@dataclass(frozen=True)
-class Alike:
-    """A written text beside the prompt in use; kappas -1 to 1, `kl` in nats, accuracies shares."""
-
-    text: str
-    kappa: float
-    kappa_recalibrated: float
-    kl: float
-    accuracy: float
-    recalibrated: float
-
-
 @dataclass(kw_only=True)
 class Inspection:
     """All that was found of one prompt.
@@ -85,8 +77,10 @@ class Inspection:
         ways: In use first.
         rows: Those that ways answer differently, the most different ones.
         panel: Values by name.
-        alike: Written prompts, those that act most alike first.
+        alike: Other prompts, those that act most alike first.
+        differences: Of runs' prompts among them.
         frequencies: Of each class among the rows.
+        in_words: What was read out of the prompt, then of the controls, where that was asked for.
         limits: Sentences: what was left out, and what else the numbers must not be taken for.
     """
 
@@ -98,8 +92,10 @@ class Inspection:
     rows: list[Row]
     panel: dict[str, float]
     alike: list[Alike]
+    differences: list[Difference]
     frequencies: dict[str, float]
     calibrated_on: str
+    in_words: list[Readout] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
 
     @property
@@ -124,12 +120,9 @@ class Inspection:
         ]
         yield "Panel", [Table("What its text says and does", ["value", "what it is", ""], rows, 2)]
         if self.alike:
-            heads = ["text", "kappa", "recal.", "KL", "accuracy", "recal."]
-            found = [
-                [f"'{shorten_middle(a.text, length)}'", *map(share, list(vars(a).values())[1:])]
-                for a in self.alike
-            ]
-            yield "Written prompts", [Table("Written prompts that act alike", heads, found)]
+            yield OTHERS, list(alike.tables(self.alike, self.differences, length))
+        if self.in_words:
+            yield "In its own words", list(in_words.tables(self.in_words, length))
 
     def _of_tokens(self, length: int) -> Iterator[Table]:
         record, far = self.record, self.record.token_distances
@@ -215,13 +208,8 @@ class Inspection:
             else:
                 both = f"{first.name.capitalize()} and {way.name}"
                 yield f"{both} disagree on {way.differs} of {count(self.effects.rows, 'row')}."
-        if self.alike:
-            best = self.alike[0]
-            yield (
-                "The written prompt that acts most alike is "
-                f"'{shorten_middle(best.text, 80)}': kappa {share(best.kappa_recalibrated)} "
-                f"recalibrated, {share(best.kappa)} raw, KL {share(best.kl)} nats."
-            )
+        yield from alike.sentences(self.alike, self.differences)
+        yield from in_words.sentences(self.in_words)
 
     def restrictions(self) -> Iterator[str]:
         """What the numbers must not be taken for."""

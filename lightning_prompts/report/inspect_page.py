@@ -4,11 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lightning_prompts.files.drawing import DRAWS
 from lightning_prompts.files.text import shorten_middle
 from lightning_prompts.metrics.panel.token_effects import FILLER_NATS, Change
-from lightning_prompts.report import page
+from lightning_prompts.report import in_words, page
+from lightning_prompts.report.figures.alike import dots
 from lightning_prompts.report.figures.tokens import bars
-from lightning_prompts.report.inspect import Inspection
+from lightning_prompts.report.inspect import OTHERS, Inspection
 
 PAGE = "inspect.html"
 READING = (
@@ -25,9 +27,12 @@ READING = (
     "(diff.): half the sum of the absolute differences of the answers' probabilities, 0 to 1. "
     "Beside an answer stands how likely it is.",
     "Acts alike: kappa is Cohen's, raw and recalibrated (recal.), of the answers given with the "
-    "prompt in use and with the written text, 1 where all are equal and 0 where no more are than "
-    "by chance; KL is from the prompt in use to the written text, mean over rows, in nats. "
-    "Intervals are Wilson's, 95 %.",
+    "prompt in use and with the other prompt, 1 where all are equal and 0 where no more are than "
+    "by chance; KL is from the prompt in use to the other, mean over rows, in nats. Their "
+    f"intervals, and those of differences, are percentiles of {DRAWS:,} bootstrap draws of rows, "
+    "the same for all prompts; the thresholds stay as they are. The written prompt in a difference "
+    "is the one that is most alike by that measure on these same rows, which favours it. Intervals "
+    "of accuracies are Wilson's. All are of 95 %.",
 )
 
 
@@ -49,12 +54,20 @@ def write(found: Inspection, folder: Path) -> Path:
         for title, tables in found.tables(80)
     ]
     sections[0].parts[:0] = [*page.tokens(record, found.about), *page.figure(drawn)]
-    sections.append(page.Section("How to read this", [page.reading(READING)]))
+    dotted = dots(found.alike) if found.alike else None
+    for section in sections:
+        if dotted and section.title == OTHERS:
+            section.parts[:0] = page.figure(dotted)
+    reading = (*READING, *[in_words.READING] * bool(found.in_words))
+    sections.append(page.Section("How to read this", [page.reading(reading)]))
     title = f"Inspected: '{shorten_middle(record.text, 120)}'"
     limits = list(found.restrictions())
     lead = [f"{found.about}. {found.title}."]
     text = page.render(title, lead, list(found.findings()), limits, sections)
-    return page.write(folder / PAGE, text, drawn, numbers(found))
+    written = page.write(folder / PAGE, text, drawn, numbers(found))
+    if dotted:
+        dotted.save(folder / page.FIGURES)
+    return written
 
 
 def numbers(found: Inspection) -> dict[str, Any]:
@@ -90,6 +103,8 @@ def numbers(found: Inspection) -> dict[str, Any]:
         "disagreements": [asdict(row) for row in found.rows],
         "panel": found.panel,
         "alike": [asdict(each) for each in found.alike],
+        "differences": [asdict(each) for each in found.differences],
+        "in_words": [asdict(each) for each in found.in_words],
         "limits": list(found.restrictions()),
     }
 

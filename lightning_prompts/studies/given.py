@@ -106,6 +106,25 @@ def is_run(path: Path) -> bool:
     return (path / PROMPT).is_file() or (path.is_file() and path.suffix in RUNS)
 
 
+def run_of(given: str) -> Path | None:
+    """The run, prompt.json or checkpoint that a word on the command line names, if it does.
+
+    Raises:
+        PromptError: If it is a folder with no prompt.
+    """
+    path = path_of(given)
+    if path is None:
+        return None
+    if is_run(path):
+        return path
+    if path.is_dir() and not (path / ADAPTER_CONFIG).is_file():
+        raise PromptError(
+            f"{given}: neither a run with a validated prompt nor an adapter of PEFT; give a run's "
+            "folder, for example logs/soft-demo/version_0, or begin a text with a space."
+        )
+    return None
+
+
 def path_of(given: str) -> Path | None:
     """What a word on the command line names, if anything: a text may be too long for a name."""
     path = os.path.expanduser(given)

@@ -24,14 +24,15 @@ from lightning_prompts.runs.folder import CONFIG, require_writable
 from lightning_prompts.runs.prompt import load_prompt, read_record
 from lightning_prompts.runs.shading import scales, spaced
 from lightning_prompts.studies.check_costs import ONE_DEVICE
-from lightning_prompts.studies.given import find, is_run, path_of
-from lightning_prompts.studies.inspect_scores import Inspecting, Subject
+from lightning_prompts.studies.given import find, run_of
+from lightning_prompts.studies.inspect_alike import given_comparisons
+from lightning_prompts.studies.inspect_scores import VALIDATION, Inspecting, Subject
 from lightning_prompts.studies.measure import fitted_to
 from lightning_prompts.studies.shared import SharedLM
-from lightning_prompts.tuners.vectors import ADAPTER_CONFIG
 
 OUTPUT = "logs/inspect"
 ROWS = 256  # some three points of accuracy are chance then
+SPLITS = (VALIDATION, "test")
 TEXT = 28  # characters of a text in a table of 80 columns
 EXAMPLE = f"{PROGRAM} inspect logs/soft-demo/version_0"
 
@@ -44,6 +45,8 @@ class Asked:
     panel: list[str] = field(default_factory=list)
     compare: list[str] = field(default_factory=list)
     rows: int = ROWS
+    split: str = VALIDATION
+    in_words: bool = False
     output: Path | None = None
     options: list[str] = field(default_factory=list)
 
@@ -66,10 +69,13 @@ def inspect(args: Sequence[str]) -> None:
     asked = divide(args)
     run = run_of(asked.prompt)
     output = asked.output or (Path(OUTPUT) if run is None else folder_of(run) / "inspect")
+    compare = given_comparisons(asked.compare)
     require_writable(output, "give another folder with --output")
     with tempfile.TemporaryDirectory() as folder:
         made = _of_run(asked, run, folder) if run else _of_another(asked, folder)
-    found = Inspecting(*made, asked.rows, asked.compare).found(asked.measures)
+    found = Inspecting(*made, asked.rows, compare, asked.split).found(
+        asked.measures, asked.in_words
+    )
     show(found, write(found, output))
 
 
@@ -89,10 +95,12 @@ def divide(args: Sequence[str]) -> Asked:
             parser().print_help()
             raise SystemExit(0)
         flag = arg.partition("=")[0]
-        if flag in ("--rows", "--output", "--compare", "--panel"):
+        if flag in ("--rows", "--split", "--output", "--compare", "--panel"):
             value = given_value(arg, rest, f"{EXAMPLE} --rows 100")
             if flag == "--rows":
                 asked.rows = _count(value)
+            elif flag == "--split":
+                asked.split = _split(value)
             elif flag == "--output":
                 asked.output = Path(value)
             elif flag == "--compare":
@@ -101,6 +109,8 @@ def divide(args: Sequence[str]) -> Asked:
                 asked.panel.append(value)
                 while rest and not rest[0].startswith("-"):
                     asked.panel.append(rest.pop(0))
+        elif flag == "--in_words":
+            asked.in_words = _switch(arg)
         elif flag == "--model" or flag.startswith("--model."):
             raise PromptError(f"{flag}: a prompt that is looked at has no tuner; leave it out.")
         else:
@@ -125,7 +135,7 @@ def parser() -> PromptParser:
         prog=f"{PROGRAM} inspect",
         description="Look at one prompt closely: what each of its tokens does, which tokens its "
         "vectors are near to, on which rows vectors and tokens disagree, what its text says, and "
-        f"which written prompts act alike. All other options are those of fit ({PROGRAM} fit "
+        f"which other prompts act alike. All other options are those of fit ({PROGRAM} fit "
         "--help): --config, --data.*, --lm.*, --trainer.*; a run's own stand in its config.yaml.",
         allow_abbrev=False,
     )
@@ -137,7 +147,13 @@ def parser() -> PromptParser:
         "--config and --lm.name.",
     )
     known.add_argument(
-        "--rows", type=int, default=ROWS, help="Most validation rows, in the classes' shares."
+        "--rows", type=int, default=ROWS, help="Most rows of the split, in the classes' shares."
+    )
+    known.add_argument(
+        "--split",
+        choices=SPLITS,
+        default=VALIDATION,
+        help="Of whose rows; those of the test split had no part in choosing a run's prompt.",
     )
     known.add_argument(
         "--panel",
@@ -148,8 +164,15 @@ def parser() -> PromptParser:
     )
     known.add_argument(
         "--compare",
-        metavar="TEXT",
-        help="A text in place of the ten written prompts for sentiment; once for each.",
+        metavar="TEXT|FILE|RUN",
+        help="A text, or a file with a text a line (.txt, .jsonl), in place of the ten written "
+        "prompts for sentiment, or a run whose prompt in use stands beside them; once for each.",
+    )
+    known.add_argument(
+        "--in_words",
+        action="store_true",
+        help="Read the prompt out as well: its states stand in a sentence that the model goes on "
+        "with; beside it its nearest tokens, random vectors and the runs of --compare.",
     )
     known.add_argument(
         "--output",
@@ -157,25 +180,6 @@ def parser() -> PromptParser:
         help=f"Of the page and the numbers; by default inspect in the run's folder, or {OUTPUT}.",
     )
     return known
-
-
-def run_of(given: str) -> Path | None:
-    """The run, prompt.json or checkpoint that a word on the command line names, if it does.
-
-    Raises:
-        PromptError: If it is a folder with no prompt.
-    """
-    path = path_of(given)
-    if path is None:
-        return None
-    if is_run(path):
-        return path
-    if path.is_dir() and not (path / ADAPTER_CONFIG).is_file():
-        raise PromptError(
-            f"{given}: neither a run with a validated prompt nor an adapter of PEFT; give a run's "
-            "folder, for example logs/soft-demo/version_0, or begin a text with a space."
-        )
-    return None
 
 
 def show(found: Inspection, page: Path) -> None:
@@ -236,6 +240,18 @@ def _built(options: Sequence[str], make_lm: SharedLM, folder: str) -> PromptCLI:
         make_lm=make_lm,
         folder=Path(folder) / "inspect" / "run",
     )
+
+
+def _switch(arg: str) -> bool:
+    if arg != "--in_words":
+        raise PromptError(f"{arg}: --in_words takes no value; give it alone, or leave it out.")
+    return True
+
+
+def _split(value: str) -> str:
+    if value not in SPLITS:
+        raise PromptError(f"--split {value}: give {' or '.join(SPLITS)}.")
+    return value
 
 
 def _count(value: str) -> int:

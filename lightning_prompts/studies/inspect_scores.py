@@ -18,19 +18,31 @@ from lightning_prompts.cli.table import cut_to_fit
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.console import notice
 from lightning_prompts.files.errors import PromptError
-from lightning_prompts.files.text import shorten_middle
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.nearest import distance, nearest_few
-from lightning_prompts.metrics.agreement import kappa
-from lightning_prompts.metrics.panel.answered import AnsweredRows, recalibrated
+from lightning_prompts.metrics.in_words import (
+    Readout,
+    Source,
+    in_words,
+    random_like,
+    task_words,
+)
+from lightning_prompts.metrics.panel.answered import AnsweredRows
 from lightning_prompts.metrics.panel.measures import over_rows, scrutability_panel
-from lightning_prompts.metrics.panel.token_effects import accuracies, kl, token_effects
+from lightning_prompts.metrics.panel.token_effects import token_effects
 from lightning_prompts.metrics.scrutability import log_perplexity, round_trip
-from lightning_prompts.report.inspect import Alike, Inspection, Near
+from lightning_prompts.report.alike import RUN, differences
+from lightning_prompts.report.inspect import Inspection, Near
 from lightning_prompts.runs.answers_of import pasted
 from lightning_prompts.studies.check_costs import CALIBRATED_ON
+from lightning_prompts.studies.inspect_alike import (
+    NO_OTHERS,
+    Comparisons,
+    acting_alike,
+    compared,
+    refuse_long,
+)
 from lightning_prompts.studies.inspect_ways import Scored, most_different, ways
-from lightning_prompts.studies.written import FIRST, LAST
 from lightning_prompts.tasks.loading import EncodedRows, batches_of
 from lightning_prompts.tasks.rows import SPLIT_SEED, stratified_order
 from lightning_prompts.tuners.record import PromptRecord
@@ -38,6 +50,7 @@ from lightning_prompts.tuners.rows import task_facts
 
 NEIGHBOURS = 5  # tokens shown of each vector
 VECTORS, TOKENS, NEAREST, TEXT = "vectors", "tokens", "nearest tokens", "pasted text"
+VALIDATION = "validation"
 EFFECTS = "token_effects"  # of the panel: always measured, as the table is of it
 
 
@@ -61,15 +74,22 @@ class Inspecting:
     Args:
         cli: A `fit` of the task, built, with any tuner that classifies.
         subject: The prompt, of the cli's model.
-        num_rows: Most rows of the validation split, with the classes in their shares.
-        compare: Texts in place of the written prompts for sentiment.
+        num_rows: Most rows of the split, with the classes in their shares.
+        compare: Prompts to compare with it.
+        split: Of whose rows.
 
     Raises:
-        PromptError: If the task has no labels or training texts, or a text is not one of the model.
+        PromptError: If the task has no labels, training texts or such rows, or a prompt to compare
+            is not one of the model.
     """
 
     def __init__(
-        self, cli: PromptCLI, subject: Subject, num_rows: int, compare: Sequence[str]
+        self,
+        cli: PromptCLI,
+        subject: Subject,
+        num_rows: int,
+        compare: Comparisons = NO_OTHERS,
+        split: str = VALIDATION,
     ) -> None:
         self.trainer, self.task, self.tuner = cli.trainer, cli.datamodule, cli.model
         self.lm, task = cli.datamodule.lm, cli.datamodule
@@ -80,16 +100,21 @@ class Inspecting:
                 "Recalibrating reads training texts (not their labels), and there are none; name a "
                 "file: --data.train FILE."
             )
+        if not task.has(split):
+            raise PromptError(
+                f"--split {split}: the data have no {split} rows; name a file with --data.{split} "
+                "FILE."
+            )
         self.tuner.to(self.trainer.strategy.root_device)
         self.trainer.precision_plugin.convert_module(self.lm)
         self.record, self.limits = subject.record, list[str]()
         table = self.lm.embedding_table
         self.vectors = None if subject.vectors is None else subject.vectors.to(table)
-        self._refuse_long(len(self.record.ids), "The prompt")
-        self.written = list(self._written(compare))
-        longest = max(len(self.record.ids), *(len(ids) for _, ids in self.written), 0)
+        refuse_long(task, len(self.record.ids), "The prompt")
+        self.compared = list(compared(task, compare, self.limits.append))
+        longest = max(len(self.record.ids), *(len(each.prompt) for each in self.compared), 0)
         task.report.max_tokens = task.token_limit(longest)
-        self.rows = self._rows(num_rows)
+        self.rows = self._rows(num_rows, split)
         self.in_use = self.rows.log_shares(
             self.record.ids if self.vectors is None else self.vectors
         )
@@ -99,20 +124,25 @@ class Inspecting:
                 f"The prompt was learned in the template {self.record.template_text!r}, and is "
                 f"looked at in {task.template.given!r}."
             )
-        if subject.learned_here:
+        if subject.learned_here and split == VALIDATION:
             self.limits.append(
                 "The rows are validation rows, which had a part in choosing the prompt: on new "
                 "rows it may do a little worse."
             )
 
     @torch.no_grad()
-    def found(self, measures: Sequence[str]) -> Inspection:
+    def found(self, measures: Sequence[str], in_words: bool = False) -> Inspection:
         """Everything.
 
         Args:
             measures: Names of the panel's.
+            in_words: Whether the prompt is read out in the model's own words.
+
+        Raises:
+            PromptError: If that is asked for, and the model's blocks are not found.
         """
         lm, ids = self.lm, self.record.ids
+        read_out = self._in_words() if in_words else []
         passes = count(len(ids), "token")
         notice(f"Leaving out each of {passes} on {count(len(self.rows.answers), 'row')}")
         effects = token_effects(self.rows)
@@ -134,6 +164,7 @@ class Inspecting:
             **over_rows(effects),
         }
         scored = self._ways()
+        alike = acting_alike(self.rows, self.in_use, self.compared, scored.get(NEAREST))
         counts = Counter(self.rows.labels.tolist())
         labels = self.task.verbalizer.labels
         texts = min(CALIBRATED_ON, len(self.task.rows("train")))
@@ -145,48 +176,20 @@ class Inspecting:
             ways=ways(self.rows, scored),
             rows=most_different(self.rows, scored),
             panel=values,
-            alike=self._alike(),
+            alike=[each.prompt for each in alike],
+            differences=differences(alike),
             frequencies={label: counts[i] / effects.rows for i, label in enumerate(labels)},
             calibrated_on=count(texts, "training text"),
+            in_words=read_out,
             limits=self.limits,
         )
 
     # ---- what is read
 
-    def _refuse_long(self, tokens: int, what: str) -> None:
-        most = self.lm.max_positions - self.task.verbalizer.depth
-        if tokens >= most:
-            raise PromptError(
-                f"{what} has {count(tokens, 'token')} in {self.lm.label}, which has "
-                f"{self.lm.max_positions:,} positions; give a shorter one."
-            )
-
-    def _written(self, compare: Sequence[str]) -> list[tuple[str, list[int]]]:
-        """Written prompts with their token ids; of the package's those that the model can read."""
-        if not compare and self.task.kind != "sentiment":
-            self.limits.append(
-                "No written prompt is compared with it: those of the package are for sentiment; "
-                "give some with --compare TEXT."
-            )
-            return []
-        found = []
-        for text in compare or (FIRST if self.task.template.shared_before else LAST):
-            what = f"The text {shorten_middle(repr(text), 60)}"
-            try:
-                ids = self.lm.encode(text, what)
-                self._refuse_long(len(ids), what)
-            except PromptError as error:
-                if compare:
-                    raise
-                self.limits.append(f"{what} is left out: {error}")
-                continue
-            found.append((text, ids))
-        return found
-
-    def _rows(self, most: int) -> AnsweredRows:
+    def _rows(self, most: int, split: str) -> AnsweredRows:
         """The rows, before they are answered."""
         task, batched = self.task, self.trainer.strategy.batch_to_device
-        whole = task.rows("validation")
+        whole = task.rows(split)
         chosen = whole.take(stratified_order(whole.labels, SPLIT_SEED)[:most])
         encoded = EncodedRows(task.encoded_examples(chosen), chosen.labels, chosen.numbers)
         batches = list(batches_of(encoded, task.val_batch_size))
@@ -195,7 +198,7 @@ class Inspecting:
         rows = f"{len(chosen):,}{of}" if of else count(len(chosen), "row")
         cut = sum(example.cut for example in encoded.examples)
         noted = f" ({cut_to_fit(cut)})" if cut else ""
-        self.title = f"{task.slug}, validation, {rows}{noted}, {self.lm.label}"
+        self.title = f"{task.slug}, {split}, {rows}{noted}, {self.lm.label}"
         return AnsweredRows(
             *(self.lm, task.template, task.verbalizer, self.record.ids),
             batches=[batched(batch) for batch in batches],
@@ -248,21 +251,28 @@ class Inspecting:
         whole = self.task.template.paste(self.record.text, batch["texts"])
         return whole == pieces(batch, self.record.ids)
 
-    def _alike(self) -> list[Alike]:
-        """Written prompts beside the one in use, those that act most alike first."""
-        labels, found = self.rows.labels, []
-        if self.written:
-            notice(f"Comparing with {count(len(self.written), 'written prompt')}")
-        for text, ids in self.written:
-            scored = self.rows.log_shares(ids)
-            raw, after = (
-                kappa(ours.argmax(-1), theirs.argmax(-1))
-                for ours, theirs in (
-                    (self.in_use[0], scored[0]),
-                    (recalibrated(*self.in_use), recalibrated(*scored)),
-                )
-            )
-            found.append(
-                Alike(text, raw, after, kl(self.in_use[0], scored[0]), *accuracies(*scored, labels))
-            )
-        return sorted(found, key=lambda each: (-each.kappa_recalibrated, each.kl))
+    def _in_words(self) -> list[Readout]:
+        """The prompt read out, its nearest tokens, random vectors, and other runs' prompts."""
+        lm = self.lm
+
+        def rows(prompt: Sequence[int] | Tensor) -> Tensor:
+            if isinstance(prompt, Tensor):
+                return prompt
+            return lm.embed(torch.tensor(prompt, device=lm.embedding_table.device))
+
+        tokens = rows(self.record.ids)
+        vectors = tokens if self.vectors is None else self.vectors
+        sources = [Source("prompt", "the prompt", vectors)]
+        if self.vectors is not None:
+            sources.append(Source("nearest tokens", NEAREST, tokens))
+        runs = (each for each in self.compared if each.kind == RUN)
+        sources += [Source("run", each.name, rows(each.prompt)) for each in runs]
+        sources += random_like(vectors)
+        notice(f"Reading out {count(len(sources), 'prompt')} in the model's own words")
+        words = task_words(
+            [answer for some in self.task.verbalizer.answers for answer in some],
+            self.task.verbalizer.labels,
+            self.task.kind,
+        )
+        with EvaluationCallback.precision(self.trainer):
+            return in_words(lm, sources, words)

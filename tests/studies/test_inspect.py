@@ -12,11 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_prompts.cli.main import main
+from lightning_prompts.files import drawing
 from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.metrics.panel.likelihood import shuffles
 from lightning_prompts.metrics.panel.measures import CHEAP
-from lightning_prompts.studies.inspect import Asked, divide, run_of
+from lightning_prompts.studies import inspect_scores
+from lightning_prompts.studies.given import run_of
+from lightning_prompts.studies.inspect import Asked, divide
+from lightning_prompts.studies.inspect_alike import given_comparisons
 from lightning_prompts.studies.written import FIRST, LAST
 from lightning_prompts.tuners.record import LMRecord
 from tests.records import make_record
@@ -56,7 +60,7 @@ def kappa(one: list[int], other: list[int]) -> float:
     n = len(one)
     agreed = sum(a == b for a, b in zip(one, other, strict=True)) / n
     chance = sum(one.count(c) * other.count(c) for c in (0, 1)) / n**2
-    return (agreed - chance) / (1 - chance)
+    return (agreed - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def thresholded(shares: Tensor, unlabelled: Tensor) -> list[int]:
@@ -88,6 +92,14 @@ def options(reviews: Path, lm_folder: Path, template: str = LAST_TEMPLATE) -> li
 PLAIN = ("--trainer.precision", "32-true")
 
 
+def as_tokens(folder: Path, lm: FrozenLM, text: str) -> None:
+    """Make a run's prompt one of tokens."""
+    ids = [lm.encode(character)[0] for character in text]
+    record = json.loads((folder / "prompt.json").read_text())
+    changed = {"ids": ids, "text": text, "tokens": [*text], "in_use": "tokens"}
+    write_json(folder / "prompt.json", record | changed)
+
+
 def a_run(folder: Path, lm: FrozenLM, lm_folder: Path, reviews: Path, vectors: Tensor) -> None:
     """What a fit of a soft prompt leaves."""
     content: dict[str, Any] = {}
@@ -108,7 +120,9 @@ def test_a_run(lm: FrozenLM, lm_folder: Path, reviews: Path, tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     vectors = torch.randn(3, 16, generator=torch.Generator().manual_seed(3))
     a_run(Path("run"), lm, lm_folder, reviews, vectors)
-    main(["inspect", "run", "--compare", "?", "--compare=<i>", "--panel", "repetition"])
+    main(
+        ["inspect", "run", "--compare", "?", "--compare=<i>", "--panel", "repetition", "--in_words"]
+    )
     said = capsys.readouterr()
     found = json.loads(Path("run/inspect/inspect.json").read_text())
 
@@ -177,7 +191,9 @@ def test_a_run(lm: FrozenLM, lm_folder: Path, reviews: Path, tmp_path: Path, mon
         assert share == pytest.approx(float(vector[i].exp().max()), abs=1e-5)
 
     # ---- written prompts
-    assert {each["text"] for each in found["alike"]} == {"?", "<i>"}
+    kinds = {each["text"]: each["kind"] for each in found["alike"]}
+    assert kinds == {"?": "written", "<i>": "written", "<b>": "nearest tokens"}
+    assert found["differences"] == []  # which are of runs
     for each in found["alike"]:
         given = lm.encode(each["text"])
         shares, reference = exact.shares(given, texts), exact.shares(given, others)
@@ -189,12 +205,19 @@ def test_a_run(lm: FrozenLM, lm_folder: Path, reviews: Path, tmp_path: Path, mon
     recalibrated = [each["kappa_recalibrated"] for each in found["alike"]]
     assert recalibrated == sorted(recalibrated, reverse=True)
 
+    # ---- in its own words
+    kinds = [each["kind"] for each in found["in_words"]]
+    assert kinds == ["prompt", "nearest tokens", *["random"] * 5]
+    assert [*found["in_words"][0]["best"]] == ["answers", "classes", "description"]
+    assert "of 5 draws of random vectors name as much or more" in said.out
+
     # ---- what is shown
     page = Path("run/inspect/inspect.html").read_text()
     assert "<script" not in page
     assert "<b>&lt;b" not in page
     assert "&lt;/code&gt;&lt;script&gt;alert(1)" in page
-    assert page.count("data:image/svg+xml") == 1
+    assert page.count("data:image/svg+xml") == 2
+    assert Path("run/inspect/figures/alike.png").is_file()
     assert "Text of its nearest tokens: '<b>'" in said.out
     rows_said = f"Vectors and nearest tokens disagree on {len(differ)} of {len(rows)} rows."
     assert rows_said in said.out
@@ -242,12 +265,107 @@ def test_prompts_of_every_kind(
     assert [found.record.text for found in seen[2:4]] == [" good", f" {HOSTILE}"]
     assert {found.effects.rows for found in seen} == {4}
     for found, written in zip(seen, [FIRST, *[LAST] * 4], strict=True):
-        assert {each.text for each in found.alike} == set(written)
+        assert {each.text for each in found.alike if each.kind == "written"} == set(written)
+        assert len(found.alike) == 10 + (found.record.in_use == "vectors")
         assert found.frequencies == {"negative": 0.5, "positive": 0.5}
     assert [way.name for way in seen[3].ways] == ["tokens", "pasted text"]
     said = capsys.readouterr()
     assert "validation, 4 of 10 rows" in said.out
     assert "run/inspect/inspect.html" in said.out
+
+
+def test_a_twin_on_test_rows(
+    lm: FrozenLM, lm_folder: Path, review_folder: Path, reviews: Path, tmp_path, monkeypatch, capsys
+):
+    """Kappas, KL, their intervals and differences: a draw of rows at a time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(drawing, "DRAWS", 40)
+    seen, order = quick(monkeypatch), list[str]()
+    whole_of = inspect_scores.acting_alike
+    keep = lambda rows, *rest: order.extend(rows.texts) or whole_of(rows, *rest)  # noqa: E731
+    monkeypatch.setattr(inspect_scores, "acting_alike", keep)
+    (reviews / "test.jsonl").write_text((review_folder / "test.jsonl").read_text())
+    generator = torch.Generator().manual_seed(3)
+    vectors, others = (torch.randn(3, 16, generator=generator) for _ in range(2))
+    for name, rows in {"run": vectors, "twin": vectors, "soft": others}.items():
+        a_run(Path(name), lm, lm_folder, reviews, rows)
+    as_tokens(Path("twin"), lm, "mild")
+    compare = ["--compare=twin", "--compare", "soft/prompt.json"]
+    main(["inspect", "run", *compare, "--split", "test", "--panel", "repetition"])
+    (found,) = seen
+    assert "test, 8 rows" in found.title
+    assert not any("had a part in choosing" in limit for limit in found.limits)
+
+    exact = Exact(lm)
+    texts, unlabelled = (
+        [json.loads(line)["text"] for line in (reviews / f"{name}.jsonl").open()]
+        for name in ("test", "train")
+    )
+
+    assert sorted(order) == sorted(texts)
+    texts = order  # in which rows are drawn
+
+    def scored(prompt: Tensor | list[int]) -> tuple[Tensor, list[int], list[int]]:
+        shares = exact.shares(prompt, texts)
+        after = thresholded(shares, exact.shares(prompt, unlabelled))
+        return shares, shares.argmax(-1).tolist(), after
+
+    ours = scored(vectors)
+    drawn = torch.randint(8, (40, 8), generator=torch.Generator().manual_seed(0)).tolist()
+    by_name: dict[str, Any] = {}
+    for each in found.alike:
+        prompt = {"soft/prompt.json": others}.get(each.name)
+        theirs = scored([lm.encode(c)[0] for c in each.text] if prompt is None else prompt)
+
+        def values(rows: list[int], theirs=theirs) -> dict[str, float]:
+            raw, after = (
+                kappa(*([side[i][row] for row in rows] for side in (ours, theirs))) for i in (1, 2)
+            )
+            distance = kl(ours[0][rows], theirs[0][rows])
+            return {"kappa": raw, "kappa_recalibrated": after, "kl": distance}
+
+        whole, draws = values([*range(8)]), [values(rows) for rows in drawn]
+        by_name[each.name or each.text] = (each, whole, draws)
+        for measure, value in whole.items():
+            assert getattr(each, measure) == pytest.approx(value, abs=1e-5)
+            ends = percentiles([draw[measure] for draw in draws])
+            assert each.intervals[measure] == pytest.approx(ends, abs=1e-5)
+    runs = {each.name: (each.kind, each.text) for each in found.alike if each.kind == "run"}
+    assert runs == {"twin": ("run", "mild"), "soft/prompt.json": ("run", "<b>")}
+    assert len(found.alike) == 10 + 2 + 1
+
+    written = {text: whole for text, (each, whole, _) in by_name.items() if each.kind == "written"}
+    assert set(written) == set(LAST)
+    assert len(found.differences) == 2 * 2 * 3
+    for d in found.differences:
+        _, first, first_draws = by_name[d.first]
+        _, second, second_draws = by_name[d.second]
+        if d.kind == "written":
+            values_of = [whole[d.measure] for whole in written.values()]
+            best = min(values_of) if d.measure == "kl" else max(values_of)
+            assert second[d.measure] == pytest.approx(best, abs=1e-6)
+        else:
+            assert d.second == "<b>"
+        assert d.value == pytest.approx(first[d.measure] - second[d.measure], abs=1e-5)
+        pairs = zip(first_draws, second_draws, strict=True)
+        ends = percentiles([a[d.measure] - b[d.measure] for a, b in pairs])
+        assert (d.low, d.high) == pytest.approx(ends, abs=1e-5)
+    said = capsys.readouterr().out
+    assert "Differences on the same rows" in said
+    assert "twin is " in said
+
+
+def percentiles(values: list[float]) -> tuple[float, float]:
+    """Of 2.5 and 97.5 percent, between neighbours in proportion."""
+    ordered = sorted(values)
+
+    def at(share: float) -> float:
+        place = share * (len(ordered) - 1)
+        low = int(place)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+    return at(0.025), at(0.975)
 
 
 def test_a_task_of_another_kind(lm_folder: Path, reviews: Path, tmp_path: Path, monkeypatch):
@@ -274,10 +392,8 @@ def test_a_text_that_pastes_into_other_tokens(
     monkeypatch.chdir(tmp_path)
     seen = quick(monkeypatch)
     a_run(Path("run"), lm, lm_folder, reviews, torch.ones(3, 16))
+    as_tokens(Path("run"), lm, " good!")
     ids = [lm.encode(character)[0] for character in " good!"]
-    record = json.loads(Path("run/prompt.json").read_text())
-    changed = {"ids": ids, "text": " good!", "tokens": [*" good!"], "in_use": "tokens"}
-    write_json(Path("run/prompt.json"), record | changed)
     main(["inspect", "run", "--panel", "repetition", "--compare", " x"])
     (found,) = seen
     exact = Exact(lm)
@@ -295,9 +411,11 @@ def test_a_text_that_pastes_into_other_tokens(
 
 def test_what_a_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    assert divide(["a", "--in_words", "--rows", "8"]).in_words
     asked = divide(["a b", "--rows=8", "--panel", "all", "--compare", " c", "--data.seed", "1"])
     assert (asked.prompt, asked.rows, asked.compare) == ("a b", 8, [" c"])
     assert asked.options == ["--data.seed", "1"]
+    assert (asked.split, divide(["a", "--split=test"]).split) == ("validation", "test")
     assert "simulatability" in asked.measures
     assert Asked("a").measures == CHEAP
     named = ("grammar", "repetition")
@@ -305,6 +423,10 @@ def test_what_a_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Path("run").mkdir()
     Path("run/prompt.json").write_text("{}")
     assert run_of("run") == Path("run")
+    Path("texts.txt").write_text(" one\n two\n")
+    Path("run/prompt.json").write_text(json.dumps(make_record().to_json()))
+    found = given_comparisons([" good", "run", "texts.txt", "bad"])
+    assert found == ([" good", " one", " two", "bad"], [("run", Path("run"))])
     assert run_of(" run") is None
 
 
@@ -317,6 +439,11 @@ def test_what_a_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ([" "], "The prompt is empty"),
         (["a", "--rows", "none"], "--rows none: give a whole number, at least 1"),
         (["a", "--rows"], "--rows needs a value"),
+        (["a", "--in_words=yes"], "--in_words=yes: --in_words takes no value; give it alone"),
+        (["a", "--split", "train"], "--split train: give validation or test"),
+        (["a", "--compare", "./gone"], "--compare ./gone: neither a run's folder nor a file"),
+        (["a", "--compare", "empty"], "empty: neither a run with a validated prompt"),
+        (["a", "--compare", "bad"], "Not a record as lightning-prompts writes it"),
         (["a", "--panel", "beauty"], "--panel names 'beauty', which is no measure"),
         (["a", "--model.lr", "1"], "--model.lr: a prompt that is looked at has no tuner"),
         (["a", "--output", "two.txt"], "two.txt cannot be written"),
@@ -348,6 +475,7 @@ def test_mistakes_end_before_a_model_is_read(
     ("more", "said"),
     [
         (["--compare", " word" * 60], "has 300 tokens in"),
+        (["--split", "test"], "--split test: the data have no test rows; name a file with"),
         (["--lm.name", "./gone"], "./gone': no such folder"),
     ],
 )

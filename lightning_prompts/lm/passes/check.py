@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.backbone import Backbone
 from lightning_prompts.lm.batch import Batch, Example, collate, on_device
+from lightning_prompts.lm.passes.blocks import find_blocks
 from lightning_prompts.lm.passes.growing_rows import GrowingRows
 from lightning_prompts.lm.passes.reuse import concatenated, encode_texts, prompts_first, texts_first
 from lightning_prompts.lm.passes.text_cache import encode_blocks, joined_states
@@ -221,15 +222,8 @@ class _Trial:
 def few_blocks(lm: Backbone) -> Iterator[None]:
     """The model with its first blocks alone, as many as have each kind of block among them."""
     config = lm.model.config.get_text_config()
-    depth = vars(config).get("num_hidden_layers")
-    found = (
-        (parent, name, blocks)
-        for parent in lm.model.modules()
-        for name, blocks in parent.named_children()
-        if isinstance(blocks, nn.ModuleList) and len(blocks) == depth
-    )
-    place = next(found, None)
-    if place is None:
+    place = find_blocks(lm)
+    if place is None or "num_hidden_layers" not in vars(config):  # under another name, as GPT-2's
         yield
         return
     parent, name, blocks = place
