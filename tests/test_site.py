@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import matplotlib
 import pytest
 import yaml
 
@@ -68,6 +69,17 @@ def test_every_option_of_fit_is_told(tuner: str, options: ModuleType):
 def test_types_and_sentences_are_in_words(options: ModuleType):
     tried = doctest.testmod(options)
     assert (tried.failed, tried.attempted) == (0, 3)
+
+
+# ---- figures
+
+
+def test_the_path_of_the_data_is_drawn_by_its_script():
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if f"matplotlib=={matplotlib.__version__}" not in pinned:
+        pytest.skip("the figure is of the matplotlib of constraints.txt")
+    drawn = (DOCS / "figures" / "data_path.svg").read_bytes()
+    assert drawn == module("data_path").svg(), "run: python docs/data_path.py"
 
 
 # ---- the site
