@@ -71,7 +71,12 @@ def test_types_and_sentences_are_in_words(options: ModuleType):
     assert (tried.failed, tried.attempted) == (0, 3)
 
 
-# ---- figures
+# ---- what runs, figures
+
+
+def test_the_page_of_what_runs_is_of_the_tests_tables():
+    written = (DOCS / "tested.md").read_text(encoding="utf-8")
+    assert written == module("tested").page(), "run: python docs/tested.py"
 
 
 def test_the_path_of_the_data_is_drawn_by_its_script():
