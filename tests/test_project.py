@@ -8,13 +8,10 @@ import pkgutil
 import re
 import subprocess
 import sys
-import sysconfig
 import tomllib
-import venv
 import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -22,6 +19,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.borrowed import environment, run_apart
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -186,30 +184,14 @@ def test_wheel_trains_from_an_empty_folder(wheel: Path, lm_folder: Path, tmp_pat
     """In a fresh environment, which borrows only the dependencies of this one."""
     home, empty = tmp_path / "env", tmp_path / "empty"
     empty.mkdir()
-    venv.create(home)
-    python = home / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", str(python)]
-    command = [*pip, "install", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
-    # A .pth file adds a folder without reading that folder's own .pth files, so the editable
-    # install that the tests run from stays out of sight.
-    (site,) = home.glob("lib/python*/site-packages")
-    (site / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
-
-    command = [str(home / "bin" / "lightning-prompts"), "fit"]
+    programs = environment(home, wheel)
+    command = [programs / "lightning-prompts", "fit"]
     command += ["--config", "configs/tuner/soft.yaml", "--config", "configs/task/demo.yaml"]
-    command += ["--lm.name", str(lm_folder), "--trainer.max_steps", "2"]
-    apart: dict[str, Any] = {
-        "env": {name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        "cwd": empty,
-        "capture_output": True,
-        "text": True,
-        "timeout": PATIENCE,
-    }
-    run = subprocess.run(command, **apart)
+    command += ["--lm.name", lm_folder, "--trainer.max_steps", "2"]
+    run = run_apart(command, empty)
     assert run.returncode == 0, run.stderr[-2000:]
     folder = empty / "logs" / "soft-demo" / "version_0"
     assert {"config.yaml", "prompt.json", "checkpoints"} <= {p.name for p in folder.iterdir()}
     where = "import lightning_prompts; raise SystemExit(lightning_prompts.__file__)"
-    shown = subprocess.run([python, "-c", where], **apart)
+    shown = run_apart([programs / "python", "-c", where], empty)
     assert Path(shown.stderr.strip()).is_relative_to(home)

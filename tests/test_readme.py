@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,49 +11,12 @@ import yaml
 
 import lightning_prompts
 from lightning_prompts.report.statistics import wilson
+from tests.pages import DOCS, OURS, PAGES, ROOT, blocks, commands, named_files, ours
 from tests.test_imports import ORDER
 from tests.tiny import reviews
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT / "docs"
-PAGES = {
-    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in (*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")))
-}
 README, PYTHON = PAGES["README.md"], PAGES["docs/python.md"]
 ARCHITECTURE = PAGES["docs/architecture.md"]
-# What starts the processes stands before the command line.
-STARTS = ("lightning-prompts", "lightning_prompts")
-
-
-def blocks(language: str, text: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-
-
-def commands(text: str) -> list[list[str]]:
-    """Every command line of the bash blocks, split into words; without what a shell hands on."""
-    found = "\n".join(blocks("bash", text)).replace("\\\n", " ")
-    lines = re.sub(r"<<'EOF'\n.*?^EOF$", "", found, flags=re.DOTALL | re.MULTILINE).splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
-
-
-def ours(text: str) -> list[tuple[str, ...]]:
-    """What follows the name of the program, but for lines with variables of a script."""
-    return [
-        tuple(words[max(words.index(name) for name in STARTS if name in words) + 1 :])
-        for words in commands(text)
-        if any(name in words for name in STARTS) and not any("$run" in word for word in words)
-    ]
-
-
-OURS = list(dict.fromkeys(args for text in PAGES.values() for args in ours(text)))
-
-
-def named_files(language: str) -> dict[str, str]:
-    """Blocks that begin with the name of the file that they are."""
-    found = [block for text in PAGES.values() for block in blocks(language, text)]
-    names = [re.match(r"# (\w+\.\w+)\n", block) for block in found]
-    return {name[1]: block for name, block in zip(names, found, strict=True) if name}
 
 
 @pytest.fixture

