@@ -73,7 +73,7 @@ def test_the_measures_of_a_text_run(lm_folder: Path, capsys: pytest.CaptureFixtu
     (code,) = blocks("python", PAGES["docs/scrutability.md"])
     assert '"gpt2"' in code
     exec(code.replace('"gpt2"', repr(str(lm_folder))), {})
-    assert "'perplexity'" in capsys.readouterr().out
+    assert "'natural_percentile'" in capsys.readouterr().out
 
 
 def test_the_commands_of_the_readme_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
