@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def test_the_measures_of_a_text_run(lm_folder: Path, capsys: pytest.CaptureFixtu
     (code,) = blocks("python", PAGES["docs/scrutability.md"])
     assert '"gpt2"' in code
     exec(code.replace('"gpt2"', repr(str(lm_folder))), {})
-    assert "'natural_percentile'" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert re.fullmatch(r"\{('\w+': -?[\d.e-]+(, )?){3,}\}\n", shown), shown
 
 
 def test_the_commands_of_the_readme_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
