@@ -1,16 +1,16 @@
 """Writes docs/gallery.md: `python docs/gallery.py`, from gallery.yaml and gallery.json alone.
 
-`python docs/gallery.py --measure` first reads, with the models themselves, the texts that
-gallery.json lacks; it is written after each text, so a stopped run goes on. Without that file all
-are read: some minutes of one CPU core.
+`python docs/gallery.py --measure` first measures, with the models themselves, what gallery.json
+lacks; that is written after each measure, so a stopped run goes on. Without the file all is
+measured: a quarter of an hour of one CPU core.
 """
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -26,55 +26,114 @@ from lightning_prompts.runs.shading import scales, spaced  # noqa: E402
 
 PAGE, PROMPTS, READINGS = (DOCS / f"gallery.{kind}" for kind in ("md", "yaml", "json"))
 MODELS = {"smollm2": "SmolLM2", "gemma3-270m": "Gemma 3"}
-MEASURES = ("natural_percentile", "grammar", "repetition", "real_words", "task_identification")
+# The first for all texts and models before the second, most of whose time goes to passes over some
+# thousand stretches or descriptions.
+CHEAP = ("grammar", "repetition", "real_words")
+COSTLY = ("natural_percentile", "task_identification")
+VALUE_OF = {"task_identification": "task_rank"}
 # A token that is drawn from the whole vocabulary has ln V nats: 10.8 under SmolLM2, 12.5 under
 # Gemma 3. What is darkest is no likelier than that.
 SURPRISE = scales([])[0]._replace(top=12.0)
-# Of a reading: its key, the head of its column, and how it is written.
+
+
+class Column(NamedTuple):
+    """A value of a reading: its key, what it is, and how it is written."""
+
+    key: str
+    head: str
+    asks: str
+    range: str
+    show: Callable[[float], str]
+
+
 COLUMNS = (
-    ("perplexity", "perplexity", lambda x: f"{float(f'{x:.3g}'):,.0f}"),
-    ("natural_percentile", "natural percentile", "{:.1f}".format),
-    ("grammar", "grammar", "{:.2f}".format),
-    ("repetition", "repetition", "{:.2f}".format),
-    ("real_words", "real words", "{:.2f}".format),
-    ("task_rank", "task rank", "{:.1f}".format),
-    ("task_margin", "task margin", "{:+.2f}".format),
+    Column(
+        "perplexity",
+        "perplexity",
+        "how likely are the tokens? exp of the mean surprise",
+        "1 up; short instructions of people have 100 to 350 under SmolLM2",
+        lambda x: f"{float(f'{x:.3g}'):,.0f}",
+    ),
+    Column(
+        "natural_percentile",
+        "natural percentile",
+        "how many natural stretches of as many tokens are less likely?",
+        "0 to 100; 50 is natural text",
+        "{:.1f}".format,
+    ),
+    Column(
+        "grammar",
+        "grammar",
+        "how many shuffles of the same tokens are less likely?",
+        "0 to 1; 0.5 is chance",
+        "{:.2f}".format,
+    ),
+    Column(
+        "repetition",
+        "repetition",
+        "how many of the tokens stood before in it?",
+        "0 to below 1",
+        "{:.2f}".format,
+    ),
+    Column(
+        "real_words",
+        "real words",
+        "how many of its words stand in the package's natural sentences?",
+        "0 to 1",
+        "{:.2f}".format,
+    ),
+    Column(
+        "task_rank",
+        "task rank",
+        "shown the text, where does the model put the true task among eight?",
+        "1 (best) to 8, mean over three frames",
+        "{:.1f}".format,
+    ),
+    Column(
+        "task_margin",
+        "task margin",
+        "by how much is the true task likelier than the best other one?",
+        "nats a token, above 0 where it wins",
+        "{:+.2f}".format,
+    ),
 )
-IN_SUMMARY = ("perplexity", "natural_percentile", "grammar", "task_rank")
+IN_SUMMARY = [
+    column
+    for column in COLUMNS
+    if column.key in ("perplexity", "natural_percentile", "grammar", "task_rank")
+]
 BEGIN = """\
 # Gallery
 
-Prompts that were learned with this project, token by token, and a few that people wrote: on two real models and three
-data sets, with what each measure says of the text. The best of them is half a sentence about language, the likeliest
-one says nothing, and most of those that gradients found cannot be read.
+Prompts that were learned with this project, token by token, and a few that people wrote: on two
+real models and three data sets, with what each measure says of the text. The most accurate one of
+SmolLM2 is half a sentence about language, the likeliest ones say nothing of their task, and those
+that gradients found cannot be read.
 
-**Shades and numbers.** Each token is shaded by its *surprise*, -ln p of it behind those before it, in nats, under the
-model named beside it; the small number is the same. A dot is a space. A token drawn blindly from the whole vocabulary
-has 10.8 nats under SmolLM2 and 12.5 under Gemma 3 in a model that knows nothing; from 12 on the shade is the darkest.
+**Shades and numbers.** Each token is shaded by its *surprise*, -ln p of it behind those before it,
+in nats, under the model named beside it; the small number is the same. A dot is a space. Where
+every token of the vocabulary is as likely as any other one, each has 10.8 nats under SmolLM2 and
+12.5 under Gemma 3; from 12 on the shade is the darkest.
 
 {legend}
 
-**Measures**, all by the model itself, which is a partial reader: the prompt may have been found because this model makes
-something of it ([what each is, and whether it is valid](scrutability.md)).
+**Accuracy** is copied from the page that each prompt names, with its rows. It was not measured anew
+here, and rows differ, so a few hundredths between two lines mean nothing. *Recalibrated* is without
+the lean between the answers, by texts without labels.
+"""
+ASKED = """\
+All are the model's own readings. It is a partial reader: the prompt may have been found because
+this model makes something of it. [Scrutability](scrutability.md) has what each measure is, and
+whether it is valid.
 
-| measure | asks | range |
-| --- | --- | --- |
-| perplexity | how likely are the tokens? exp of the mean surprise | 1 up; short instructions of people have 100 to 350 under SmolLM2 |
-| natural percentile | how many natural stretches of as many tokens are less likely? | 0 to 100; 50 is natural text |
-| grammar | how many shuffles of the same tokens are less likely? | 0 to 1; 0.5 is chance |
-| repetition | how many tokens stood before in it? | 0 to below 1 |
-| real words | how many words stand in the package's natural sentences? | 0 to 1 |
-| task rank | shown the text, where does the model put the true task among eight? | 1 (best) to 8, mean over three frames |
-| task margin | by how much is the true task likelier than the best other one? | nats a token, above 0 where it wins |
-
-**Accuracy** is copied from the page that each prompt names, with its rows; it was not measured anew here, and rows differ,
-so a few hundredths between two lines mean nothing. *Recalibrated* is without the lean to one answer, by texts without
-labels.
 """
 END = """\
-`python docs/gallery.py` writes this page from `docs/gallery.yaml`, the prompts, and `docs/gallery.json`, the readings;
-with `--measure` it has the models read what the second lacks. A text is tokenized anew here: what a gradient found may
-have been other tokens of the same text.
+`python docs/gallery.py` writes this page from `docs/gallery.yaml`, the prompts, and
+`docs/gallery.json`, the readings (float32, one thread); with `--measure` it has the models read
+what the second lacks. Real words are those of the package's sentences alone, without any task's
+texts. A text is tokenized anew: what a gradient found may have been other tokens of the same text,
+though where a page has the perplexity of one text, the
+one here agrees.
 """
 
 
@@ -98,18 +157,25 @@ def key_of(model: str, text: str, section: Mapping[str, Any]) -> str:
     return json.dumps([model, section["kind"], *section["answers"], text], ensure_ascii=False)
 
 
-def read(lm: FrozenLM, text: str, section: Mapping[str, Any]) -> dict[str, Any]:
-    """A text's tokens, the nats of each, and its measures, all by one model."""
+@torch.no_grad()
+def tokens_of(lm: FrozenLM, text: str) -> dict[str, Any]:
+    """A text's tokens, the nats of each, and their perplexity."""
     ids = lm.encode(text)
     nats = lm.token_nll(torch.tensor([ids]))[0]
-    facts = TaskFacts(section["kind"], section["answers"])
-    panel = scrutability_panel(lm, ids, MEASURES, facts)
-    found = {"perplexity": log_perplexity(nats).exp().item(), **panel}
     return {
         "tokens": lm.token_strings(ids),
         "nats": [round(value, 3) for value in nats.tolist()],
-        **{name: float(f"{value:.6g}") for name, value in found.items()},
+        "perplexity": float(f"{log_perplexity(nats).exp().item():.6g}"),
     }
+
+
+@torch.no_grad()
+def measured(
+    lm: FrozenLM, text: str, section: Mapping[str, Any], measures: Sequence[str]
+) -> dict[str, float]:
+    """Measures of a text, without any task's texts."""
+    facts = TaskFacts(section["kind"], section["answers"])
+    return scrutability_panel(lm, lm.encode(text), measures, facts)
 
 
 def kept() -> dict[str, Any]:
@@ -117,27 +183,35 @@ def kept() -> dict[str, Any]:
     return dict(json.loads(READINGS.read_text(encoding="utf-8"))) if READINGS.exists() else {}
 
 
-@torch.no_grad()
+def keep(readings: Mapping[str, Any]) -> None:
+    """Write gallery.json."""
+    text = json.dumps(readings, indent=1, ensure_ascii=False)
+    READINGS.write_text(text + "\n", encoding="utf-8")
+
+
 def measure() -> None:
-    """Read what gallery.json lacks, and leave out what it need not have any more."""
+    """Read what gallery.json lacks; what no text of gallery.yaml has any more is left out."""
     known = kept()
-    found, lms = {}, {}
-    for model, text, section in wanted():
-        key = key_of(model, text, section)
-        if key not in known:
-            lm = lms.setdefault(model, None) or FrozenLM(model)
-            lms = {model: lm}  # one at a time in memory
-            known[key] = read(lm, text, section)
-        found[key] = known[key]
-        content = json.dumps(known | found, indent=1, ensure_ascii=False)
-        READINGS.write_text(content + "\n", encoding="utf-8")
-    READINGS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    known = {key_of(*one): known.get(key_of(*one), {}) for one in wanted()}
+    load = lru_cache(maxsize=1)(FrozenLM)  # one in memory at a time
+    for measures in (CHEAP, COSTLY):
+        for model, text, section in wanted():
+            reading = known[key_of(model, text, section)]
+            if not reading:
+                reading |= tokens_of(load(model), text)
+            for name in measures:
+                if VALUE_OF.get(name, name) not in reading:
+                    found = measured(load(model), text, section, [name])
+                    reading |= {key: float(f"{value:.6g}") for key, value in found.items()}
+                    keep(known)
+    keep(known)
 
 
 def page() -> str:
     """The whole page."""
     known = kept()
     parts = [BEGIN.format(legend=legend()), "## All of them\n", summary(known)]
+    parts += ["## What each measure asks\n", ASKED + asked()]
     for section in prompts():
         parts += [f"## {section['title']}\n", f"{section['task']}\n"]
         for prompt in section["prompts"]:
@@ -147,39 +221,57 @@ def page() -> str:
 
 def legend() -> str:
     """The shades, from none to the darkest."""
-    steps = [box(f"{nats:.0f}", float(nats)) for nats in range(0, 13, 2)]
-    return f'<div class="tokens key">\n{"".join(steps)}<span>nats, 12 and more</span>\n</div>\n'
+    steps = [box(f"{nats}{'+' * (nats == SURPRISE.top)}", nats) for nats in range(0, 13, 3)]
+    return f'<div class="tokens">\n<span>surprise, nats</span>\n{"".join(steps)}</div>\n'
 
 
 def summary(known: Mapping[str, Any]) -> str:
-    """A table of all prompts, the most accurate ones of a task first."""
-    heads = [head for key, head, _ in COLUMNS if key in IN_SUMMARY]
-    lines = line("prompt", "found by", "read by", "accuracy", "rows", *heads)
-    lines += line(*["---"] * (5 + len(heads)))
+    """A table of all prompts by task and reader, the most accurate ones first."""
+    heads = ["prompt", "found by", "accuracy", "rows", *(column.head for column in IN_SUMMARY)]
+    lines = line(*heads) + line(*["---"] * len(heads))
     for section in prompts():
-        lines += line(f"**{section['title']}**", *[""] * (4 + len(heads)))
-        for accuracy, cells in sorted(_rows(section, known), key=lambda row: -row[0]):
-            shown = f"{accuracy:.3f}" if accuracy else ""
-            lines += line(*cells[:3], shown, *cells[3:])
+        for model, name in MODELS.items():
+            found = list(_rows(section, model, known))
+            if found:
+                lines += line(f"**{section['title']}, {name}**", *[""] * (len(heads) - 1))
+                found.sort(key=lambda row: -row[0])
+                lines += "".join(line(*cells) for _, cells in found)
     return lines
 
 
 def _rows(
-    section: Mapping[str, Any], known: Mapping[str, Any]
+    section: Mapping[str, Any], model: str, known: Mapping[str, Any]
 ) -> Iterator[tuple[float, list[str]]]:
-    """Accuracy, and the other cells, of each line of a task."""
-    blank = [""] * len(IN_SUMMARY)
+    """Accuracy and cells of each line of a task, as one model reads it."""
     for base in section.get("baselines", ()):
-        cells = [f"*{base['name']}*", "", MODELS[base["model"]], f"{base['rows']:,}", *blank]
-        yield base["accuracy"], cells
+        if base["model"] == model:
+            blank = [""] * len(IN_SUMMARY)
+            yield base["accuracy"], [f"*{base['name']}*", "", *scored(base), *blank]
     for prompt in section["prompts"]:
-        link = f"[{code(prompt['text'])}](#{anchor(prompt['title'])})"
-        for model, recorded in prompt["under"].items():
-            reading = known[key_of(model, prompt["text"], section)]
-            rows = f"{recorded['rows']:,}" if "rows" in recorded else ""
-            by = prompt["by"].partition(",")[0]
-            values = [show(reading[key]) for key, _, show in COLUMNS if key in IN_SUMMARY]
-            yield recorded.get("accuracy", 0.0), [link, by, MODELS[model], rows, *values]
+        if model in prompt["under"]:
+            recorded = prompt["under"][model]
+            link = f"[{code(prompt['text'])}](#{anchor(prompt['title'])})"
+            by = prompt["by"].partition(",")[0].removesuffix(f" on {MODELS[model]}")
+            values = shown(known[key_of(model, prompt["text"], section)], IN_SUMMARY)
+            yield recorded.get("accuracy", 0.0), [link, by, *scored(recorded), *values]
+
+
+def asked() -> str:
+    """A table of the measures."""
+    lines = line("measure", "asks", "range") + line("---", "---", "---")
+    return lines + "".join(line(column.head, column.asks, column.range) for column in COLUMNS)
+
+
+def shown(reading: Mapping[str, Any], columns: Iterable[Column]) -> list[str]:
+    """Values of a reading, a hyphen where one was not measured."""
+    return [c.show(reading[c.key]) if c.key in reading else "-" for c in columns]
+
+
+def scored(recorded: Mapping[str, Any]) -> tuple[str, str]:
+    """Accuracy and rows, empty where there are none."""
+    if "accuracy" not in recorded:
+        return "", ""
+    return f"{recorded['accuracy']:.3f}", f"{recorded['rows']:,}"
 
 
 def entry(prompt: Mapping[str, Any], section: Mapping[str, Any], known: Mapping[str, Any]) -> str:
@@ -188,33 +280,28 @@ def entry(prompt: Mapping[str, Any], section: Mapping[str, Any], known: Mapping[
     source = " and ".join(f"[{Path(path).stem}]({_link(path)})" for path in pages)
     by = prompt["by"][0].upper() + prompt["by"][1:]
     text = f"{by}. From {source}.\n\n"
-    rows = line("read by", "accuracy", "rows", *(head for _, head, _ in COLUMNS))
+    rows = line("read by", "accuracy", "rows", *(column.head for column in COLUMNS))
     rows += line(*["---"] * (3 + len(COLUMNS)))
     for model, recorded in prompt["under"].items():
         reading = known[key_of(model, prompt["text"], section)]
-        boxes = "".join(map(box, reading["tokens"], reading["nats"]))
+        pairs = zip(reading["tokens"], reading["nats"], strict=True)
+        boxes = "".join(box(token, nats, f"{nats:.1f}") for token, nats in pairs)
         text += f'<div class="tokens">\n<span>{MODELS[model]}</span>\n{boxes}</div>\n\n'
-        values = [show(reading[key]) for key, _, show in COLUMNS]
-        given = f"{recorded['rows']:,}" if "rows" in recorded else ""
-        rows += line(MODELS[model], _accuracy(recorded), given, *values)
+        values = shown(reading, COLUMNS)
+        accuracy, number = scored(recorded)
+        if "recalibrated" in recorded:
+            accuracy += f"; recalibrated {recorded['recalibrated']:.3f}"
+        rows += line(MODELS[model], accuracy, number, *values)
     note = f"\nAccuracy is {prompt['note']}.\n" if "note" in prompt else ""
     return f"{text}*{prompt['reads']}*\n\n{rows}{note}"
 
 
-def _accuracy(recorded: Mapping[str, Any]) -> str:
-    if "accuracy" not in recorded:
-        return ""
-    found = f"{recorded['accuracy']:.3f}"
-    again = recorded.get("recalibrated")
-    return f"{found}; recalibrated {again:.3f}" if again else found
-
-
-def box(token: str, nats: float) -> str:
-    """A token, shaded; where styles are taken away its number still stands below it."""
+def box(token: str, nats: float, number: str = "") -> str:
+    """A token, shaded, and its number below it, which stays where styles are taken away."""
     red, green, blue = SURPRISE.hue
     colour = f"rgba({red},{green},{blue},{SURPRISE.share(nats):.2f})"
-    shown, number = escape(visible(spaced(token))), f"<sub>{nats:.1f}</sub>"
-    return f'<span class="token" style="background:{colour}"><code>{shown}</code>{number}</span>\n'
+    face, number = escape(visible(spaced(token))), f"<sub>{number}</sub>" if number else ""
+    return f'<span class="token" style="background:{colour}"><code>{face}</code>{number}</span>\n'
 
 
 def line(*cells: str) -> str:
