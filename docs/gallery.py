@@ -120,7 +120,7 @@ SEEN = """\
   and from 1.3 to 5.7.
 - The two most accurate texts for film reviews behind the review have task ranks of 3.7 and 4.0, the
   written one 2.0. All three have a perfect order (grammar 1.00).
-- What PEZ, GCG and the nearest tokens give is less likely than all of natural text (natural
+- What PEZ, GCG and the nearest tokens give is less likely than every natural stretch (natural
   percentile 0.0), in an order that hardly matters or is a bad one (grammar 0.09 to 0.56).
 - One word ten times has the lowest perplexity of all (22), which natural percentile takes for the
   best text (100.0). Grammar (0.50) and repetition (0.90) do not.
