@@ -24,8 +24,12 @@ class Scale(NamedTuple):
         >>> Scale("", "", (0, 0, 0), 2.0).shade(0.0)
         '#ffffff'
         """
-        share = 0.72 * min(max(value / self.top, 0.0), 1.0)
+        share = self.share(value)
         return "#" + "".join(f"{round(255 + (c - 255) * share):02x}" for c in self.hue)
+
+    def share(self, value: float) -> float:
+        """How much of the hue there is over what lies below it, 0 to 0.72."""
+        return 0.72 * min(max(value / self.top, 0.0), 1.0)
 
 
 def scales(prompts: Sequence[PromptRecord]) -> tuple[Scale, Scale]:
