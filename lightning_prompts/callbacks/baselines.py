@@ -207,9 +207,9 @@ def mean_log_probabilities(
         logits: B examples to [B, C], computed in the trainer's precision.
     """
     batches = tqdm(
-        task.calibration_batches(),
+        list(task.calibration_batches()),  # a few, so that the bar has a total
         desc="Calibrating on training texts",
-        unit=" batches",
+        unit="batch",
         leave=False,
         delay=PROGRESS_AFTER_SECONDS,
         disable=not trainer.is_global_zero or trainer.progress_bar_callback is None,

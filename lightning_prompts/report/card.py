@@ -18,7 +18,6 @@ from lightning_prompts.runs.record import RunRecord
 from lightning_prompts.tuners.record import PromptRecord
 
 UNKNOWN = "unknown"
-UNTRAINED = ("ManualPrompt", "ImportedPrompt")  # which no rows of the task chose
 # Metrics of the table, and whether each is a share of rows.
 METRICS: Mapping[str, tuple[str, bool]] = {
     "accuracy": ("accuracy of the prompt in use", True),
@@ -107,7 +106,7 @@ def _setting(record: PromptRecord, licence: str | None) -> Iterator[tuple[str, s
     for label, words in record.verbalizer.items():
         yield f"answer for {label!r}", ", ".join(map(repr, _listed(words)))
     yield "score of answers", record.answer_score
-    steps = "" if record.tuner in UNTRAINED else f", {count(record.step, 'step')}"
+    steps = f", {count(record.step, 'step')}" if record.learned else ""
     yield "tuner", record.tuner + steps
     if isinstance(record, RunRecord):
         yield "weight of readability", f"{record.perplexity_weight:g}"
@@ -126,7 +125,7 @@ def _measured(record: PromptRecord) -> str:
 def _rows(record: RunRecord) -> Iterator[str]:
     chose, scored = record.rows.get("validation"), record.rows.get("test")
     first = count(chose, "validation row") if chose else "The validation rows"
-    if record.tuner in UNTRAINED:
+    if not record.learned:
         yield f"{first} scored this prompt; no rows of this task chose it."
     elif scored:
         yield f"{first} chose this prompt among those of its run; {count(scored, 'test row')}, "

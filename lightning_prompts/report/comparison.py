@@ -68,6 +68,11 @@ class Setting:
         """Whether vectors, not tokens, are the prompt in use."""
         return self.records[0].soft_in_use
 
+    @property
+    def learned(self) -> bool:
+        """Whether its runs learned their prompts."""
+        return self.records[0].learned
+
     def values(self, metric: str) -> list[float | None]:
         """A metric of each seed's best prompt, by its logged name."""
         return [record.metrics.get(metric) for record in self.records]
@@ -216,8 +221,8 @@ def _scored_by(runs: Sequence[RunRecord]) -> tuple[Stage, Measure]:
 def _settings(runs: Sequence[RunRecord]) -> tuple[Setting, ...]:
     groups = _grouped(runs, lambda r: _key(r, any_setting))
     settings: list[Setting] = []
-    families = _grouped(groups, lambda group: (group[0].tuner, group[0].variant))
-    variants = Counter(family[0][0].tuner for family in families)
+    families = _grouped(groups, lambda group: (*_variant(group), group[0].label))
+    variants = Counter(tuner for tuner, _ in set(map(_variant, groups)))
     for family in families:
         first = family[0][0]
         # A variant's name tells more than all options in which it differs from another.
@@ -230,6 +235,10 @@ def _settings(runs: Sequence[RunRecord]) -> tuple[Setting, ...]:
     # Not in the order in which a study came to run them.
     settings.sort(key=lambda s: (s.tuner, s.records[0].perplexity_weight, by_number(s.label)))
     return tuple(_numbered(settings))
+
+
+def _variant(group: Sequence[RunRecord]) -> tuple[str, str]:
+    return group[0].tuner, group[0].variant
 
 
 def _numbered(settings: Sequence[Setting]) -> list[Setting]:

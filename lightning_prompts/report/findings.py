@@ -125,7 +125,8 @@ def _of_comparison(comparison: Comparison) -> Iterator[str]:
             f"{named}{count(len(comparison.unmeasured), 'run')} without a "
             f"{SPLIT_OF[comparison.split]} score left out: {_names(comparison.unmeasured)}."
         )
-    counts = {len(setting.records) for setting in comparison.settings}
+    # Another seed gives the same prompt where none was learned.
+    counts = {len(s.records) for s in comparison.settings if s.learned}
     if counts == {1}:
         yield f"{named}one seed a setting, so nothing is known of what another seed would give."
     elif counts and min(counts) < 3:

@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,9 +119,11 @@ def prompts(comparison: Comparison) -> Iterator[Markup]:
     far = any(chosen(setting, comparison).token_distances for setting in settings)
     yield _macro("keys")([surprise] + [distance] * far)
     second = "; the second number, shaded on its own, is the cosine distance of its vector to it"
+    several = any(len(setting.records) > 1 for setting in settings)
+    best = "Of each setting the seed with the lowest validation objective. "
     yield _macro("note")(
-        "Of each setting the seed with the lowest validation objective. Each token is shaded by "
-        "its surprise under the task's model, in nats, which stands below it"
+        f"{best * several}Each token is shaded by its surprise under the task's model, in nats, "
+        "which stands below it"
         f"{second * far}. A dot is a space."
     )
     for setting in settings:
@@ -144,7 +147,8 @@ def _prompt(comparison: Comparison, setting: Setting, surprise: Scale, distance:
         if (text, numbers) != (best.text, _numbers(comparison, best))
     ]
     kind = "nearest tokens of its vectors" if setting.vectors else "tokens in use"
-    about = f"seed {best.seed}; {_numbers(comparison, best)}; {kind}"
+    seed = f"seed {best.seed}; " if setting.learned or len(setting.records) > 1 else ""
+    about = f"{seed}{_numbers(comparison, best)}; {kind}"
     tokens = shaded(best, surprise, distance)
     return _macro("prompt")(setting.label, about, tokens, others)
 
@@ -173,6 +177,19 @@ def _template() -> Template:
         return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     loader = FileSystemLoader(Path(__file__).parent)
-    return Environment(
+    environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, finalize=finalize
-    ).get_template("page.html")
+    )
+    environment.filters["settings"] = settings
+    return environment.get_template("page.html")
+
+
+def settings(text: str) -> Markup:
+    """A text whose short settings each stay on a line: `λ = 5` is not broken at its sign.
+
+    >>> settings("PEZ, λ = <5, text = ...")
+    Markup('PEZ, <span class=setting>λ = &lt;5,</span> <span class=setting>text = ...</span>')
+    """
+    parts = re.split(r"((?<!\S)\S{1,20} = \S{1,16}(?!\S))", visible(text))
+    kept = Markup("<span class=setting>{}</span>")
+    return Markup("").join(kept.format(part) if i % 2 else part for i, part in enumerate(parts))

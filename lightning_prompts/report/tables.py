@@ -68,7 +68,7 @@ def results(comparison: Comparison, problem: Problem, most: int | None = None) -
         return [measure.shown(None if each is None else each.mean) for each in known]
 
     columns = {
-        "seeds": [str(len(s.records)) for s in shown],
+        "seeds": [str(len(s.records)) for s in shown] if any(s.learned for s in shown) else [],
         f"{SPLIT_OF[split]} {unit}": [interval(comparison.score(s), measure.shown) for s in shown],
     }
     if split != "val":  # beside the rows that score those that chose the prompts
@@ -85,7 +85,9 @@ def results(comparison: Comparison, problem: Problem, most: int | None = None) -
     rows = [[name, *texts] for name, *texts in zip(names, *columns.values(), strict=True)]
     for name, (low, high) in problem.baselines(split, measure.name).items():
         ends = dict.fromkeys((measure.shown(low), measure.shown(high)))
-        rows.append([name, "", " to ".join(ends), *[""] * (len(columns) - 2)])
+        before = [""] * ("seeds" in columns)
+        rest = [""] * (len(columns) - len(before) - 1)
+        rows.append([name, *before, " to ".join(ends), *rest])
     note = f"{ON_FRONT} on the Pareto front. " if best else ""
     if any("[" in text for head in columns for text in columns[head]):
         note += "In brackets 95 % intervals, over seeds (t) or, with one value, over rows (Wilson)."

@@ -1,6 +1,6 @@
 """A report put together and written: the page, the figures, the tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -8,6 +8,7 @@ from markupsafe import Markup
 from lightning_prompts.files.amounts import count
 from lightning_prompts.files.atomic_files import write_json
 from lightning_prompts.files.errors import PromptError
+from lightning_prompts.files.text import short_path
 from lightning_prompts.report import page, ratings, tables
 from lightning_prompts.report import panel as panels
 from lightning_prompts.report.comparison import Comparison, Problem, compare
@@ -54,7 +55,11 @@ DRAW: dict[str, Callable[[Comparison, str], Drawn | None]] = {
 
 
 def write_report(
-    paths: Sequence[str], folder: Path, title: str | None = None, rated: Ratings | None = None
+    paths: Sequence[str],
+    folder: Path,
+    title: str | None = None,
+    rated: Ratings | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the page, the figures and the tables.
 
@@ -63,11 +68,15 @@ def write_report(
         folder: Where to write; files of an earlier report are replaced.
         title: Of the page; by default the names of what it is of.
         rated: What people say of these prompts.
+        names: What to call runs, by their paths; by default what their tuners call themselves.
 
     Returns:
         The page.
     """
     material = load(paths)
+    called = {str(short_path(Path(path))): name for path, name in (names or {}).items()}
+    for record in material.records:
+        record.label = called.get(record.name, record.label)
     comparisons, repeated = compare(material.records)
     comparisons = [c for c in comparisons if c.problems]
     if not comparisons:

@@ -34,16 +34,21 @@ class Given:
     """One prompt that was asked for.
 
     Attributes:
-        name: In the table.
+        whole: What it is called.
         options: Of the run that measures it.
         text: Where it is one.
         vectors: What its file has, where it is none.
     """
 
-    name: str
+    whole: str
     options: list[str]
     text: str = ""
     vectors: Vectors | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called, short enough for a table in a terminal."""
+        return shorten_middle(self.whole, NAME)
 
 
 def find(given: str) -> Iterator[Given]:
@@ -66,7 +71,7 @@ def find(given: str) -> Iterator[Given]:
         if path and path.is_file() and (path.parent / ADAPTER_CONFIG).is_file():
             name = path.resolve().parent.name
         yield Given(
-            _name(name),
+            name,
             ["--model=lightning_prompts.ImportedPrompt", f"--model.path={given}"],
             vectors=read_vectors(given),
         )
@@ -76,12 +81,8 @@ def find(given: str) -> Iterator[Given]:
 
 def _text(text: str) -> Given:
     return Given(
-        _name(repr(text)), ["--model=lightning_prompts.ManualPrompt", f"--model.text={text}"], text
+        repr(text), ["--model=lightning_prompts.ManualPrompt", f"--model.text={text}"], text
     )
-
-
-def _name(whole: str) -> str:
-    return shorten_middle(whole, NAME)
 
 
 def texts_in(path: Path) -> list[str]:

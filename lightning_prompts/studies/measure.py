@@ -17,7 +17,9 @@ from lightning_prompts.files.console import console, notice
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.text import (
     PROGRAM,
+    command,
     short_path,
+    shorten_middle,
 )
 from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.report.panel import OF_PANEL, shown
@@ -31,6 +33,7 @@ from lightning_prompts.tuners.vectors import (
 )
 
 EXAMPLE = f"{PROGRAM} measure --prompt FOLDER --config configs/task/sst2.yaml --lm.name gpt2"
+NAME_ON_PAGE = 48
 # The parts of the answer, with the metrics that they are of.
 FAITHFULNESS = {
     "cosine distance to the nearest tokens": "distance_differential_cosine",
@@ -56,7 +59,7 @@ def measure(args: Sequence[str]) -> None:
 
     Raises:
         PromptError: If a prompt cannot be read or is not of this model, before any is measured.
-        SystemExit: After `--help`.
+        SystemExit: After `--help`; 130 or 143 where a signal stopped it.
     """
     prompts, options = divide(args)
     given = [prompt for each in prompts for prompt in find(each)]
@@ -65,13 +68,32 @@ def measure(args: Sequence[str]) -> None:
     measured = []
     for prompt in given:
         cli = PromptCLI(["fit", *options, *prompt.options], run=False, show=False, make_lm=lm)
-        baselines.start(cli)
+        try:
+            baselines.start(cli)
+        except SystemExit:  # a signal came, and its exit status is kept
+            notice(stopped(prompt, [each.run for each in measured], len(given)))
+            raise
         evaluation = best_evaluation(cli.trainer, cli.model, cli.datamodule)
         if evaluation is None:
             raise PromptError("Nothing was validated; leave validation and checkpoints on.")
         title = table.title(evaluation, cli.datamodule.slug, cli.model.lm.label)
         measured.append(Measured(prompt, evaluation, folder(cli.trainer), title))
     show(measured)
+
+
+def stopped(prompt: Given, runs: Sequence[Path], number: int) -> str:
+    """What to say where a signal ended a measurement.
+
+    Args:
+        prompt: That was not measured to its end.
+        runs: Of those that were measured before it.
+        number: Of prompts in all.
+    """
+    if runs:
+        whole = f"Those before it: {command('report', *map(short_path, runs))}"
+    else:
+        whole = "Nothing was measured; --trainer.limit_val_batches 4 reads fewer rows."
+    return f"Stopped at {prompt.name}, prompt {len(runs) + 1} of {number}. {whole}"
 
 
 def divide(args: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -140,8 +162,10 @@ def show(measured: Sequence[Measured]) -> None:
         console.print(Text(f"  {advice(prompt.evaluation)}", style="bold"), soft_wrap=True)
     from lightning_prompts.report.writing import write_report  # loads matplotlib
 
-    runs = [str(prompt.run) for prompt in measured]
-    page = write_report(runs, first.run / "report", f"Measured: prompts for {first.title}")
+    names = {str(p.run): shorten_middle(p.given.whole, NAME_ON_PAGE) for p in measured}
+    page = write_report(
+        list(names), first.run / "report", f"Measured: prompts for {first.title}", names=names
+    )
     console.print(Text(f"Open in a browser: {short_path(page)}"), soft_wrap=True)
 
 

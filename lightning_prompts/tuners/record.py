@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 VERSION = "record_version"  # its key, wherever a record is written
 WRITTEN = 1
 """The version that is written. What has none was written before there were versions."""
+UNTRAINED = ("ManualPrompt", "ImportedPrompt")  # which no rows of the task chose
 # Names of fields then, and what was not always written.
 EARLIER = {"token_ids": "ids", "nats": "token_nats", "distances": "token_distances"}
 ABSENT: Mapping[str, Any] = {
@@ -127,6 +128,11 @@ class PromptRecord:
     def soft_in_use(self) -> bool:
         """Whether vectors are the prompt in use."""
         return self.in_use == "vectors"
+
+    @property
+    def learned(self) -> bool:
+        """Whether rows of the task chose it; a written or an imported prompt none did."""
+        return self.tuner not in UNTRAINED
 
     def to_json(self) -> dict[str, Any]:
         """In types that JSON knows and that load without pickle; without what is not known."""

@@ -1,5 +1,6 @@
 """Baselines against float64 loops; measured once, kept, and not trusted for other data."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from tqdm import tqdm
 
 from lightning_prompts.callbacks import Baselines
 from lightning_prompts.tuners import SoftPrompt
@@ -84,6 +86,22 @@ def test_baselines_are_brute_force(
     for name, values in expected.items():
         assert callback.results[name] == pytest.approx(values, abs=1e-5), name
     assert callback.results["no prompt"] != callback.results["no prompt, calibrated"]
+
+
+def test_the_bar_of_calibration_has_a_total(
+    make_task: MakeTask, uneven_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    totals: list[Any] = []
+
+    def bar(batches: Any, **options: Any) -> Any:
+        totals.append(tqdm(batches, file=io.StringIO()).total)
+        return batches
+
+    monkeypatch.setattr("lightning_prompts.callbacks.baselines.tqdm", bar)
+    task = make_task(FIRST, path=str(uneven_folder), val_batch_size=4)
+    trainer = quick_trainer(callbacks=[Baselines()])
+    trainer.validate(learned(SoftPrompt, task), datamodule=task, verbose=False)
+    assert totals == [3]  # ten training rows
 
 
 def test_a_written_prompt_stands_beside_them(

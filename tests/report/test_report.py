@@ -16,6 +16,8 @@ from lightning_prompts.report.comparison import compare
 from lightning_prompts.report.figures.faithfulness import faithfulness
 from lightning_prompts.report.figures.looks import Drawn
 from lightning_prompts.report.figures.training import training
+from lightning_prompts.report.load import Material
+from lightning_prompts.report.writing import write_report
 
 HOSTILE = '=1+1|$x$ <script>alert("1")</script>\n\x1b[31m\u202e`*_'
 
@@ -69,6 +71,43 @@ def test_a_study_becomes_a_page_with_figures_and_tables(study, runs, capsys):
     assert [row["outcome"] for row in rows].count("finished") == len(runs)
     assert {row["outcome"] for row in rows} == {"finished", "failed", "not finished"}
     assert float(rows[0]["test/accuracy"]) == 0.8
+
+
+def test_a_page_of_prompts_that_nothing_learned(run, tmp_path: Path, monkeypatch):
+    """By the names that they were given, without seeds and without what learning costs."""
+    monkeypatch.chdir(tmp_path)
+    given = {"logs/a/version_0": "adapter", "logs/b/version_0": "' So, is it?'"}
+    made = [
+        run(tuner, name=path, accuracy=accuracy, settings={"model.path": path})
+        for tuner, path, accuracy in zip(
+            ("ImportedPrompt", "ManualPrompt"), given, (0.9, 0.6), strict=True
+        )
+    ]
+    material = Material(records=made)
+    monkeypatch.setattr("lightning_prompts.report.writing.load", lambda paths: material)
+    write_report([*given], Path("named"), names=given)
+    page = page_of(Path("named"))
+    for name in given.values():
+        assert name in page.text
+    assert "ImportedPrompt" not in page.text
+    assert "ManualPrompt" not in page.text
+    figures = {attrs["id"] for tag, attrs in page.elements if tag == "figure"}
+    assert "budgets" not in figures
+    assert "pareto" in figures
+    assert "Budgets" not in page.text
+    assert "seed 0" not in page.text
+    assert "what another seed would give" not in page.text
+    table = (Path("named") / "results.md").read_text(encoding="utf-8")
+    assert "| setting | test accuracy |" in table
+    assert "| majority | 0.510 |" in table
+
+
+def test_a_setting_stays_on_its_line(study, run):
+    pair = [run("PEZ", weight, seed=seed) for weight in (0.0, 5.0) for seed in (0, 1)]
+    main(["report", str(study(pair))])
+    page = Path("logs/studies/own/report/report.html").read_text(encoding="utf-8")
+    assert ", <span class=setting>w = 5</span></td>" in page
+    assert ".setting { white-space: nowrap" in page
 
 
 def test_a_study_s_variants_have_their_names(study, run):

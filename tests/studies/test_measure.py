@@ -1,17 +1,19 @@
 """`measure`: the numbers of plain transformers for prompts of every kind, and mistakes."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from lightning_prompts.callbacks import Scrutability
 from lightning_prompts.callbacks.baselines import KEPT
 from lightning_prompts.cli.main import main
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.studies.given import find
-from lightning_prompts.studies.measure import divide
+from lightning_prompts.studies.given import Given, find
+from lightning_prompts.studies.measure import divide, stopped
 
 WORDS = {"negative": " terrible", "positive": " great"}
 
@@ -38,10 +40,10 @@ def test_prompts_of_every_kind(
     models_read: list[int],
 ):
     monkeypatch.chdir(tmp_path)
-    pages: list[list[str]] = []  # drawing one takes seconds, and is another test's
+    pages: list[dict[str, str]] = []  # drawing one takes seconds, and is another test's
     monkeypatch.setattr(
         "lightning_prompts.report.writing.write_report",
-        lambda runs, folder, title: pages.append([*runs, title]) or folder / "report.html",
+        lambda runs, folder, title, names: pages.append(names) or folder / "report.html",
     )
     vectors = torch.randn(4, 16, generator=torch.Generator().manual_seed(3))
     Path("mine").mkdir()
@@ -82,9 +84,8 @@ def test_prompts_of_every_kind(
     assert len(list(Path("logs").glob(f"{KEPT}/*.json"))) == 1
     page = Path("logs/imported-demo/version_0/report/report.html")
     assert out.splitlines()[-1] == f"Open in a browser: {page}"
-    assert [run.removeprefix(f"{tmp_path}/") for run in pages[0][:-1]] == [
-        f"logs/{r}" for r in runs
-    ]
+    called = {run.removeprefix(f"{tmp_path}/"): name for run, name in pages[0].items()}
+    assert called == {f"logs/{run}": name for run, name in zip(runs, names, strict=True)}
 
 
 def test_what_a_word_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -140,3 +141,31 @@ def test_a_prompt_of_another_model_is_refused(
     assert stop.value.code == 2
     assert "wide.pt: its vectors have 8 numbers" in capsys.readouterr().err
     assert not Path("logs").exists()
+
+
+def test_a_signal_ends_with_a_word(
+    lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch, capsys
+):
+    """The second of two prompts is stopped by what Ctrl-C sends, within its validation."""
+    monkeypatch.chdir(tmp_path)
+    calls = []
+
+    def interrupt(*args: object, **kwargs: object) -> None:
+        calls.append(args)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Scrutability, "on_validation_epoch_start", interrupt, raising=False)
+    options = ["--config", "configs/task/demo.yaml", "--data.path", str(review_folder)]
+    options += ["--trainer.enable_progress_bar", "false", "--lm.name", str(lm_folder)]
+    with pytest.raises(SystemExit) as stop:
+        main(["measure", "--prompt", " one", " two", *options])
+    assert stop.value.code == 130
+    said = capsys.readouterr().err
+    assert "Stopped at ' two', prompt 2 of 2. Those before it: lightning-prompts report " in said
+    assert said.splitlines()[-1].endswith("logs/manual-demo/version_0")
+
+
+def test_what_is_said_of_a_first_prompt_that_was_stopped():
+    said = stopped(Given("'" + "a" * 40 + "'", []), [], 1)
+    assert said.startswith("Stopped at 'aaaaaa…aaaaa', prompt 1 of 1. Nothing was measured; --tr")

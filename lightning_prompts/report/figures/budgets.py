@@ -22,7 +22,12 @@ HATCHES = {"failed": "////", "pruned": "....", "not finished": "xx"}
 
 
 def budgets(comparison: Comparison, name: str) -> looks.Drawn | None:
-    """Seconds of each setting's runs and, where they were counted, the tokens read."""
+    """Seconds of each setting's runs and, where they were counted, the tokens read.
+
+    Nothing where no prompt was learned: what is left is the time of measuring.
+    """
+    if not any(setting.learned for setting in comparison.settings):
+        return None
     settings = looks.foremost(comparison, comparison.settings, MOST)
     columns = [("seconds of one run", [[r.seconds for r in s.records] for s in settings])]
     tokens = [[float(r.forward_tokens or 0) for r in s.records] for s in settings]

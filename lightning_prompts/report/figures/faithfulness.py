@@ -149,8 +149,7 @@ def _caption(comparison: Comparison, settings: list[Setting]) -> str:
         "Markers are means over seeds, small ones the seeds; bars are 95 % t intervals over seeds, "
         "or Wilson intervals over the rows where seeds agree or there is one."
         if several
-        else "Bars are 95 % Wilson intervals over the rows; they do not tell what another seed "
-        "would give."
+        else f"Bars are {looks.over_rows(settings)}"
     )
     with_interval = " with its 95 % paired interval" if several else ""
     return (

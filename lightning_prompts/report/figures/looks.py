@@ -181,7 +181,15 @@ def seeds_of(settings: Sequence[Setting]) -> str:
 def scored_on(comparison: Comparison, settings: Sequence[Setting]) -> str:
     """The first sentence of a caption."""
     measure = comparison.measure.label.capitalize()
-    return f"{measure} on {comparison.rows}; {seeds_of(settings)}."
+    seeds = f"; {seeds_of(settings)}" if any(s.learned for s in settings) else ""
+    return f"{measure} on {comparison.rows}{seeds}."
+
+
+def over_rows(settings: Sequence[Setting]) -> str:
+    """What intervals over rows are, to end a sentence with."""
+    known = any(s.learned for s in settings)
+    seeds = "; they do not tell what another seed would give" if known else ""
+    return f"95 % Wilson intervals over the rows{seeds}."
 
 
 def left_out(count: int) -> str:

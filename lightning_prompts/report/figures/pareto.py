@@ -198,8 +198,7 @@ def _caption(comparison: Comparison) -> str:
         )
     if "rows" in over:
         parts.append(
-            "Thin bars, where one seed was run or all agree, are 95 % Wilson intervals over the "
-            "rows: they do not tell what another seed would give."
+            f"Thin bars, where one seed was run or all agree, are {looks.over_rows(settings)}"
         )
     if any(len(_placed(comparison, p)) > CROWD for p in comparison.problems):
         parts.append(
