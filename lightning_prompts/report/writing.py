@@ -84,10 +84,10 @@ def write_report(
             f"{', '.join(paths)}: no run has an accuracy, a joint score or a reward; validate one "
             "first."
         )
-    names = _names(comparisons)
+    starts = _names(comparisons)
     drawn: list[Figures] = [
         {name: draw(comparison, start + name) for name, draw in DRAW.items()}
-        for comparison, start in zip(comparisons, names, strict=True)
+        for comparison, start in zip(comparisons, starts, strict=True)
     ]
     ended = outcomes(material.outcomes, "outcomes") if material.unfinished else None
     limits = warnings(material, comparisons, repeated)

@@ -65,7 +65,7 @@ def measure(args: Sequence[str]) -> None:
     given = [prompt for each in prompts for prompt in find(each)]
     lm, baselines = SharedLM(), SharedBaselines()
     options = fitted_to(given, options, lm)
-    measured = []
+    measured: list[Measured] = []
     for prompt in given:
         cli = PromptCLI(["fit", *options, *prompt.options], run=False, show=False, make_lm=lm)
         try:
