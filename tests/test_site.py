@@ -2,6 +2,7 @@
 
 import doctest
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -120,6 +121,25 @@ def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path: Path)
         )
     for style in (tmp_path / "html" / "_static").rglob("*.css"):
         assert not re.search(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//", style.read_text())
+
+
+def test_the_curve_over_the_bound_is_of_the_numbers_on_its_page():
+    runs = json.loads((DOCS / "bounded_curve.json").read_text(encoding="utf-8"))["runs"]
+    page = (DOCS / "tradeoff.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\S+)(?:, the text)? \| (\S+) \[.*?\] \| (\S+) \[", page, re.MULTILINE)
+    expected = [
+        (
+            "none" if run["epsilon"] is None else f"{run['epsilon']:g}",
+            run["test"],
+            run["validation"],
+        )
+        for run in runs
+    ]
+    found = [(bound.rstrip(",").replace("1.0", "1"), test, val) for bound, test, val in rows]
+    assert found == [(bound, f"{test:.3f}", f"{val:.3f}") for bound, test, val in expected]
+    (axes,) = module("bounded_curve").figure().axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+    assert drawn["1,821 test rows"] == [run["test"] for run in runs]
 
 
 # ---- what stands beside it
