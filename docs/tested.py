@@ -57,7 +57,7 @@ def _run() -> str:
     """The commands that run, each once."""
     fast, slow = ([_shown(["lightning-prompts", *a]) for a in of] for of in (pages.FAST, pages.RUN))
     return (
-        "## Run\n\nWith `make test`, one after the other, as the README has them:\n\n"
+        "## Run\n\nWith `make test`, one after the other, as the README begins:\n\n"
         + _fenced(fast)
         + "With `make test-slow`, each behind a soft and a PEZ run:\n\n"
         + _fenced(slow)
