@@ -32,6 +32,9 @@ NOT_RUN = {
     r"^\S+ validity ": "some 500 texts; `tests/studies/test_validity.py` runs it on a few",
     r"^\S+ style |yelp": "needs Yelp's sentences; `tests/cli/test_style.py` and "
     "`tests/tasks/` run such commands on reviews",
+    r"--ratings ": "needs sheets that people have filled in; `tests/report/test_ratings.py` does",
+    r"--compare logs/": "needs a run that another page makes; `tests/studies/test_inspect.py` "
+    "compares runs",
     r"^\S+ report logs/studies": "needs a study; `tests/report/` draws small ones",
 }
 
