@@ -23,6 +23,7 @@ from benchmarks.tiny import save_tiny
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.files.amounts import count
 from lightning_prompts.metrics.panel.measures import CHEAP, MEASURES, scrutability_panel
+from lightning_prompts.studies.inspect_alike import NO_OTHERS
 from lightning_prompts.studies.inspect_scores import Inspecting, Subject
 from lightning_prompts.studies.shared import SharedLM
 from lightning_prompts.tuners.rows import task_facts
@@ -90,7 +91,7 @@ def measure(cli: PromptCLI, names: Sequence[str], rows: int) -> Iterator[str]:
         SystemExit: If a measure does not apply.
     """
     tuner, task = cli.model, cli.datamodule
-    inspected = Inspecting(cli, Subject(tuner.record(), None), rows, ())
+    inspected = Inspecting(cli, Subject(tuner.record(), None), rows, NO_OTHERS)
     lm, ids = inspected.lm, inspected.record.ids
     facts = task_facts(task, task.verbalizer)
     facts.rows = inspected.rows

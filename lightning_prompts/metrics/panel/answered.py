@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lightning_prompts.files.drawing import drawn_counts
 from lightning_prompts.lm.batch import Batch
 from lightning_prompts.lm.class_scores import class_scores
 from lightning_prompts.lm.frozen import FrozenLM
@@ -46,6 +47,14 @@ class AnsweredRows:
     def labels(self) -> Tensor:
         """[N] True classes, on the CPU."""
         return torch.cat([batch["labels"] for batch in self.batches]).cpu()
+
+    def draws(self) -> Tensor:
+        """[D, N] How often each row is in each bootstrap draw, by its number.
+
+        So that processes that share the rows, which gather them in another order, draw the same.
+        """
+        numbers = torch.cat([batch["rows"] for batch in self.batches]).cpu()
+        return drawn_counts(len(numbers))[:, numbers.argsort().argsort()]
 
     @torch.no_grad()
     def log_shares(self, prompt: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lightning_prompts.files.drawing import drawn_counts, percentile_interval
+from lightning_prompts.files.drawing import percentile_interval
 from lightning_prompts.lm.answers import AnswerScore
 from lightning_prompts.lm.batch import Example, collate, on_device
 from lightning_prompts.lm.frozen import FrozenLM
@@ -88,7 +88,7 @@ def simulatability(
     job = reader.encode(JOB.format(answers=words))
     before, after = reader.encode_all(SHOWN)
     found, drawn = [], []
-    counts = drawn_counts(len(rows.answers))
+    counts = rows.draws()
     for head in ([*before, *ids, *after], reader.encode(NOT_SHOWN)):
         with rows.precision():
             labelled, unlabelled = (

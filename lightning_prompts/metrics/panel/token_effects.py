@@ -12,7 +12,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from lightning_prompts.files.drawing import drawn_counts, percentile_interval
+from lightning_prompts.files.drawing import percentile_interval
 from lightning_prompts.metrics.agreement import row_kl
 from lightning_prompts.metrics.panel.answered import AnsweredRows, recalibrated
 from lightning_prompts.metrics.panel.likelihood import shuffles
@@ -119,11 +119,13 @@ def token_effects(rows: AnsweredRows) -> TokenEffects:
     return TokenEffects(
         *(tuple(deletions), tuple(orders), *before),
         rows=len(labels),
-        intervals=intervals(*torch.stack(of_rows).split([len(deletions), len(orders)])),
+        intervals=intervals(
+            *torch.stack(of_rows).split([len(deletions), len(orders)]), counts=rows.draws()
+        ),
     )
 
 
-def intervals(deletions: Tensor, orders: Tensor) -> dict[str, tuple[float, float]]:
+def intervals(deletions: Tensor, orders: Tensor, counts: Tensor) -> dict[str, tuple[float, float]]:
     """95 % intervals over rows: 2,000 bootstrap draws of rows, the same at each call.
 
     In each draw the largest effect is looked for anew, so that of tokens with like effects the
@@ -132,13 +134,13 @@ def intervals(deletions: Tensor, orders: Tensor) -> dict[str, tuple[float, float
     Args:
         deletions: [P, N] KL of each row without each token, in nats.
         orders: [S, N] The same of the shuffles.
+        counts: [D, N] How often each row is in each draw.
 
     Returns:
         By the names of the values; in the direction of rows alone: another shuffle, and other
         unlabelled texts, are not drawn.
     """
     rows = deletions.shape[1]
-    counts = drawn_counts(rows)
     tokens, order = ((counts @ kls.T / rows).clamp(min=0) for kls in (deletions, orders))
     return {
         "effect_of_tokens": percentile_interval(tokens.amax(1)),
