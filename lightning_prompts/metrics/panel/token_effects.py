@@ -116,12 +116,11 @@ def token_effects(rows: AnsweredRows) -> TokenEffects:
     tokens = rows.lm.token_strings(ids)
     deletions = [change(token, ids[:i] + ids[i + 1 :]) for i, token in enumerate(tokens)]
     orders = [change(None, order) for order in shuffles(ids, ORDER_SHUFFLES)]
+    without, shuffled = torch.stack(of_rows).split([len(deletions), len(orders)])
     return TokenEffects(
         *(tuple(deletions), tuple(orders), *before),
         rows=len(labels),
-        intervals=intervals(
-            *torch.stack(of_rows).split([len(deletions), len(orders)]), counts=rows.draws()
-        ),
+        intervals=intervals(without, shuffled, rows.draws()),
     )
 
 
