@@ -55,16 +55,18 @@ def kappas(one: Tensor, other: Tensor, counts: Tensor) -> Tensor:
         counts: [D, N] How often each row is in a draw, float64.
     """
     classes = int(torch.cat([one, other]).max()) + 1
-    pairs = F.one_hot(one * classes + other, classes**2).double()  # (N, C²)
-    shares = counts @ pairs / counts.sum(1, keepdim=True)
-    return kappa_of(shares.unflatten(1, (classes, classes)))
+    sizes = counts.sum(1)
+    shares = [counts @ F.one_hot(each, classes).double() / sizes[:, None] for each in (one, other)]
+    return _beyond_chance(counts @ (one == other).double() / sizes, (shares[0] * shares[1]).sum(1))
 
 
 def kappa_of(shares: Tensor) -> Tensor:
     """`kappa` of [..., C, C] shares of the rows, by the one reader's class and the other's."""
     ones, others = shares.sum(-1), shares.sum(-2)
-    expected = (ones * others).sum(-1)
-    agreed = shares.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return _beyond_chance(shares.diagonal(dim1=-2, dim2=-1).sum(-1), (ones * others).sum(-1))
+
+
+def _beyond_chance(agreed: Tensor, expected: Tensor) -> Tensor:
     # Of one and the same class it is 1 but for rounding, and the nearest below 1 is far.
     certain = 1 - expected < 1e-12
     beyond = (agreed - expected) / (1 - expected).masked_fill(certain, 1.0)
