@@ -33,7 +33,7 @@ def test_rows_come_one_by_one_as_one_table(
     names = [line[:28].strip() for line in lines if line[:28].strip() and line.count("0.") >= 2]
     rows = [
         *("majority", "no prompt", "no prompt, calibrated", "written prompt (20 tokens)"),
-        *("SoftPrompt (10 vectors)", "its nearest tokens", "PEZ (10 tokens)"),
+        *("SoftPrompt (5 vectors)", "its nearest tokens", "PEZ (5 tokens)"),
     ]
     assert names[:7] == rows
     assert out.count("macro-F1") == 1, "nothing is shown twice"

@@ -252,11 +252,11 @@ def baseline_lines(
     size = axes.get_window_extent().size[0 if vertical else 1] / axes.figure.dpi * 72  # points
     look: Any = {"color": MUTED, "annotation_clip": False}
     if vertical:
-        rows = _levels(named, low, high, size)
+        places = _levels(named, low, high, size)
         look |= {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
         look |= {"ha": "center", "va": "bottom", "fontsize": 7}
-        for (value, name), level in zip(sorted(named), rows, strict=True):
-            axes.annotate(name, (value, 1.0), (0, 3 + 9.5 * level), **look)
+        for (value, name), (level, left) in zip(sorted(named), places, strict=True):
+            axes.annotate(name, (value, 1.0), (-left, 3 + 9.5 * level), **look)
         return
     apart = spread([value for value, _ in sorted(named)], 9.5 * (high - low) / size)
     edge = axes.get_yaxis_transform()
@@ -282,16 +282,24 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
     return [m + gap * (i - (n - 1) / 2) for m, n in groups for i in range(n)]
 
 
-def _levels(named: Sequence[tuple[float, str]], low: float, high: float, size: float) -> list[int]:
-    """A level for each name along an x axis, so that neighbours do not overlap."""
+def _levels(
+    named: Sequence[tuple[float, str]], low: float, high: float, size: float
+) -> list[tuple[int, float]]:
+    """For each name along an x axis its level, so that neighbours do not overlap.
+
+    And how far left of its value it stands, in points, so that it ends with the axis: beside that
+    stand other words.
+    """
     ends: list[float] = []
-    levels = []
+    found = []
     for value, name in sorted(named):
         place, half = (value - low) / (high - low) * size, 2.0 * len(name) + 3
+        left = max(0.0, place + half - size)
+        place -= left
         level = next((i for i, end in enumerate(ends) if place - half > end), len(ends))
         ends[level : level + 1] = [place + half]
-        levels.append(level)
-    return levels
+        found.append((level, left))
+    return found
 
 
 def lighter(colour: str, share: float) -> tuple[float, float, float]:
