@@ -15,7 +15,13 @@ from lightning_prompts.lm.passes.choice import ReuseChoice
 from lightning_prompts.lm.passes.compiled import CompiledPasses
 from lightning_prompts.lm.passes.masks import takes_block_masks
 from lightning_prompts.lm.passes.recompute import recomputed
-from lightning_prompts.lm.passes.reuse import concatenated, encode_texts, prompts_first, texts_first
+from lightning_prompts.lm.passes.reuse import (
+    concatenated,
+    encode_texts,
+    last_token,
+    prompts_first,
+    texts_first,
+)
 from lightning_prompts.lm.passes.text_cache import TextCache
 
 
@@ -160,5 +166,9 @@ class PromptReader(Backbone):
             keep = self.text_cache.gib > 0
             states = self.text_cache(self, batch) if keep else encode_texts(self, batch)
             return texts_first(self, prompts, batch, states, tree)
+        # Without a prompt too, where texts are kept for those that come behind them.
+        if texts and num_before and min(batch["before_sizes"]) and self.text_cache.gib > 0:
+            shorter, states = last_token(batch, self.text_cache(self, batch))
+            return texts_first(self, prompts, shorter, states, tree)
         embeds = prompts if prompts.ndim == 3 else self.embed(prompts)
         return concatenated(self, embeds, batch, tree)

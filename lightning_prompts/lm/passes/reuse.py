@@ -6,7 +6,7 @@ with a tree of answers one at each of its N places.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -134,6 +134,25 @@ def prompts_first(
             hidden = read_on(lm, tree, hidden, cache, seen[:, None], depths)
         states.append(hidden)
     return _joined(states)
+
+
+def last_token(batch: Batch, texts: TextStates) -> tuple[Batch, TextStates]:
+    """The same rows with their last token behind the text: what is read there is not kept.
+
+    Args:
+        batch: Rows of an empty prompt, each with a token before it.
+        texts: Of this batch.
+    """
+    lengths = batch["before_lengths"]
+    last = batch["before_ids"].gather(1, lengths[:, None] - 1)
+    own = {
+        "before_lengths": lengths - 1,
+        "after_ids": torch.cat([last, batch["after_ids"]], dim=1),
+        "after_lengths": batch["after_lengths"] + 1,
+        "min_after": batch["min_after"] + 1,
+    }
+    layers = [(keys[..., :-1, :], values[..., :-1, :]) for keys, values in texts.layers]
+    return cast(Batch, {**batch, **own}), TextStates(layers, texts.mask[:, :-1])
 
 
 def texts_first(

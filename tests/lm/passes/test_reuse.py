@@ -15,9 +15,11 @@ from transformers import (
     PreTrainedModel,
 )
 
+from lightning_prompts.lm.answers import AnswerTree
 from lightning_prompts.lm.batch import Batch, collate
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.lm.passes import reuse as prefix_reuse
+from lightning_prompts.lm.passes.masks import takes_block_masks
 from lightning_prompts.lm.template import Template
 
 TEXTS = ["A warm and funny film.", "Dull.", "", "No plot, no jokes, no end in sight"]
@@ -222,6 +224,32 @@ def test_gradients_reach_every_prompt(lm: FrozenLM, text: str, count: int):
     (one_by_one(lm, reference, text) * weights).sum().backward()
     assert (reference.grad.abs().amax((1, 2)) > 1e-3).all()
     assert_close(own.grad, reference.grad)
+
+
+@pytest.mark.parametrize("answers", [None, [(5,), (5, 6), (7, 8, 9)]])
+@pytest.mark.parametrize("attention", ["auto", "eager"])
+@pytest.mark.parametrize("folder", ["lm_folder", "rotary_folder", "windowed_folder"])
+def test_no_prompt_behind_kept_texts(folder, attention: str, answers, request):
+    """Of a text whose keys and values are kept, the last token alone is read."""
+    path = str(request.getfixturevalue(folder))
+    lm = FrozenLM(path, attn_implementation=attention, text_cache=1.0)
+    plain = FrozenLM(path, attn_implementation=attention, reuse_prompt=False)
+    texts = [text for text in TEXTS if text] + ["So"]
+    examples = [Template(LAST, lm).encode({"text": text}) for text in texts]
+    batch = collate(examples, [0] * len(texts), range(len(texts)))
+    tree = None if answers is None else AnswerTree(answers)
+    nothing = lm.embedding_table[:0][None]
+    expected = plain.answers(nothing, batch, tree)
+    assert_close(lm.answers(nothing, batch, tree), expected)
+    read: list[int] = []
+    hook = lm.body.register_forward_pre_hook(
+        lambda module, args, given: read.append(given["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    assert_close(lm.answers(nothing, batch, tree), expected)
+    hook.remove()
+    # Where block masks are not taken, answers are rows of their own.
+    assert read[0] == (1 if tree is None or takes_block_masks(lm) else 1 + tree.depth)
+    assert lm.text_cache.num_texts == len(texts)
 
 
 # ---- prompts as token ids, of which those that begin alike are read together
