@@ -97,7 +97,7 @@ def navigation() -> str:
 def _entry(page: str) -> str:
     """A line of a toctree: short, and with its own title where it stands in a folder."""
     name = page.removesuffix(".md")
-    return name if "/" in name else f"{name.replace("_", " ").capitalize()} <{name}>"
+    return name if "/" in name else f"{name.capitalize().replace('_', ' ')} <{name}>"
 
 
 def _page(path: str) -> str:
