@@ -15,11 +15,11 @@ from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.cli.outcome import best_evaluation, folder
 from lightning_prompts.files.amounts import above, count, share
-from lightning_prompts.files.console import console
+from lightning_prompts.files.console import console, notice
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.text import short_path
 from lightning_prompts.runs.best_prompt import BestPrompt
-from lightning_prompts.studies.shared import SharedBaselines, SharedLM
+from lightning_prompts.studies.shared import SharedBaselines, SharedLM, stopped
 
 WRITTEN_TEXT = " In one word, it was"
 # A step of the search scores all its candidates.
@@ -76,11 +76,16 @@ def demo(extra: Sequence[str]) -> None:
 
     Raises:
         PromptError: If a run cannot be made, or validates nothing.
+        SystemExit: 130 or 143 where a signal stopped it.
     """
     fitted: dict[str, Fitted] = {}
     lm, baselines = SharedLM(), SharedBaselines()  # texts too are read once, for all runs
     for tuner in STEPS:
-        fitted[tuner] = new = _fit(tuner, extra, lm, baselines)
+        try:
+            fitted[tuner] = new = _fit(tuner, extra, lm, baselines)
+        except SystemExit:  # a signal came, and its exit status is kept
+            notice(stopped(CALLED[tuner], [run.run for run in fitted.values()], len(STEPS)))
+            raise
         first = len(fitted) == 1
         now = [*(table.baseline_rows(new.evaluation.baselines) if first else ()), *new.rows]
         console.print(table.part(now, new.title if first else None))

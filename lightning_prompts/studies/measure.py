@@ -17,7 +17,6 @@ from lightning_prompts.files.console import console, notice
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.text import (
     PROGRAM,
-    command,
     short_path,
     shorten_middle,
 )
@@ -25,7 +24,7 @@ from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.report.panel import OF_PANEL, shown
 from lightning_prompts.studies.given import Given, find
 from lightning_prompts.studies.needs import OnlyParses, inner
-from lightning_prompts.studies.shared import SharedBaselines, SharedLM
+from lightning_prompts.studies.shared import SharedBaselines, SharedLM, stopped
 from lightning_prompts.tuners.imported import adapter_template
 from lightning_prompts.tuners.prompt_init import text_ids
 from lightning_prompts.tuners.vectors import (
@@ -71,7 +70,7 @@ def measure(args: Sequence[str]) -> None:
         try:
             baselines.start(cli)
         except SystemExit:  # a signal came, and its exit status is kept
-            notice(stopped(prompt, [each.run for each in measured], len(given)))
+            notice(stopped(prompt.name, [each.run for each in measured], len(given)))
             raise
         evaluation = best_evaluation(cli.trainer, cli.model, cli.datamodule)
         if evaluation is None:
@@ -79,21 +78,6 @@ def measure(args: Sequence[str]) -> None:
         title = table.title(evaluation, cli.datamodule.slug, cli.model.lm.label)
         measured.append(Measured(prompt, evaluation, folder(cli.trainer), title))
     show(measured)
-
-
-def stopped(prompt: Given, runs: Sequence[Path], number: int) -> str:
-    """What to say where a signal ended a measurement.
-
-    Args:
-        prompt: That was not measured to its end.
-        runs: Of those that were measured before it.
-        number: Of prompts in all.
-    """
-    if runs:
-        whole = f"Those before it: {command('report', *map(short_path, runs))}"
-    else:
-        whole = "Nothing was measured; --trainer.limit_val_batches 4 reads fewer rows."
-    return f"Stopped at {prompt.name}, prompt {len(runs) + 1} of {number}. {whole}"
 
 
 def divide(args: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,10 +1,13 @@
 """What the runs of one worker share: the language model, and measures that no prompt changes."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning_prompts.callbacks.base import callback_of
 from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.cli.app import PromptCLI
+from lightning_prompts.files.text import command, short_path
 from lightning_prompts.lm.frozen import FrozenLM
 
 
@@ -46,3 +49,18 @@ class SharedBaselines:
         baselines.load_state_dict({"validations": 0, "known": dict(self._known)})
         cli.start()
         self._known |= baselines.state_dict()["known"]
+
+
+def stopped(prompt: str, runs: Sequence[Path], number: int) -> str:
+    """What to say where a signal ended one of several runs.
+
+    Args:
+        prompt: What that run is about.
+        runs: Those that were made before it.
+        number: Of runs in all.
+    """
+    if runs:
+        whole = f"Those before it: {command('report', *map(short_path, runs))}"
+    else:
+        whole = "Nothing was measured; --trainer.limit_val_batches 4 reads fewer rows."
+    return f"Stopped at {prompt}, prompt {len(runs) + 1} of {number}. {whole}"

@@ -1,6 +1,7 @@
 """The demo runs its tuners with one model, shows each one's numbers, and says what they tell."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from lightning_prompts.cli.evaluation import Evaluation
 from lightning_prompts.cli.main import main
 from lightning_prompts.studies.demo import lesson
+from lightning_prompts.tuners import SoftPrompt
 from tests.records import make_record
 
 TUNERS = ("manual", "soft", "pez", "guided")
@@ -53,6 +55,27 @@ def test_rows_come_one_by_one_as_one_table(
     assert written.count("<img ") >= 4
     assert all(name in written for name in ("ManualPrompt", "SoftPrompt", "PEZ", "GuidedSearch"))
     assert "the validation rows that chose each prompt also score it" in written
+
+
+def test_a_signal_ends_with_a_word(
+    lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch, capsys
+):
+    """The soft prompt is stopped by what Ctrl-C sends, within its first step."""
+    monkeypatch.chdir(tmp_path)
+    step = SoftPrompt.training_step
+
+    def interrupted(self: SoftPrompt, *args: object) -> object:
+        signal.raise_signal(signal.SIGINT)
+        return step(self, *args)
+
+    monkeypatch.setattr(SoftPrompt, "training_step", interrupted)
+    args = ["--lm.name", str(lm_folder), "--data.path", str(review_folder)]
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", *args, "--trainer.enable_progress_bar", "false"])
+    assert stop.value.code == 130
+    said = capsys.readouterr().err
+    assert "Stopped at the vectors, prompt 2 of 4. Those before it: lightning-prompts re" in said
+    assert said.splitlines()[-1].endswith("logs/manual-demo/version_0")
 
 
 def test_a_missing_model_ends_the_demo(tmp_path: Path, monkeypatch, capsys):

@@ -13,7 +13,8 @@ from lightning_prompts.callbacks.baselines import KEPT
 from lightning_prompts.cli.main import main
 from lightning_prompts.lm.frozen import FrozenLM
 from lightning_prompts.studies.given import Given, find
-from lightning_prompts.studies.measure import divide, stopped
+from lightning_prompts.studies.measure import divide
+from lightning_prompts.studies.shared import stopped
 
 WORDS = {"negative": " terrible", "positive": " great"}
 
@@ -167,5 +168,5 @@ def test_a_signal_ends_with_a_word(
 
 
 def test_what_is_said_of_a_first_prompt_that_was_stopped():
-    said = stopped(Given("'" + "a" * 40 + "'", []), [], 1)
+    said = stopped(Given("'" + "a" * 40 + "'", []).name, [], 1)
     assert said.startswith("Stopped at 'aaaaaa…aaaaa', prompt 1 of 1. Nothing was measured; --tr")
