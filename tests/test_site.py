@@ -127,14 +127,16 @@ def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path: Path)
 def test_the_curve_over_the_bound_is_of_the_numbers_on_its_page():
     runs = json.loads((DOCS / "bounded_curve.json").read_text(encoding="utf-8"))["runs"]
     page = (DOCS / "tradeoff.md").read_text(encoding="utf-8")
-    expected = []
+    expected, means = [], {"test": [], "validation": []}
     for epsilon in (0.0, 0.1, 0.3, 1.0, None):
         own = [run for run in runs if run["epsilon"] == epsilon]
         row = [{0.0: "0, the text", None: "none"}.get(epsilon, f"{epsilon}")]
-        for split in ("test", "validation"):
+        for split, of_split in means.items():
             values = [run[split] for run in own]
+            of_split.append(fmean(values))
+            # 4.303 is the 97.5 % quantile of t with two degrees of freedom.
             half = f" ± {4.303 * stdev(values) / 3**0.5:.3f}" if len(own) == 3 else ""
-            row.append(f"{fmean(values):.3f}{half}")
+            row.append(f"{of_split[-1]:.3f}{half}")
         expected.append(row)
     lines = re.findall(
         r"^\| (0, the text|none|[\d.]+) \| ([^|]+) \| ([^|]+) \|", page, re.MULTILINE
@@ -142,9 +144,11 @@ def test_the_curve_over_the_bound_is_of_the_numbers_on_its_page():
     found = [[bound, *(re.sub(r" \[.*", "", value) for value in rest)] for bound, *rest in lines]
     assert found[:5] == expected
     (axes,) = module("bounded_curve").figure().axes
-    drawn = [list(map(float, line.get_ydata())) for line in axes.get_lines()]
-    assert [run["test"] for run in runs] in drawn, "a dot a run"
-    assert [run["validation"] for run in runs] in drawn
+    drawn = {line.get_label(): list(map(float, line.get_ydata())) for line in axes.get_lines()}
+    assert drawn["1,821 test rows"] == means["test"]
+    assert drawn["872 validation rows"] == means["validation"]
+    for split in means:
+        assert [run[split] for run in runs] in drawn.values(), "a dot a run"
 
 
 # ---- what stands beside it

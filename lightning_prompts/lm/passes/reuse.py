@@ -147,6 +147,7 @@ def last_token(batch: Batch, texts: TextStates) -> tuple[Batch, TextStates]:
     last = batch["before_ids"].gather(1, lengths[:, None] - 1)
     own = {
         "before_lengths": lengths - 1,
+        "before_sizes": [size - 1 for size in batch["before_sizes"]],
         "after_ids": torch.cat([last, batch["after_ids"]], dim=1),
         "after_lengths": batch["after_lengths"] + 1,
         "min_after": batch["min_after"] + 1,
