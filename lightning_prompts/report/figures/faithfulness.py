@@ -9,6 +9,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures import looks
+from lightning_prompts.report.figures.baseline_lines import baseline_lines
 from lightning_prompts.report.statistics import Estimate, estimate, paired
 from lightning_prompts.report.text import signed
 
@@ -85,9 +86,7 @@ def faithfulness(comparison: Comparison, name: str) -> looks.Drawn | None:
         figure.legend(handles=handles, loc="outside lower center", ncols=3)
         figure.draw_without_rendering()
         for axes, problem in zip(grid[:, 0], problems, strict=True):
-            looks.baseline_lines(
-                axes, problem.baselines(comparison.split, measure.name), vertical=True
-            )
+            baseline_lines(axes, problem.baselines(comparison.split, measure.name), vertical=True)
             looks.entitle(axes, problem, 70, pad=24)
         settings = [s for p in problems for s in shown[id(p)]]
         missing = sum(len(p.settings) for p in problems) - len(settings)

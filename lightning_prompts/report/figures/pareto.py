@@ -11,6 +11,7 @@ from lightning_prompts.files.escaping import visible
 from lightning_prompts.files.text import shorten
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.figures import looks
+from lightning_prompts.report.figures.baseline_lines import baseline_lines
 from lightning_prompts.report.figures.names import names
 from lightning_prompts.report.statistics import Estimate, non_dominated
 
@@ -61,7 +62,7 @@ def pareto(comparison: Comparison, name: str) -> looks.Drawn | None:
         )
         figure.draw_without_rendering()  # fixes the axes, so that texts can be kept apart
         for axes, problem in zip(grid.flat, problems, strict=False):
-            looks.baseline_lines(axes, problem.baselines(comparison.split, measure.name))
+            baseline_lines(axes, problem.baselines(comparison.split, measure.name))
             _names(axes, comparison, problem)
         return looks.drawn(
             figure, name, "Interpretability against performance", _caption(comparison)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_prompts.report.comparison import MEASURES, Measure
 from lightning_prompts.report.figures import looks
+from lightning_prompts.report.figures.baseline_lines import baseline_lines
 from lightning_prompts.runs.record import Bars, Validation
 
 PERPLEXITY = "val/perplexity"
@@ -48,7 +49,7 @@ def trade_off(
         last = placed[-1].metrics
         score, likely = measure.shown(last[f"val/{measure.name}"]), looks.power(last[PERPLEXITY])
         axes.set_title(f"Step {placed[-1].step:,}: {measure.label} {score}, perplexity {likely}")
-        looks.baseline_lines(axes, {name: (value, value) for name, value in bars.items()})
+        baseline_lines(axes, {name: (value, value) for name, value in bars.items()})
         figure.legend(loc="lower center", ncols=3, columnspacing=1.4, handletextpad=0.5)
     return figure
 

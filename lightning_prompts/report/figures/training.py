@@ -13,6 +13,7 @@ from lightning_prompts.files.escaping import visible
 from lightning_prompts.files.text import shorten
 from lightning_prompts.report.comparison import MEASURES, Comparison, Measure, Problem, Setting
 from lightning_prompts.report.figures import looks
+from lightning_prompts.report.figures.baseline_lines import spread
 from lightning_prompts.runs.record import RunRecord, Validation
 
 MOST = 10
@@ -195,7 +196,7 @@ def _baselines(grid: list[list[Axes]], problems: Sequence[Problem], measure: Mea
             low, high = min(low, found[0][0]), max(high, found[-1][0])
             axes.set_ylim(low - 0.04 * (high - low), high + 0.02 * (high - low))
             gap = 0.045 * (high - low)
-            apart = looks.spread([value + 0.6 * gap for value, _ in found], gap)
+            apart = spread([value + 0.6 * gap for value, _ in found], gap)
             frame = {"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.6}
             look: Any = {"ha": "right", "va": "center", "fontsize": 6.5, "color": looks.MUTED}
             look |= {"transform": axes.get_yaxis_transform(), "zorder": 5, "bbox": frame}
