@@ -9,8 +9,6 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
-from sphinx.util.inspect import stringify_signature
-from sphinx.util.typing import stringify_annotation
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
@@ -135,6 +133,10 @@ def signature(app: Any, what: str, name: str, thing: Any, *_: Any) -> tuple[str,
 
     Of a class whose arguments are checked in `__new__` autodoc would show those of that.
     """
+    # Imported here, so that the tests of the navigation need no Sphinx.
+    from sphinx.util.inspect import stringify_signature
+    from sphinx.util.typing import stringify_annotation
+
     made = thing.__init__ if what == "class" else thing
     try:
         found, hints = inspect.signature(made), typing.get_type_hints(made)
