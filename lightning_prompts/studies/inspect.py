@@ -106,9 +106,9 @@ def divide(args: Sequence[str]) -> Asked:
             elif flag == "--compare":
                 asked.compare.append(value)
             else:
-                asked.panel.append(value)
+                asked.panel += _names(value)
                 while rest and not rest[0].startswith("-"):
-                    asked.panel.append(rest.pop(0))
+                    asked.panel += _names(rest.pop(0))
         elif flag == "--in_words":
             asked.in_words = _switch(arg)
         elif flag == "--model" or flag.startswith("--model."):
@@ -246,6 +246,11 @@ def _switch(arg: str) -> bool:
     if arg != "--in_words":
         raise PromptError(f"{arg}: --in_words takes no value; give it alone, or leave it out.")
     return True
+
+
+def _names(value: str) -> list[str]:
+    """One name, or a list of them as --scrutability.panel has it: `[grammar, repetition]`."""
+    return value.strip("[]").replace(",", " ").split() or [value]
 
 
 def _split(value: str) -> str:
