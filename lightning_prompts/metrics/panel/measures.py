@@ -38,12 +38,15 @@ class TaskFacts:
         answers: The words that it is answered with.
         texts: Of training rows.
         rows: That the prompt has answered, for the costly measures.
+        shuffled: Whether `task_identification` reads shuffles of the text as well, most of its
+            cost; without them `task_margin_over_shuffled` is left out.
     """
 
     kind: TaskKind | None = None
     answers: Sequence[str] = ()
     texts: Sequence[str] = ()
     rows: AnsweredRows | None = None
+    shuffled: bool = True
 
     @cached_property
     def known_words(self) -> set[str]:
@@ -76,7 +79,10 @@ def _task_identification(read: _Reading) -> dict[str, float]:
         raise Unmeasured(
             "which of the described tasks this one is is not known; say so by --data.task_kind"
         )
-    return asdict(task_identification(read.lm, read.ids, read.task.kind, read.task.answers))
+    task = read.task
+    found = task_identification(read.lm, read.ids, task.kind, task.answers, task.shuffled)
+    left_out = () if task.shuffled else (OVER_SHUFFLED,)
+    return {name: value for name, value in asdict(found).items() if name not in left_out}
 
 
 def _copied_run(read: _Reading) -> dict[str, float]:
@@ -107,6 +113,7 @@ def over_rows(found: TokenEffects | Simulatability) -> dict[str, float]:
     return values
 
 
+OVER_SHUFFLED = "task_margin_over_shuffled"
 LOW, HIGH = "_low", "_high"  # behind the name of a value: the ends of its interval over rows
 ALL = "all"  # stands for every measure
 LOGGED: Mapping[str, tuple[str, ...]] = {

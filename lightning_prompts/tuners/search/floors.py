@@ -2,12 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.lm.frozen import FrozenLM
-from lightning_prompts.metrics.panel.measures import LOGGED, MEASURES, OF_MORE, TaskFacts
+from lightning_prompts.metrics.panel.measures import (
+    LOGGED,
+    MEASURES,
+    OF_MORE,
+    OVER_SHUFFLED,
+    TaskFacts,
+)
 from lightning_prompts.metrics.panel.measures import scrutability_panel as panel
 
 OPTION = "--model.floors"
@@ -71,7 +78,8 @@ class Floors:
         Raises:
             PromptError: If it is.
         """
-        self._facts, self._known = facts, {}
+        self._facts = replace(facts, shuffled=OVER_SHUFFLED in self.least)
+        self._known = {}
         if lacking := self.lacking(start):
             raise PromptError(
                 f"{OPTION}: the start, {self.lm.decode(list(start))!r}, does not hold them "

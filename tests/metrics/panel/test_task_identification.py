@@ -1,10 +1,13 @@
 """Ranks and margins of tasks, against each description read behind whole rows in float64."""
 
+import math
+from dataclasses import asdict
 from statistics import fmean
 
 import pytest
 
 from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.metrics.panel import task_identification as task_identification_module
 from lightning_prompts.metrics.panel.frames import DESCRIPTIONS, FRAMES, KINDS
 from lightning_prompts.metrics.panel.likelihood import Unmeasured, shuffles
 from lightning_prompts.metrics.panel.task_identification import task_identification, task_scores
@@ -54,6 +57,26 @@ def test_ranks_and_margins(lm: FrozenLM, exact: Exact, monkeypatch: pytest.Monke
         margin(own, 0) - fmean(shuffled), abs=2e-4
     )
     assert got.task_margin_over_answers == pytest.approx(margin(own, 0) - answers, abs=2e-4)
+
+
+def test_without_shuffles_three_rows_are_read(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch):
+    ids, seen = lm.encode("A dull film."), []
+    whole = asdict(task_identification(lm, ids, "topic", ANSWERS))
+    read = task_identification_module._read
+
+    def counted(lm, before, rows, reader):
+        seen.extend(rows)
+        return read(lm, before, rows, reader)
+
+    monkeypatch.setattr(task_identification_module, "_read", counted)
+    brief = asdict(task_identification(lm, ids, "topic", ANSWERS, shuffled=False))
+    assert len(seen) == len(FRAMES)  # answer words and neutral texts are remembered
+    assert math.isnan(brief.pop("task_margin_over_shuffled"))
+    del whole["task_margin_over_shuffled"]
+    assert brief == pytest.approx(whole, abs=1e-5)
+    seen.clear()
+    task_identification(lm, ids, "topic", [" other"], shuffled=False)
+    assert len(seen) == 2 * len(FRAMES)  # other words
 
 
 def test_true_tasks_differ_in_what_is_true_alone(lm: FrozenLM):

@@ -159,6 +159,11 @@ def test_if_all_are_below_the_beam_stays(lm: FrozenLM, tmp_path: Path, monkeypat
 def test_every_value_that_is_offered_can_be_had(lm: FrozenLM):
     facts = TaskFacts("sentiment", [" bad", " good"], ["A film", "film"])
     Floors(dict.fromkeys(OF_MORE, -1e6), lm).begin(facts, lm.encode(" film"))
+    # Without the one that asks for shuffles none is read.
+    floors = Floors({"task_margin": -1e6}, lm)
+    floors.begin(facts, lm.encode(" film"))
+    assert not floors.lacking(lm.encode("plot"))
+    assert floors._facts.shuffled is False
     assert set(OF_MORE.values()) <= set(CHEAP)
 
 
