@@ -149,6 +149,27 @@ def test_the_curve_over_the_bound_is_of_the_numbers_on_its_page():
         assert [run[split] for run in runs] in drawn.values(), "a dot a run"
 
 
+def test_the_other_texts_of_the_bound_are_those_of_the_page_and_the_figure():
+    others = json.loads((DOCS / "bounded_curve.json").read_text(encoding="utf-8"))["others"]
+    page = (DOCS / "tradeoff.md").read_text(encoding="utf-8")
+    rows: dict[str, list[str]] = {}
+    drawn: dict[str, list[float]] = {}
+    for run in others:
+        if run["epsilon"] == 0.03:  # of Gemma alone, in the words below the table
+            assert f"ε = 0.03 has {run['test']:.3f}" in page
+            continue
+        start = f"| `{run['text']}` | {run['model']}, {run['place']} |"
+        rows.setdefault(start, []).append(f" {run['test']:.3f} / {run['own_median']:.3f} |")
+        name = f"“{run['text'].strip()}”, {run['model']}, prompt {run['place']}"
+        drawn.setdefault(name, []).append(run["test"])
+    assert len(rows) == 4
+    for start, values in rows.items():
+        assert f"{start}{''.join(values)}\n" in page
+    (axes,) = module("bounded_curve").texts().axes
+    lines = {line.get_label(): list(map(float, line.get_ydata())) for line in axes.get_lines()}
+    assert lines.items() >= drawn.items()
+
+
 # ---- what stands beside it
 
 
