@@ -75,11 +75,11 @@ class _Reading:
 
 
 def _task_identification(read: _Reading) -> dict[str, float]:
-    if read.task.kind is None:
+    task = read.task
+    if task.kind is None:
         raise Unmeasured(
             "which of the described tasks this one is is not known; say so by --data.task_kind"
         )
-    task = read.task
     found = task_identification(read.lm, read.ids, task.kind, task.answers, task.shuffled)
     left_out = () if task.shuffled else (OVER_SHUFFLED,)
     return {name: value for name, value in asdict(found).items() if name not in left_out}
