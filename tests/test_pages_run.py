@@ -62,7 +62,10 @@ def on_tiny(args: Args) -> list[str]:
     """A command of a page, with what stands for its models and rows, and in few steps."""
     models = {"smollm2": "tiny", "gpt2": "tiny", "path/to/gpt2": "tiny", "gemma3-270m": "other"}
     stand_in = models | {"path/to/sst2": "sst2", "data/held-out": "sst2"}
-    stand_in["{grammar: 0.8}"] = "{grammar: 0.0}"  # random weights know no order
+    # Random weights know no order, no likely text and no task.
+    stand_in["{grammar: 0.8}"] = "{grammar: 0.0}"
+    floors = "{{natural_percentile: {}, task_reciprocal_rank: {}}}"
+    stand_in[floors.format(30, 1.0)] = floors.format(0, 0.1)
     if "--model.match" in args:
         stand_in["logs/soft-demo/version_0"] = "logs/last/version_0"
     found = [stand_in.get(word, word) for word in args]
