@@ -4,8 +4,9 @@ After the idea of iPrompt (Singh et al. 2022, https://arxiv.org/abs/2210.01848),
 texts that explain data; here a language model is asked of a text, and nothing is looked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,7 +20,7 @@ from lightning_prompts.metrics.panel.likelihood import Unmeasured, readable, shu
 
 TASK_SHUFFLES = 8
 ROWS_AT_ONCE = 16
-# [3, 8] What answer words score, and what stands behind the neutral texts: the same for all texts.
+# What `_remembered` has read: [3, 8] of answer words, and [1, 8] of each frame's neutral text.
 _known: "WeakKeyDictionary[FrozenLM, dict[object, Tensor]]" = WeakKeyDictionary()
 
 
@@ -73,16 +74,8 @@ def task_identification(
     ids = readable(lm, token_ids)
     words = readable(lm, lm.tokenize([" ".join(answer.strip() for answer in answers)])[0])
     others = shuffles(ids, TASK_SHUFFLES) if shuffled else []
-    return identified(task_scores(lm, [ids, *others]), _of_words(lm, words), kind)
-
-
-def _of_words(lm: FrozenLM, words: Sequence[int]) -> Tensor:
-    """[3, 8] Scores of answer words, remembered."""
-    of_model = _known.setdefault(lm, {})
-    key = (tuple(words), lm.embedding_table.dtype)
-    if key not in of_model:
-        of_model[key] = task_scores(lm, [words])[:, 0]
-    return of_model[key]
+    answered = _remembered(lm, tuple(words), lambda: task_scores(lm, [words])[:, 0])
+    return identified(task_scores(lm, [ids, *others]), answered, kind)
 
 
 def identified(scores: Tensor, answered: Tensor, kind: TaskKind) -> TaskIdentification:
@@ -120,21 +113,23 @@ def task_scores(lm: FrozenLM, texts: Sequence[Sequence[int]]) -> Tensor:
     reader = AnswerScores([[ids] for ids in descriptions], "mean")
     distinct = list(dict.fromkeys(map(tuple, texts)))  # equal texts have equal scores
     places = [distinct.index(tuple(text)) for text in texts]
-    frames = [lm.encode_all(frame) for frame in FRAMES]
+    scores = []
+    for frame in FRAMES:
+        before, after, neutral = lm.encode_all(frame)
+        start = [lm.bos_id, *before]
+        found = _read(lm, start, [[*text, *after] for text in distinct], reader)
+        nothing = partial(_read, lm, start, [[*neutral, *after]], reader)
+        scores.append((found - _remembered(lm, frame, nothing))[places])
+    return torch.stack(scores)
 
-    def read(of_frames: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-        return torch.stack(
-            [
-                _read(lm, [lm.bos_id, *before], [[*text, *after] for text in some], reader)
-                for (before, after, _), some in zip(frames, of_frames, strict=True)
-            ]
-        )
 
+def _remembered(lm: FrozenLM, key: object, read: Callable[[], Tensor]) -> Tensor:
+    """What a model reads the same for all texts, once for each of its precisions."""
     of_model = _known.setdefault(lm, {})
-    key = ("neutral", lm.embedding_table.dtype)
+    key = (key, lm.embedding_table.dtype)
     if key not in of_model:
-        of_model[key] = read([[neutral] for _, _, neutral in frames])
-    return (read([distinct] * len(frames)) - of_model[key])[:, places]
+        of_model[key] = read()
+    return of_model[key]
 
 
 def _read(
