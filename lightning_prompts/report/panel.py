@@ -1,15 +1,16 @@
 """Values of the panel of scrutability: what each one is, and prompts side by side."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from lightning_prompts.files.amounts import NONE
 from lightning_prompts.files.stages import Stage
 from lightning_prompts.metrics.panel.measures import HIGH, LOGGED, LOW
 from lightning_prompts.metrics.panel.token_effects import FILLER_NATS
 from lightning_prompts.report.comparison import Comparison, Problem, Setting
+from lightning_prompts.report.separation import LEAST, spearman, spearman_interval
 from lightning_prompts.report.statistics import Estimate, estimate
 from lightning_prompts.report.tables import Table
-from lightning_prompts.report.text import interval, large
+from lightning_prompts.report.text import MINUS, interval, large
 from lightning_prompts.runs.record import RunRecord
 
 # What each value is; docs/scrutability.md has the whole.
@@ -83,6 +84,51 @@ def tables(comparison: Comparison, problem: Problem) -> Iterator[Table]:
         note = f"{'. '.join(notes)}. {NOTE}"
         label = f"{problem.label}: {title}" if problem.label else title
         yield Table(label, heads, rows, note=note)
+
+
+def correlations(comparison: Comparison, problem: Problem) -> Table | None:
+    """Of perplexity and of performance with each value of the panel, over prompts.
+
+    None where fewer than five settings have both perplexity and a value of the panel.
+    """
+    of_all = {
+        name: [_of(setting, name, comparison.split) for setting in problem.settings]
+        for name in ("perplexity", *OF_PANEL)
+    }
+    others = {
+        "perplexity": of_all.pop("perplexity"),
+        comparison.measure.name: [comparison.score(setting) for setting in problem.settings],
+    }
+    rows = [
+        [name.replace("_", " "), *(_rank_correlation(other, own) for other in others.values())]
+        for name, own in of_all.items()
+    ]
+    rows = [row for row in rows if set(row[1:]) != {NONE}]
+    if not rows:
+        return None
+    title = "Which measures order the prompts alike"
+    note = (
+        f"Rank correlations (Spearman) over settings, from {LEAST} on, with n; in brackets 95 % "
+        "bootstrap intervals over settings. A setting is one prompt, or the mean over its seeds."
+    )
+    return Table(
+        f"{problem.label}: {title}" if problem.label else title,
+        ["measure", *(f"with {name.replace('_', ' ')}" for name in others)],
+        [["perplexity", NONE, _rank_correlation(*others.values())], *rows],
+        note=note,
+    )
+
+
+def _rank_correlation(first: Sequence[Estimate | None], second: Sequence[Estimate | None]) -> str:
+    known = [(a.mean, b.mean) for a, b in zip(first, second, strict=True) if a and b]
+    if len(known) < LEAST:
+        return NONE
+    values = list(zip(*known, strict=True))
+    value, ends = spearman(*values), spearman_interval(*values)
+    if value is None or ends is None:  # all values of one are equal
+        return NONE
+    low, high = ends
+    return f"{value:.2f} [{low:.2f}, {high:.2f}] ({len(known)})".replace("-", MINUS)
 
 
 def _of(setting: Setting, name: str, split: Stage) -> Estimate | None:

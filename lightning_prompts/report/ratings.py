@@ -16,13 +16,12 @@ from lightning_prompts.report.panel import MEANINGS, OVER_ROWS, value_of
 from lightning_prompts.report.rated_sheets import SCALES, Sheet
 from lightning_prompts.report.raters import Agreement, alpha, mean_kappa
 from lightning_prompts.report.rating_sheet import Item, Key
-from lightning_prompts.report.separation import spearman
+from lightning_prompts.report.separation import LEAST, spearman
 from lightning_prompts.report.tables import Table
 from lightning_prompts.report.text import MINUS
 from lightning_prompts.runs.record import RunRecord
 
 JSON = "ratings.json"
-LEAST = 5  # prompts, below which a rank correlation says nothing
 TASK = "task named"
 SAID = (TASK, *SCALES)
 COEFFICIENT = {TASK: "Cohen's kappa", **dict.fromkeys(SCALES, "Krippendorff's alpha")}

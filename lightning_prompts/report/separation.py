@@ -13,6 +13,8 @@ from lightning_prompts.files.drawing import drawn_counts, percentile_interval
 
 BAR = 0.75
 """Written down before any measure was run; `failed` says what it is for."""
+LEAST = 5
+"""Prompts, below which a rank correlation says nothing."""
 
 
 class Separation(NamedTuple):
@@ -82,8 +84,13 @@ def ranks(values: Sequence[float]) -> Tensor:
     [2.5, 1.0, 2.5]
     """
     given = torch.tensor(values, dtype=torch.float64)
-    below, equal = given[:, None] > given, given[:, None] == given
-    return below.double().sum(1) + (equal.double().sum(1) + 1) / 2
+    return _ranks(given, torch.ones_like(given))
+
+
+def _ranks(given: Tensor, times: Tensor) -> Tensor:
+    """[..., n] Ranks of n values among as many of each as `times` [..., n] says."""
+    below, equal = (given[:, None] > given).double(), (given[:, None] == given).double()
+    return times @ below.T + (times @ equal + 1) / 2
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -96,3 +103,30 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     centred = [(r := ranks(values)) - r.mean() for values in (first, second)]
     norms = float(centred[0].norm() * centred[1].norm())
     return float(centred[0] @ centred[1]) / norms if norms else None
+
+
+def spearman_interval(
+    first: Sequence[float], second: Sequence[float]
+) -> tuple[float, float] | None:
+    """95 % percentile bootstrap interval of `spearman`, over texts; the same draws at each call.
+
+    A draw in which all values of one are equal says nothing and is left out.
+
+    Args:
+        first: [n] Values.
+        second: [n] Of the same texts.
+
+    Returns:
+        None where all values of one are equal.
+    """
+    times = drawn_counts(len(first))  # (draws, n)
+    of_both = []
+    for values in (first, second):
+        found = _ranks(torch.tensor(values, dtype=torch.float64), times)
+        of_both.append(found - (times * found).sum(1, keepdim=True) / len(values))
+    a, b = of_both
+    norms = ((times * a**2).sum(1) * (times * b**2).sum(1)).sqrt()
+    known = norms > 0
+    return (
+        percentile_interval((times * a * b).sum(1)[known] / norms[known]) if known.any() else None
+    )

@@ -162,6 +162,8 @@ def _sections(comparison: Comparison, figures: Figures, several: bool) -> list[S
             content.title = problem.label
             compared.append(page.table(content))
         panel += map(page.table, panels.tables(comparison, problem))
+        if (alike := panels.correlations(comparison, problem)) is not None:
+            panel.append(page.table(alike))
     sections = {
         "Trade-off": drawn["pareto"] + settings,
         "Faithfulness": drawn["faithfulness"],

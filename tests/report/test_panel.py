@@ -5,7 +5,8 @@ from types import SimpleNamespace
 from lightning_prompts.files.amounts import NONE
 from lightning_prompts.metrics.panel.measures import LOGGED, OF_MORE
 from lightning_prompts.report.comparison import compare
-from lightning_prompts.report.panel import MEANINGS, OF_PANEL, shown, tables
+from lightning_prompts.report.panel import MEANINGS, OF_PANEL, correlations, shown, tables
+from lightning_prompts.report.text import MINUS
 from lightning_prompts.studies.measure import lines
 
 
@@ -64,3 +65,24 @@ def test_a_measured_prompt_says_its_values():
     evaluation.metrics = {"perplexity": 12.0}
     assert not any(line.startswith("Panel") for line in lines(evaluation))
     assert shown(metrics, "simulatability") == NONE
+
+
+def test_which_measures_order_prompts_alike(run):
+    values = [(0.9, 10.0, 0.75), (0.8, 20.0, 1.0), (0.7, 30.0, 0.5), (0.6, 40.0, 0.25)]
+    records = [
+        with_panel(run, f" Text {i}", accuracy, perplexity=perplexity, grammar=grammar, filler=0.5)
+        for i, (accuracy, perplexity, grammar) in enumerate([*values, (0.5, 50.0, 0.0)])
+    ]
+    (comparison,), _ = compare(records)
+    (problem,) = comparison.problems
+    found = correlations(comparison, problem)
+    assert found is not None
+    assert found.heads == ["measure", "with perplexity", "with accuracy"]
+    # Four ranks of five in order, the first two swapped: 1 - 6 * (1 + 1) / (5 * 24).
+    by_name = {row[0]: row[1:] for row in found.rows}
+    assert by_name["perplexity"] == [NONE, f"{MINUS}1.00 [{MINUS}1.00, {MINUS}1.00] (5)"]
+    assert by_name["grammar"][0].startswith(f"{MINUS}0.90 [{MINUS}1.00, ")
+    assert by_name["grammar"][1].startswith("0.90 [")
+    assert "filler" not in by_name  # all equal
+    (few,), _ = compare(records[1:])
+    assert correlations(few, few.problems[0]) is None

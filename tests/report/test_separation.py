@@ -14,6 +14,7 @@ from lightning_prompts.report.separation import (
     ranks,
     separation,
     spearman,
+    spearman_interval,
 )
 from lightning_prompts.report.validity_readings import GROUPS, NEEDED, OTHER, SHUFFLED
 
@@ -88,3 +89,18 @@ def test_rank_correlation():
     assert spearman(first, [x**3 for x in first]) == pytest.approx(1)
     assert spearman(first, [-x for x in first]) == pytest.approx(-1)
     assert spearman(first, [2.0] * 5) is None
+
+
+def test_the_interval_of_a_rank_correlation_ranks_each_draw_anew(monkeypatch):
+    monkeypatch.setattr("lightning_prompts.files.drawing.DRAWS", 300)
+    first, second = [1.0, 2.0, 2.0, 9.0, -4.0, 7.0], [3.0, 1.0, 4.0, 5.0, -4.0, 4.5]
+    generator = torch.Generator().manual_seed(0)
+    found = [
+        spearman([first[i] for i in draw], [second[i] for i in draw])
+        for draw in torch.randint(6, (300, 6), generator=generator).tolist()
+    ]
+    known = torch.tensor([value for value in found if value is not None], dtype=torch.float64)
+    ends = known.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
+    assert len(known) > 290
+    assert spearman_interval(first, second) == pytest.approx(ends)
+    assert spearman_interval(first, [2.0] * 6) is None
