@@ -1,4 +1,4 @@
-"""Data sets as the Hub's library leaves them in its cache, so that no hub is needed."""
+"""Tasks of tables, and data sets as the Hub's library leaves them in its cache: no hub needed."""
 
 import json
 import shutil
@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from lightning_prompts.files import hub
+from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.tasks import TextClassification
+from tests.tasks.everyday import WORDS, Make
 
 
 @pytest.fixture
@@ -45,3 +48,14 @@ def cached_on_hub(
         (folder / "dataset_info.json").write_text(json.dumps({**info, "dataset_name": name}))
 
     return put
+
+
+@pytest.fixture
+def task(lm: FrozenLM) -> Make:
+    """Makes the task of a table of reviews; options as of `TextClassification`."""
+
+    def make(path: Path | None, **options: Any) -> TextClassification:
+        given = {"template": "{prompt} {text} It was", "verbalizer": WORDS, **options}
+        return TextClassification(lm, path=None if path is None else str(path), **given)
+
+    return make
