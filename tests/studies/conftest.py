@@ -1,5 +1,6 @@
-"""The smallest study that has everything, on the tiny model."""
+"""The smallest study that has everything, on the tiny model; reviews to inspect prompts on."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lightning_prompts.studies.config import StudyConfig
 from lightning_prompts.studies.files import read_config
 from lightning_prompts.studies.shared import SharedLM
 from lightning_prompts.studies.storage import open_storage, open_study
+from tests.studies.inspecting import HOSTILE
 
 
 def opened(config: StudyConfig) -> optuna.Study:
@@ -92,3 +94,16 @@ def _speaking_flags() -> Iterator[None]:
     """As `main` does: these tests call parts of the command line by themselves."""
     with speaking_flags():
         yield
+
+
+@pytest.fixture
+def reviews(review_folder: Path, tmp_path: Path) -> Path:
+    """The reviews, of which one looks hostile; the working folder is an empty one."""
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    for name in ("train", "validation"):
+        rows = [json.loads(line) for line in (review_folder / f"{name}.jsonl").open()]
+        if name == "validation":
+            rows = [{**row, "text": f"{HOSTILE} {row['text']}"} for row in rows]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
