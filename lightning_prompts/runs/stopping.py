@@ -58,14 +58,14 @@ class Stopping(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave an evaluation that is not part of a fit to the signal."""
         if trainer.state.fn != TrainerFn.FITTING:
-            die_of_sigterm()
+            die_of_sigterm(trainer)
         elif self.saved_unvalidated == trainer.global_step:
             for logger in trainer.loggers:  # the step's own values came after it was saved
                 logger.save()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """As for a validation."""
-        die_of_sigterm()
+        die_of_sigterm(trainer)
 
     on_predict_start = on_test_start
 
@@ -155,7 +155,12 @@ class Stopping(Callback):
         trainer.training = True
 
 
-def die_of_sigterm() -> None:
-    """Undo Lightning's handler, which only notes the signal and lets an evaluation run on."""
+def die_of_sigterm(trainer: Trainer) -> None:
+    """Undo Lightning's handler, which only notes the signal and lets an evaluation run on.
+
+    One that it has noted before, while the baselines were computed, say, ends the process now.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if trainer.received_sigterm:
+            signal.raise_signal(signal.SIGTERM)

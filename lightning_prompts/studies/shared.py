@@ -9,6 +9,7 @@ from lightning_prompts.callbacks.baselines import Baselines
 from lightning_prompts.cli.app import PromptCLI
 from lightning_prompts.files.text import command, short_path
 from lightning_prompts.lm.frozen import FrozenLM
+from lightning_prompts.runs.last_prompt import LastPrompt
 
 
 class SharedLM:
@@ -49,6 +50,16 @@ class SharedBaselines:
         baselines.load_state_dict({"validations": 0, "known": dict(self._known)})
         cli.start()
         self._known |= baselines.state_dict()["known"]
+
+
+def end_if_signalled(cli: PromptCLI) -> None:
+    """End a series of runs where a signal came when this run had nothing left to stop.
+
+    Raises:
+        SystemExit: 130 or 143.
+    """
+    if (signum := callback_of(cli.trainer, LastPrompt).stopped_by) is not None:
+        raise SystemExit(128 + signum)
 
 
 def stopped(prompt: str, runs: Sequence[Path], number: int) -> str:

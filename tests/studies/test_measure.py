@@ -144,10 +144,12 @@ def test_a_prompt_of_another_model_is_refused(
     assert not Path("logs").exists()
 
 
+# Where a run ends there is nothing left of it to stop, but the runs behind it.
+@pytest.mark.parametrize("hook", ["on_validation_epoch_start", "on_train_end"])
 def test_a_signal_ends_with_a_word(
-    lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch, capsys
+    lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch, capsys, hook: str
 ):
-    """The second of two prompts is stopped by what Ctrl-C sends, within its validation."""
+    """The second of three prompts is stopped by what Ctrl-C sends, within its validation or last."""
     monkeypatch.chdir(tmp_path)
     calls = []
 
@@ -156,14 +158,15 @@ def test_a_signal_ends_with_a_word(
         if len(calls) == 2:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Scrutability, "on_validation_epoch_start", interrupt, raising=False)
+    monkeypatch.setattr(Scrutability, hook, interrupt, raising=False)
     options = ["--config", "configs/task/demo.yaml", "--data.path", str(review_folder)]
     options += ["--trainer.enable_progress_bar", "false", "--lm.name", str(lm_folder)]
     with pytest.raises(SystemExit) as stop:
-        main(["measure", "--prompt", " one", " two", *options])
+        main(["measure", "--prompt", " one", " two", " three", *options])
     assert stop.value.code == 130
+    assert len(calls) == 2
     said = capsys.readouterr().err
-    assert "Stopped at ' two', prompt 2 of 2. Those before it: lightning-prompts report " in said
+    assert "Stopped at ' two', prompt 2 of 3. Those before it: lightning-prompts report " in said
     assert said.splitlines()[-1].endswith("logs/manual-demo/version_0")
 
 
