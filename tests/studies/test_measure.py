@@ -149,7 +149,7 @@ def test_a_prompt_of_another_model_is_refused(
 def test_a_signal_ends_with_a_word(
     lm_folder: Path, review_folder: Path, tmp_path: Path, monkeypatch, capsys, hook: str
 ):
-    """The second of three prompts is stopped by what Ctrl-C sends, within its validation or last."""
+    """The second of three prompts is stopped by Ctrl-C, within its validation or at its end."""
     monkeypatch.chdir(tmp_path)
     calls = []
 
