@@ -10,7 +10,7 @@ from lightning_prompts.report.comparison import Comparison, Problem, Setting
 from lightning_prompts.report.separation import LEAST, spearman, spearman_interval
 from lightning_prompts.report.statistics import Estimate, estimate
 from lightning_prompts.report.tables import Table
-from lightning_prompts.report.text import MINUS, interval, large
+from lightning_prompts.report.text import coefficient, interval, large
 from lightning_prompts.runs.record import RunRecord
 
 # What each value is; docs/scrutability.md has the whole.
@@ -89,7 +89,7 @@ def tables(comparison: Comparison, problem: Problem) -> Iterator[Table]:
 def correlations(comparison: Comparison, problem: Problem) -> Table | None:
     """Of perplexity and of performance with each value of the panel, over prompts.
 
-    None where fewer than five settings have both perplexity and a value of the panel.
+    None where no value of the panel has a rank correlation: fewer than five settings, or all equal.
     """
     of_all = {
         name: [_of(setting, name, comparison.split) for setting in problem.settings]
@@ -127,8 +127,8 @@ def _rank_correlation(first: Sequence[Estimate | None], second: Sequence[Estimat
     value, ends = spearman(*values), spearman_interval(*values)
     if value is None or ends is None:  # all values of one are equal
         return NONE
-    low, high = ends
-    return f"{value:.2f} [{low:.2f}, {high:.2f}] ({len(known)})".replace("-", MINUS)
+    low, high = map(coefficient, ends)
+    return f"{coefficient(value)} [{low}, {high}] ({len(known)})"
 
 
 def _of(setting: Setting, name: str, split: Stage) -> Estimate | None:

@@ -18,7 +18,7 @@ from lightning_prompts.report.raters import Agreement, alpha, mean_kappa
 from lightning_prompts.report.rating_sheet import Item, Key
 from lightning_prompts.report.separation import LEAST, spearman
 from lightning_prompts.report.tables import Table
-from lightning_prompts.report.text import MINUS
+from lightning_prompts.report.text import coefficient
 from lightning_prompts.runs.record import RunRecord
 
 JSON = "ratings.json"
@@ -148,7 +148,13 @@ class Ratings:
         yield self._means(length)
         yield self._origins()
         rows = [
-            [name, COEFFICIENT[name], _signed(found.value), str(found.prompts), str(found.raters)]
+            [
+                name,
+                COEFFICIENT[name],
+                coefficient(found.value),
+                str(found.prompts),
+                str(found.raters),
+            ]
             for name, found in self.agreement.items()
         ]
         heads = ["agreement on", "by", "value", "prompts", "raters"]
@@ -302,8 +308,4 @@ def _mean(value: float | None, n: int) -> str:
 
 def _rank(found: Correlation | None) -> str:
     known = found is not None and found.value is not None
-    return f"{_signed(found.value)} ({found.n})" if found and known else NONE
-
-
-def _signed(value: float | None) -> str:
-    return NONE if value is None else f"{value:.2f}".replace("-", MINUS)
+    return f"{coefficient(found.value)} ({found.n})" if found and known else NONE

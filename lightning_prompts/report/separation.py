@@ -3,6 +3,7 @@
 No library for them, as in `statistics.py`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -77,18 +78,18 @@ def failed(found: Mapping[str, Separation], needed: Sequence[str]) -> list[str]:
     return [name for name in needed if name in found and found[name].low <= BAR]
 
 
-def ranks(values: Sequence[float]) -> Tensor:
-    """[n] Ranks from 1, equal values sharing the mean of theirs.
+def ranks(values: Sequence[float], times: Tensor | None = None) -> Tensor:
+    """[n], or [..., n], Ranks from 1, equal values sharing the mean of theirs.
+
+    Args:
+        values: [n]
+        times: [..., n] How often each stands among those that are ranked; by default once.
 
     >>> ranks([5.0, 1.0, 5.0]).tolist()
     [2.5, 1.0, 2.5]
     """
     given = torch.tensor(values, dtype=torch.float64)
-    return _ranks(given, torch.ones_like(given))
-
-
-def _ranks(given: Tensor, times: Tensor) -> Tensor:
-    """[..., n] Ranks of n values among as many of each as `times` [..., n] says."""
+    times = torch.ones_like(given) if times is None else times
     below, equal = (given[:, None] > given).double(), (given[:, None] == given).double()
     return times @ below.T + (times @ equal + 1) / 2
 
@@ -100,9 +101,8 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
         first: [n] Values.
         second: [n] Of the same texts.
     """
-    centred = [(r := ranks(values)) - r.mean() for values in (first, second)]
-    norms = float(centred[0].norm() * centred[1].norm())
-    return float(centred[0] @ centred[1]) / norms if norms else None
+    (value,) = _spearman(first, second, torch.ones(1, len(first), dtype=torch.float64)).tolist()
+    return None if math.isnan(value) else value
 
 
 def spearman_interval(
@@ -119,14 +119,16 @@ def spearman_interval(
     Returns:
         None where all values of one are equal.
     """
-    times = drawn_counts(len(first))  # (draws, n)
-    of_both = []
-    for values in (first, second):
-        found = _ranks(torch.tensor(values, dtype=torch.float64), times)
-        of_both.append(found - (times * found).sum(1, keepdim=True) / len(values))
-    a, b = of_both
-    norms = ((times * a**2).sum(1) * (times * b**2).sum(1)).sqrt()
-    known = norms > 0
-    return (
-        percentile_interval((times * a * b).sum(1)[known] / norms[known]) if known.any() else None
+    found = _spearman(first, second, drawn_counts(len(first)))
+    known = found[~found.isnan()]
+    return percentile_interval(known) if len(known) else None
+
+
+def _spearman(first: Sequence[float], second: Sequence[float], times: Tensor) -> Tensor:
+    """[draws] Of each text as often as `times` [draws, n] says; NaN where it has no value."""
+    n = len(first)
+    a, b = (
+        (r := ranks(values, times)) - (times * r).sum(1, keepdim=True) / n
+        for values in (first, second)
     )
+    return (times * a * b).sum(1) / ((times * a**2).sum(1) * (times * b**2).sum(1)).sqrt()

@@ -61,6 +61,15 @@ def signed(value: float, top: float = 1.0) -> str:
     return shown.replace("-", MINUS)
 
 
+def coefficient(value: float | None) -> str:
+    """A correlation or an agreement, to two digits.
+
+    >>> coefficient(0.5), coefficient(None) == NONE
+    ('0.50', True)
+    """
+    return NONE if value is None else f"{value:.2f}".replace("-", MINUS)
+
+
 def probability(p: float | None) -> str:
     """A p value."""
     if p is None:

@@ -12,7 +12,7 @@ from lightning_prompts.report import page
 from lightning_prompts.report.figures.validity import dots
 from lightning_prompts.report.separation import BAR, Separation
 from lightning_prompts.report.tables import Table
-from lightning_prompts.report.text import MINUS, large
+from lightning_prompts.report.text import coefficient, large
 from lightning_prompts.report.validity_readings import (
     GROUPS,
     LEARNED,
@@ -98,7 +98,7 @@ class Validity:
             heads = ["measure", *(str(i) for i in range(1, 1 + len(names)))]
             each = zip(names, reading.correlations, strict=True)
             rows = [
-                [f"{i} {name}", *(NONE if r is None else _signed(r) for r in row)]
+                [f"{i} {name}", *map(coefficient, row)]
                 for i, (name, row) in enumerate(each, start=1)
             ]
             yield Table(f"{reading.model}: rank correlations", heads, rows)
@@ -218,8 +218,4 @@ def _verdict(reading: Reading, value: Value, wide: bool) -> str:
 
 
 def _number(value: float) -> str:
-    return large(value) if value >= 0 else _signed(value)
-
-
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", MINUS)
+    return large(value) if value >= 0 else coefficient(value)
