@@ -19,7 +19,7 @@ from lightning_prompts.files.console import console, notice
 from lightning_prompts.files.errors import PromptError
 from lightning_prompts.files.text import short_path
 from lightning_prompts.runs.best_prompt import BestPrompt
-from lightning_prompts.studies.shared import SharedBaselines, SharedLM, end_if_signalled, stopped
+from lightning_prompts.studies.shared import SharedBaselines, SharedLM, stopped
 
 WRITTEN_TEXT = " In one word, it was"
 # A step of the search scores all its candidates.
@@ -116,7 +116,6 @@ def _fit(tuner: str, extra: Sequence[str], lm: SharedLM, baselines: SharedBaseli
     args = ["fit", *config, *BASE, *OPTIONS.get(tuner, ()), *limits, *extra]
     cli = PromptCLI(args, run=False, show=False, make_lm=lm)
     baselines.start(cli)
-    end_if_signalled(cli)
     evaluation = best_evaluation(cli.trainer, cli.model, cli.datamodule)
     if evaluation is None:
         raise PromptError("The demo validated nothing; leave validation and checkpoints on.")

@@ -24,7 +24,7 @@ from lightning_prompts.lm.verbalizer import Verbalizer
 from lightning_prompts.report.panel import OF_PANEL, shown
 from lightning_prompts.studies.given import Given, find
 from lightning_prompts.studies.needs import OnlyParses, inner
-from lightning_prompts.studies.shared import SharedBaselines, SharedLM, end_if_signalled, stopped
+from lightning_prompts.studies.shared import SharedBaselines, SharedLM, stopped
 from lightning_prompts.tuners.imported import adapter_template
 from lightning_prompts.tuners.prompt_init import text_ids
 from lightning_prompts.tuners.vectors import (
@@ -69,7 +69,6 @@ def measure(args: Sequence[str]) -> None:
         cli = PromptCLI(["fit", *options, *prompt.options], run=False, show=False, make_lm=lm)
         try:
             baselines.start(cli)
-            end_if_signalled(cli)
         except SystemExit:  # a signal came, and its exit status is kept
             notice(stopped(prompt.name, [each.run for each in measured], len(given)))
             raise

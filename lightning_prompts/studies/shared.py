@@ -45,21 +45,18 @@ class SharedBaselines:
         self._known: dict[str, Any] = {}
 
     def start(self, cli: PromptCLI) -> None:
-        """Run what was built, with what earlier runs have measured."""
+        """Run what was built, with what earlier runs have measured.
+
+        Raises:
+            SystemExit: 130 or 143 where a signal stopped it, or came when it had nothing left to
+                stop: what would come next is stopped.
+        """
         baselines = callback_of(cli.trainer, Baselines)
         baselines.load_state_dict({"validations": 0, "known": dict(self._known)})
         cli.start()
         self._known |= baselines.state_dict()["known"]
-
-
-def end_if_signalled(cli: PromptCLI) -> None:
-    """End a series of runs where a signal came when this run had nothing left to stop.
-
-    Raises:
-        SystemExit: 130 or 143.
-    """
-    if (signum := callback_of(cli.trainer, LastPrompt).stopped_by) is not None:
-        raise SystemExit(128 + signum)
+        if (signum := callback_of(cli.trainer, LastPrompt).stopped_by) is not None:
+            raise SystemExit(128 + signum)
 
 
 def stopped(prompt: str, runs: Sequence[Path], number: int) -> str:

@@ -161,23 +161,25 @@ def test_missing_test_rows_are_said_before_any_training(configure, review_folder
 
 
 @pytest.mark.slow
-def test_a_stopped_study_goes_on_with_the_same_outcome(configure, monkeypatch):
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_end"])
+def test_a_stopped_study_goes_on_with_the_same_outcome(configure, monkeypatch, hook: str):
     straight = configure({"study.name": "straight"})
     Worker(straight, opened(straight)).work()
     config = configure({"study.name": "stopped"})
     original = PromptCLI.start
 
     def start(cli: PromptCLI) -> None:
-        """As it is, but a signal comes at the third step of the second run."""
+        """As it is, but a signal comes at the third step of the second run, or at its end."""
         if cli.folder == config.folder / "trials" / "0001":
             from lightning.pytorch import Callback
 
-            class Stop(Callback):
-                def on_train_batch_end(self, trainer, *args):
-                    if trainer.global_step == 3:
-                        os.kill(os.getpid(), signal.SIGTERM)
+            def come(trainer, *args) -> None:
+                if hook == "on_train_end" or trainer.global_step == 3:
+                    os.kill(os.getpid(), signal.SIGTERM)
 
-            cli.trainer.callbacks.insert(0, Stop())
+            stop = Callback()
+            setattr(stop, hook, come)
+            cli.trainer.callbacks.insert(0, stop)
         original(cli)
 
     monkeypatch.setattr(PromptCLI, "start", start)
