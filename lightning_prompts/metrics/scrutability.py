@@ -31,7 +31,6 @@ def log_perplexity(nats: Tensor) -> Tensor:
     return wide(nats).mean()
 
 
-@torch.no_grad()
 def row_nats(lm: Backbone, rows: Sequence[Sequence[int]]) -> Tensor:
     """Negative log-likelihood of many short texts after BOS, each summed over its tokens, in nats.
 
@@ -42,7 +41,22 @@ def row_nats(lm: Backbone, rows: Sequence[Sequence[int]]) -> Tensor:
     Returns:
         [N] float64, on the CPU; 0 for an empty text, and the same for equal texts.
     """
-    found: dict[tuple[int, ...], Tensor] = {(): torch.zeros((), dtype=torch.float64)}
+    found = [nats.sum() for nats in token_nats(lm, rows)]
+    return torch.stack(found) if found else torch.zeros(0).double()
+
+
+@torch.no_grad()
+def token_nats(lm: Backbone, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Negative log-likelihood of each token of many short texts after BOS, in nats.
+
+    Args:
+        lm: The frozen language model that reads them.
+        rows: Token ids of N texts, none longer than the model's positions.
+
+    Returns:
+        N times [T] float64, on the CPU; the same for equal texts.
+    """
+    found: dict[tuple[int, ...], Tensor] = {(): torch.zeros(0).double()}
     wanted = sorted({tuple(row) for row in rows} - {()}, key=lambda row: (len(row), row))
     device = lm.embedding_table.device
     most = max(1, min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // lm.vocab_size))
@@ -51,11 +65,9 @@ def row_nats(lm: Backbone, rows: Sequence[Sequence[int]]) -> Tensor:
         part, wanted = wanted[-count:], wanted[:-count]
         # Padded on the right, where a causal model does not look.
         padded = pad_sequence([torch.tensor(row) for row in part], batch_first=True).to(device)
-        lengths = torch.tensor([len(row) for row in part])
-        real = torch.arange(padded.shape[1]) < lengths[:, None]
         nats = lm.token_nll(padded).cpu().double()
-        found |= zip(part, nats.where(real, 0.0).sum(1), strict=True)
-    return torch.stack([found[tuple(row)] for row in rows]) if rows else torch.zeros(0).double()
+        found |= {row: own[: len(row)] for row, own in zip(part, nats, strict=True)}
+    return [found[tuple(row)] for row in rows]
 
 
 def round_trip(token_ids: Sequence[int], re_encoded: Sequence[int]) -> float:

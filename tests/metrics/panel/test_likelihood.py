@@ -1,5 +1,7 @@
 """Likelihood beside natural stretches and shuffled tokens, against whole rows in float64."""
 
+from weakref import WeakKeyDictionary
+
 import pytest
 import torch
 
@@ -12,8 +14,9 @@ from lightning_prompts.metrics.panel.likelihood import (
     grammar,
     natural_percentile,
     shuffles,
+    stretches,
 )
-from lightning_prompts.metrics.scrutability import row_nats
+from lightning_prompts.metrics.scrutability import row_nats, token_nats
 
 from .conftest import Exact
 
@@ -78,16 +81,25 @@ def test_a_natural_stretch_counts_half_for_itself(lm: FrozenLM, monkeypatch: pyt
     assert natural_percentile(lm, lm.encode(sentence)[:6]) == 50
 
 
-def test_stretches_are_read_once_a_length(
-    lm: FrozenLM, registers: Registers, monkeypatch: pytest.MonkeyPatch
+def test_stretches_are_read_once_for_four_lengths(
+    lm: FrozenLM, exact: Exact, registers: Registers, monkeypatch: pytest.MonkeyPatch
 ):
     calls: list[int] = []
-    monkeypatch.setattr(
-        likelihood, "row_nats", lambda lm, rows: (calls.append(len(rows)), row_nats(lm, rows))[1]
-    )
-    for text in ("abcdefg", "gfedcba", "abcdefgh"):
+
+    def read(lm: FrozenLM, rows: list[list[int]]) -> list[torch.Tensor]:
+        calls.append(len(rows))
+        return token_nats(lm, rows)
+
+    monkeypatch.setattr(likelihood, "token_nats", read)
+    monkeypatch.setattr(likelihood, "_known", WeakKeyDictionary())
+    for text in ("abcdefg", "gfedcba", "abcdefgh", "edcba", "abcdefghgf"):
         natural_percentile(lm, lm.encode(text))
-    assert calls == [90, 1, 1, 90, 1]
+    assert calls == [90, 90]
+    # Each is a stretch of its own length, and its nats are its own.
+    for length in (5, 8):
+        found, nats = stretches(lm, length, registers)
+        assert found == draw(lm, length, registers)
+        assert nats.tolist() == pytest.approx([exact.nats(ids) for ids in found], abs=1e-4)
 
 
 @pytest.mark.parametrize("text", ["Dull and long", " great film", "ab"])
