@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from benchmarks.exponents import LARGEST, Growth
 from lightning_prompts.report.figures import looks
@@ -37,7 +37,8 @@ def draw(growths: Sequence[Growth], path: Path) -> None:
             axes.set_yscale("log")
             axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30)
             axes.xaxis.set_minor_locator(NullLocator())
-            axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.tick_params(axis="y", which="both", labelsize=6.5)
             axes.set_title(growth.name)
