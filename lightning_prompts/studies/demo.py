@@ -38,10 +38,8 @@ OPTIONS = {
         "--model.prompt_length=null",
         # Room for the text as the single characters of another model's tokenizer.
         "--model.max_length=20",
-        # Half of both defaults, so that there is time for four times as many steps. Of 16 rows a
-        # first round of four says too little.
+        # Half of both defaults, so that there is time for four times as many steps.
         *("--model.candidates=32", "--data.batch_size=16"),
-        *("--model.race=[8]", "--model.keep=0.25"),
     ),
 }
 # Prompt last: what the model makes of a text is then the same whatever the prompt, and is kept.
