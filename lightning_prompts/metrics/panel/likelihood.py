@@ -16,8 +16,8 @@ MOST_STRETCHES = 1000  # of which a share of one half has a standard error of 1.
 GRAMMAR_SHUFFLES = 32
 # Characters of a token, at most, in all but a few stretches; where they are too few, more are read.
 CHARACTERS_A_TOKEN = 12
-# Lengths up to a multiple of this are read at once: what stands first in a stretch is one too, and
-# a search meets ten lengths.
+# Lengths up to a multiple of this are read at once: a stretch's beginning is a stretch too, and a
+# search meets prompts of many lengths.
 LENGTHS_AT_ONCE = 4
 
 Stretches = tuple[list[list[int]], Tensor]
@@ -122,8 +122,7 @@ def stretches(lm: Backbone, length: int, registers: Registers) -> Stretches:
     Raises:
         Unmeasured: If the model can read none.
     """
-    longest = -(-length // LENGTHS_AT_ONCE) * LENGTHS_AT_ONCE
-    longest = min(longest, lm.max_positions)
+    longest = min(-(-length // LENGTHS_AT_ONCE) * LENGTHS_AT_ONCE, lm.max_positions)
     of_model = _known.setdefault(lm, {})
     key = (longest, lm.embedding_table.dtype, registers)
     if key not in of_model:
